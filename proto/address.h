@@ -1,0 +1,34 @@
+#ifndef ATTNFLEET_PROTO_ADDRESS_H_
+#define ATTNFLEET_PROTO_ADDRESS_H_
+
+#include <grpcpp/channel.h>
+#include <grpcpp/server_builder.h>
+
+#include <memory>
+#include <string>
+
+#include "absl/status/status.h"
+
+namespace attnfleet {
+
+// One message holds at most this; the largest is a benchmark of kMaxRuns runs.
+inline constexpr int kMaxMessageBytes = 64 << 20;
+
+inline constexpr char kDefaultAddress[] = "127.0.0.1:7600";
+
+// Accepts HOST:PORT, [IPV6]:PORT and unix:PATH (at most 107 bytes of path). INVALID_ARGUMENT says what is wrong with
+// it; `flag` ("--server") opens the message.
+absl::Status ValidateAddress(const std::string& flag, const std::string& address);
+
+// True if nobody on another machine can reach it: unix:PATH, localhost, 127.0.0.0/8 or [::1].
+bool IsLocalAddress(const std::string& address);
+
+// A channel with the project's limits and keep-alive. Connects lazily.
+std::shared_ptr<grpc::Channel> MakeChannel(const std::string& address);
+
+// Gives a server the same limits, and lets clients keep connections alive.
+void ApplyServerLimits(grpc::ServerBuilder& builder);
+
+}  // namespace attnfleet
+
+#endif  // ATTNFLEET_PROTO_ADDRESS_H_

@@ -1,0 +1,60 @@
+#ifndef ATTNFLEET_PROTO_SPEC_H_
+#define ATTNFLEET_PROTO_SPEC_H_
+
+// A BenchmarkSpec's walk from what a user wrote to the jobs that run: presets, validation, expansion. All pure.
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "attnfleet/v1/benchmark.pb.h"
+#include "attnfleet/v1/worker.pb.h"
+
+namespace attnfleet {
+
+// Bounds that validation enforces; a benchmark within them fits in memory and in one gRPC message.
+inline constexpr int kMaxBatch = 65536;
+inline constexpr int kMaxSequenceLength = 8192;
+inline constexpr int kMaxRepetitions = 1000;
+inline constexpr int kMaxSteps = 1'000'000;
+inline constexpr int kMaxRuns = 100'000;  // jobs x repetitions
+
+// "tiny", "published", "stock": the stock model people train is also the default.
+std::vector<std::string> PresetNames();
+// One line for --help.
+std::string PresetDescription(const std::string& preset);
+
+// Fills every absent field from spec.preset (empty: the defaults) and turns batches x sequence_lengths into shapes.
+// INVALID_ARGUMENT for an unknown preset or a shape axis given in both forms.
+absl::Status ApplyPreset(v1::BenchmarkSpec& spec);
+
+// Checks a spec that ApplyPreset has completed. INVALID_ARGUMENT names the proto field and says what would be right.
+// `known_backends` empty means: not known yet, accept any well-formed name.
+absl::Status ValidateSpec(const v1::BenchmarkSpec& spec, const std::vector<std::string>& known_backends);
+
+// The jobs of a valid spec: shapes in the order given, backends within a shape, so a group is contiguous. Every run is
+// QUEUED with its key set.
+std::vector<v1::Job> ExpandJobs(uint64_t benchmark_id, const v1::BenchmarkSpec& spec);
+
+// What the worker needs for one run. `attempt` starts at 1; the seed is the spec's plus the repetition.
+v1::StartRun MakeStartRun(const v1::BenchmarkSpec& spec, const v1::Job& job, uint32_t repetition, uint32_t attempt,
+                          const std::string& slot);
+
+// "12/3/1": benchmark, job, repetition.
+std::string FormatRunKey(const v1::RunKey& key);
+
+// "32x128"
+std::string FormatShape(const v1::Shape& shape);
+
+// Short names as users write them: "tiny", "bf16-mixed", "adamw", "random", "cpu", "out of memory".
+std::string ModelSizeName(v1::ModelSize size);
+std::string PrecisionName(v1::Precision precision);
+std::string OptimizerName(v1::Optimizer optimizer);
+std::string BoxLayoutName(v1::BoxLayout boxes);
+std::string DeviceKindName(v1::DeviceKind kind);
+std::string OutcomeName(v1::Outcome outcome);
+
+}  // namespace attnfleet
+
+#endif  // ATTNFLEET_PROTO_SPEC_H_

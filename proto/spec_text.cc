@@ -1,0 +1,67 @@
+#include "proto/spec_text.h"
+
+#include <google/protobuf/descriptor.h>
+#include <google/protobuf/io/tokenizer.h>
+#include <google/protobuf/text_format.h>
+
+#include <vector>
+
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_split.h"
+#include "proto/suggest.h"
+
+namespace attnfleet {
+namespace {
+
+// For a message such as `Message type "attnfleet.v1.Shape" has no field named "bach".`: `; did you mean "batch"?`.
+std::string FieldHint(const std::string& message) {
+  if (!absl::StrContains(message, "has no field named")) return "";
+  const std::vector<std::string> parts = absl::StrSplit(message, '"');
+  if (parts.size() < 4) return "";
+  const auto* type = google::protobuf::DescriptorPool::generated_pool()->FindMessageTypeByName(parts[1]);
+  if (type == nullptr) return "";
+  std::vector<std::string> names;
+  names.reserve(static_cast<size_t>(type->field_count()));
+  for (int i = 0; i < type->field_count(); ++i) names.push_back(type->field(i)->name());
+  return absl::StrCat(" (", UnknownName("field", parts[3], names), ")");
+}
+
+// Keeps the first error: what follows it is mostly its consequence.
+class FirstError : public google::protobuf::io::ErrorCollector {
+ public:
+  explicit FirstError(std::string_view file) : file_(file) {}
+
+  void AddError(int line, int column, const std::string& message) override {
+    if (!text_.empty()) return;
+    text_ = absl::StrCat(file_, ":", line + 1, ":", column + 1, ": ", message, FieldHint(message));
+  }
+
+  const std::string& text() const { return text_; }
+
+ private:
+  std::string file_;
+  std::string text_;
+};
+
+}  // namespace
+
+absl::StatusOr<v1::BenchmarkSpec> ParseSpecText(std::string_view text, std::string_view file) {
+  FirstError error(file);
+  google::protobuf::TextFormat::Parser parser;
+  parser.RecordErrorsTo(&error);
+  v1::BenchmarkSpec spec;
+  if (!parser.ParseFromString(std::string(text), &spec)) {
+    return absl::InvalidArgumentError(
+        error.text().empty() ? absl::StrCat(std::string(file), ": not a BenchmarkSpec in text format") : error.text());
+  }
+  return spec;
+}
+
+std::string FormatSpecText(const v1::BenchmarkSpec& spec) {
+  std::string text;
+  google::protobuf::TextFormat::PrintToString(spec, &text);
+  return text;
+}
+
+}  // namespace attnfleet
