@@ -59,10 +59,11 @@ function(attnfleet_targets_below directory result)
   set(${result} ${targets} PARENT_SCOPE)
 endfunction()
 
-# attnfleet_program(TARGET NAME): installs TARGET as bin program NAME with the folder's lib/ as its run path.
-# Old-style run path (RPATH): it also serves the libraries' own dependencies, which RUNPATH would not.
+# attnfleet_program(TARGET NAME): installs TARGET as program NAME at the top of the installed folder, with lib/ as its run
+# path. Old-style run path (RPATH): it also serves the libraries' own dependencies, which RUNPATH would not.
 function(attnfleet_program target name)
   set_target_properties(${target} PROPERTIES OUTPUT_NAME ${name} INSTALL_RPATH "$ORIGIN/lib")
   target_link_options(${target} PRIVATE -Wl,--disable-new-dtags)
-  install(TARGETS ${target} RUNTIME DESTINATION .)
+  install(TARGETS ${target} RUNTIME_DEPENDENCY_SET attnfleet_libraries RUNTIME DESTINATION .)
+  set_property(GLOBAL APPEND PROPERTY attnfleet_program_targets ${target})
 endfunction()

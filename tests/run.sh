@@ -1,0 +1,31 @@
+#!/usr/bin/env bash
+# Sets up like deploy/quickstart.sh and runs every test: formatting, the release build's tests (pure logic, the model,
+# the real programs with faults, the GPU where there is one), then the sanitizers. Each build compiles only what its
+# tests need.  bash tests/run.sh [release|asan|tsan|format ...]   one part or several, default all
+set -euo pipefail
+source "$(dirname "${BASH_SOURCE[0]}")/../deploy/setup.sh"
+
+[ $# -gt 0 ] || set -- format asan tsan release
+setup_packages
+setup_libtorch
+setup_cuda
+cd "$project"
+failed=()
+for part in "$@"; do
+  case $part in
+    format)
+      say "Checking the format"
+      git ls-files -z '*.h' '*.cc' '*.cu' '*.cuh' | xargs -0 -r clang-format --dry-run --Werror || failed+=(format) ;;
+    asan | release)
+      setup_build "$part"
+      say "Testing preset $part"
+      ctest --preset "$part" || failed+=("$part") ;;
+    tsan)
+      setup_build tsan tsan_tests
+      say "Testing preset tsan"
+      ctest --preset tsan || failed+=(tsan) ;;
+    *) die "unknown part \"$part\"; available: format, asan, tsan, release" ;;
+  esac
+done
+[ ${#failed[@]} -eq 0 ] || die "failed: ${failed[*]}"
+say "All passed: $*"
