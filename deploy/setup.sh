@@ -13,7 +13,7 @@ say() { printf '\n== %s\n' "$*" >&2; }
 die() { printf 'attnfleet set-up: %s\n' "$*" >&2; exit 1; }
 
 setup_packages() {
-  local wanted=(g++ clang clang-format ccache cmake ninja-build pkg-config ca-certificates python3 python3-pip
+  local wanted=(g++ clang clang-format libclang-rt-dev ccache cmake ninja-build pkg-config ca-certificates python3 python3-pip
     libgrpc++-dev protobuf-compiler-grpc libprotobuf-dev protobuf-compiler libabsl-dev prometheus-cpp-dev libgtest-dev
     libgmock-dev libsqlite3-dev nlohmann-json3-dev libspdlog-dev)
   local missing=() package sudo=()
