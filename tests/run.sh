@@ -15,7 +15,8 @@ for part in "$@"; do
   case $part in
     format)
       say "Checking the format"
-      git ls-files -z '*.h' '*.cc' '*.cu' '*.cuh' | xargs -0 -r clang-format --dry-run --Werror || failed+=(format) ;;
+      find proto server worker client tests \( -name '*.h' -o -name '*.cc' -o -name '*.cu' \) -print0 |
+        xargs -0 clang-format --dry-run --Werror || failed+=(format) ;;
     asan | release)
       setup_build "$part"
       say "Testing preset $part"
