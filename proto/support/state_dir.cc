@@ -53,9 +53,17 @@ FileLock& FileLock::operator=(FileLock&& other) noexcept {
   return *this;
 }
 
-absl::StatusOr<FileLock> FileLock::Acquire(const std::string& path, std::string_view holder) {
+absl::StatusOr<FileLock> FileLock::Acquire(const std::string& path, std::string_view holder, unsigned mode) {
   FileLock lock;
-  lock.descriptor_ = open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, kPrivateFile);
+  // Without O_CREAT first: the kernel refuses that for another user's file in a folder like /tmp. No link is followed
+  // there either, since the file is written to.
+  constexpr int kFlags = O_RDWR | O_CLOEXEC | O_NOFOLLOW;
+  lock.descriptor_ = open(path.c_str(), kFlags);
+  if (lock.descriptor_ < 0 && errno == ENOENT) {
+    lock.descriptor_ = open(path.c_str(), kFlags | O_CREAT, mode);
+    // Against the umask. It fails only if another user was faster with creating it, and then did the same.
+    if (lock.descriptor_ >= 0) fchmod(lock.descriptor_, mode);
+  }
   if (lock.descriptor_ < 0) return absl::ErrnoToStatus(errno, absl::StrCat("cannot open lock file ", path));
   if (flock(lock.descriptor_, LOCK_EX | LOCK_NB) != 0) {
     std::array<char, 256> text{};

@@ -19,8 +19,9 @@ class FileLock {
   FileLock(const FileLock&) = delete;
   FileLock& operator=(const FileLock&) = delete;
 
-  // Creates `path` if needed, locks it and writes "PID HOLDER" into it. ALREADY_EXISTS tells who holds it.
-  static absl::StatusOr<FileLock> Acquire(const std::string& path, std::string_view holder);
+  // Creates `path` with `mode` (whatever the umask) if needed, locks it and writes "PID HOLDER" into it.
+  // ALREADY_EXISTS tells who holds it.
+  static absl::StatusOr<FileLock> Acquire(const std::string& path, std::string_view holder, unsigned mode = 0600);
 
  private:
   int descriptor_ = -1;

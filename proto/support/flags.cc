@@ -1,0 +1,80 @@
+#include "proto/support/flags.h"
+
+#include <algorithm>
+
+#include "absl/flags/commandlineflag.h"
+#include "absl/flags/reflection.h"
+#include "absl/status/status.h"
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+#include "proto/suggest.h"
+
+namespace attnfleet {
+namespace {
+
+std::vector<std::string> FlagNames() {
+  std::vector<std::string> names = {"--help", "--version"};
+  for (const auto& [name, flag] : absl::GetAllFlags()) names.push_back(absl::StrCat("--", name));
+  std::sort(names.begin(), names.end());
+  return names;
+}
+
+absl::Status Set(absl::CommandLineFlag& flag, const std::string& value) {
+  std::string error;
+  if (flag.ParseFrom(value, &error)) return absl::OkStatus();
+  return absl::InvalidArgumentError(
+      absl::StrCat("--", flag.Name(), ": \"", value, "\" is no value of this flag", error.empty() ? "" : ": ", error));
+}
+
+}  // namespace
+
+absl::StatusOr<CommandLine> ParseFlags(int argc, const char* const* argv) {
+  CommandLine result;
+  for (int i = 1; i < argc; ++i) {
+    const std::string argument = argv[i];
+    if (argument == "--") {
+      result.positional.insert(result.positional.end(), argv + i + 1, argv + argc);
+      break;
+    }
+    if (!absl::StartsWith(argument, "-") || argument == "-") {
+      result.positional.push_back(argument);
+      continue;
+    }
+    if (argument == "--help" || argument == "-h") {
+      result.help = true;
+      continue;
+    }
+    if (argument == "--version") {
+      result.version = true;
+      continue;
+    }
+    const size_t equals = argument.find('=');
+    const bool has_value = equals != std::string::npos;
+    std::string name = argument.substr(0, equals);
+    absl::CommandLineFlag* flag = nullptr;
+    bool negated = false;
+    if (absl::StartsWith(name, "--")) {
+      flag = absl::FindCommandLineFlag(name.substr(2));
+      if (flag == nullptr && !has_value && absl::StartsWith(name, "--no")) {
+        flag = absl::FindCommandLineFlag(name.substr(4));
+        negated = flag != nullptr && flag->IsOfType<bool>();
+        if (!negated) flag = nullptr;
+      }
+    }
+    if (flag == nullptr) return absl::InvalidArgumentError(UnknownName("flag", name, FlagNames()));
+    std::string value;
+    if (has_value) {
+      value = argument.substr(equals + 1);
+    } else if (flag->IsOfType<bool>()) {
+      value = negated ? "false" : "true";
+    } else if (i + 1 < argc) {
+      value = argv[++i];
+    } else {
+      return absl::InvalidArgumentError(absl::StrCat(name, " needs a value: ", name, "=..."));
+    }
+    if (absl::Status status = Set(*flag, value); !status.ok()) return status;
+  }
+  return result;
+}
+
+}  // namespace attnfleet
