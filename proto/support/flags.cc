@@ -7,14 +7,22 @@
 #include "absl/status/status.h"
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_replace.h"
 #include "proto/suggest.h"
 
 namespace attnfleet {
 namespace {
 
+// ABSL_FLAG names are identifiers (state_dir); users write --state-dir.
+std::string Spelling(absl::string_view name) { return absl::StrCat("--", absl::StrReplaceAll(name, {{"_", "-"}})); }
+
+absl::CommandLineFlag* Find(const std::string& name) {
+  return absl::FindCommandLineFlag(absl::StrReplaceAll(name, {{"-", "_"}}));
+}
+
 std::vector<std::string> FlagNames() {
   std::vector<std::string> names = {"--help", "--version"};
-  for (const auto& [name, flag] : absl::GetAllFlags()) names.push_back(absl::StrCat("--", name));
+  for (const auto& [name, flag] : absl::GetAllFlags()) names.push_back(Spelling(name));
   std::sort(names.begin(), names.end());
   return names;
 }
@@ -22,8 +30,8 @@ std::vector<std::string> FlagNames() {
 absl::Status Set(absl::CommandLineFlag& flag, const std::string& value) {
   std::string error;
   if (flag.ParseFrom(value, &error)) return absl::OkStatus();
-  return absl::InvalidArgumentError(
-      absl::StrCat("--", flag.Name(), ": \"", value, "\" is no value of this flag", error.empty() ? "" : ": ", error));
+  return absl::InvalidArgumentError(absl::StrCat(Spelling(flag.Name()), ": \"", value, "\" is no value of this flag",
+                                                 error.empty() ? "" : ": ", error));
 }
 
 }  // namespace
@@ -54,9 +62,9 @@ absl::StatusOr<CommandLine> ParseFlags(int argc, const char* const* argv) {
     absl::CommandLineFlag* flag = nullptr;
     bool negated = false;
     if (absl::StartsWith(name, "--")) {
-      flag = absl::FindCommandLineFlag(name.substr(2));
+      flag = Find(name.substr(2));
       if (flag == nullptr && !has_value && absl::StartsWith(name, "--no")) {
-        flag = absl::FindCommandLineFlag(name.substr(4));
+        flag = Find(name.substr(4));
         negated = flag != nullptr && flag->IsOfType<bool>();
         if (!negated) flag = nullptr;
       }

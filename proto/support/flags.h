@@ -14,7 +14,8 @@ struct CommandLine {
   std::vector<std::string> positional;
 };
 
-// Sets the program's ABSL_FLAGs from --name=value, --name value, --switch and --noswitch; "--" ends the flags.
+// Sets the program's ABSL_FLAGs from --name=value, --name value, --switch and --noswitch; "--" ends the flags, and
+// --state-dir sets the flag state_dir.
 // INVALID_ARGUMENT is one line that names the flag, and the nearest that exists if it is unknown. This instead of
 // absl::ParseCommandLine, which adds a dozen flags of its own and ends the process as it likes.
 absl::StatusOr<CommandLine> ParseFlags(int argc, const char* const* argv);

@@ -1,0 +1,293 @@
+// attnfleet-trainer-double: takes the flags of attnfleet-trainer and writes the same JSON Lines, without training
+// anything. Figures follow from the shape alone, so tests can expect them. Faults are asked for with
+//
+//   ATTNFLEET_DOUBLE=SELECTOR:BEHAVIOUR,...    the first selector that fits counts
+//   SELECTOR   BACKEND, BACKEND@BATCHxLENGTH, *, or "list" for --list-backends
+//   BEHAVIOUR  measured        result at once (the default)
+//              slow=SECONDS    progress five times a second, then a result
+//              oom | unsupported | failed        results of that outcome
+//              crash=SIGNAL | exit=STATUS        no result
+//              crash-first=FILE                  SIGSEGV unless FILE exists, which is then made
+//              hang | stubborn                   progress, then nothing; stubborn ignores SIGTERM too
+//              linger          result, then it does not exit
+//              garbage | half | huge             a line that is no JSON; half a line; a line without end
+//              chatty=BYTES    so many bytes on standard error, then exit status 1
+//              orphan          leaves a child of its own behind that holds its streams
+//   ATTNFLEET_DOUBLE_LOG=FILE  one line for each run that is started: PID BACKEND BATCHxLENGTH SEED
+//
+// In C++'s smaller half and with system calls: a benchmark measures the start of this process.
+
+#include <fcntl.h>
+#include <sys/prctl.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <csignal>
+#include <cstdarg>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <string>
+#include <string_view>
+
+namespace {
+
+struct Arguments {
+  std::string backend = "eager";
+  std::string device = "cpu";
+  std::string precision = "auto";
+  int batch = 1;
+  int sequence_length = 64;
+  int warmup = 5;
+  int steps = 40;
+  unsigned long long seed = 1;
+  long parent_pid = 0;
+  bool list = false;
+};
+
+struct Behaviour {
+  std::string name = "measured";
+  std::string value;
+};
+
+bool Value(std::string_view argument, std::string_view flag, std::string& value) {
+  if (argument.substr(0, flag.size()) != flag || argument.size() <= flag.size() || argument[flag.size()] != '=') {
+    return false;
+  }
+  value = argument.substr(flag.size() + 1);
+  return true;
+}
+
+Arguments Parse(int argc, char** argv) {
+  Arguments result;
+  for (int i = 1; i < argc; ++i) {
+    const std::string_view argument = argv[i];
+    std::string value;
+    if (argument == "--list-backends") result.list = true;
+    if (Value(argument, "--backend", value)) result.backend = value;
+    if (Value(argument, "--device", value)) result.device = value;
+    if (Value(argument, "--precision", value)) result.precision = value;
+    if (Value(argument, "--batch", value)) result.batch = std::atoi(value.c_str());
+    if (Value(argument, "--sequence-length", value)) result.sequence_length = std::atoi(value.c_str());
+    if (Value(argument, "--warmup", value)) result.warmup = std::atoi(value.c_str());
+    if (Value(argument, "--steps", value)) result.steps = std::atoi(value.c_str());
+    if (Value(argument, "--seed", value)) result.seed = std::strtoull(value.c_str(), nullptr, 10);
+    if (Value(argument, "--parent-pid", value)) result.parent_pid = std::atol(value.c_str());
+  }
+  return result;
+}
+
+std::string Format(const char* format, ...) __attribute__((format(printf, 1, 2)));
+std::string Format(const char* format, ...) {
+  std::array<char, 1024> text;
+  va_list arguments;
+  va_start(arguments, format);
+  std::vsnprintf(text.data(), text.size(), format, arguments);
+  va_end(arguments);
+  return text.data();
+}
+
+void Write(int descriptor, std::string_view text) {
+  while (!text.empty()) {
+    const ssize_t length = write(descriptor, text.data(), text.size());
+    if (length <= 0) _exit(1);  // nobody reads any more
+    text.remove_prefix(static_cast<size_t>(length));
+  }
+}
+
+std::string ShapeOf(const Arguments& arguments) { return Format("%dx%d", arguments.batch, arguments.sequence_length); }
+
+Behaviour Choose(const Arguments& arguments) {
+  const char* rules = std::getenv("ATTNFLEET_DOUBLE");
+  std::string_view left = rules != nullptr ? rules : "";
+  const std::string with_shape = arguments.backend + "@" + ShapeOf(arguments);
+  while (!left.empty()) {
+    const std::string_view rule = left.substr(0, left.find(','));
+    left.remove_prefix(std::min(left.size(), rule.size() + 1));
+    const size_t colon = rule.find(':');
+    if (colon == std::string_view::npos) {
+      Write(STDERR_FILENO, Format("ATTNFLEET_DOUBLE: \"%s\" is no SELECTOR:BEHAVIOUR\n", std::string(rule).c_str()));
+      std::exit(2);
+    }
+    const std::string_view selector = rule.substr(0, colon);
+    const bool fits = arguments.list ? selector == "list"
+                                     : selector == "*" || selector == arguments.backend || selector == with_shape;
+    if (!fits) continue;
+    const std::string_view behaviour = rule.substr(colon + 1);
+    const size_t equals = behaviour.find('=');
+    if (equals == std::string_view::npos) return {std::string(behaviour), ""};
+    return {std::string(behaviour.substr(0, equals)), std::string(behaviour.substr(equals + 1))};
+  }
+  return {};
+}
+
+void LogStart(const Arguments& arguments) {
+  const char* path = std::getenv("ATTNFLEET_DOUBLE_LOG");
+  if (path == nullptr || *path == '\0') return;
+  const int descriptor = open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0644);
+  if (descriptor < 0) return;
+  Write(descriptor, Format("%d %s %s %llu\n", static_cast<int>(getpid()), arguments.backend.c_str(),
+                           ShapeOf(arguments).c_str(), arguments.seed));
+  close(descriptor);
+}
+
+void ListBackends() {
+  std::string text = "{\"backends\":[";
+  for (const char* name : {"eager", "sdpa", "flash2"}) {
+    if (text.back() == '}') text += ',';
+    text += Format(
+        "{\"name\":\"%s\",\"description\":\"%s, pretended\","
+        "\"devices\":[\"DEVICE_KIND_CPU\",\"DEVICE_KIND_CUDA\"]}",
+        name, name);
+  }
+  text +=
+      "],\"libtorch_version\":\"2.11.0+double\",\"libtorch_directory\":\"trainer-double\",\"cuda_module\":true,"
+      "\"trainer_version\":\"" ATTNFLEET_VERSION "\"}\n";
+  Write(STDOUT_FILENO, text);
+}
+
+std::string EnvironmentOf(const Arguments& arguments) {
+  const bool cuda = arguments.device == "cuda";
+  const char* uuid = std::getenv("CUDA_VISIBLE_DEVICES");
+  const char* precision = arguments.precision != "auto" ? arguments.precision.c_str() : cuda ? "bf16-mixed" : "fp32";
+  return Format(
+      "{\"host\":\"double\",\"device_kind\":\"%s\",\"device_name\":\"Double\",\"device_uuid\":\"%s\","
+      "\"libtorch_version\":\"2.11.0+double\",\"cpu_threads\":1,\"precision\":\"%s\",\"seed\":\"%llu\","
+      "\"attnfleet_version\":\"" ATTNFLEET_VERSION "\"}",
+      cuda ? "DEVICE_KIND_CUDA" : "DEVICE_KIND_CPU", cuda && uuid != nullptr ? uuid : "", precision, arguments.seed);
+}
+
+std::string Started(const Arguments& arguments) {
+  return "{\"started\":{\"environment\":" + EnvironmentOf(arguments) + ",\"parameter_count\":\"1000\"}}\n";
+}
+
+std::string Progress(const Arguments& arguments, double elapsed, double total) {
+  const double share = total > 0 ? elapsed / total : 0;
+  return Format(
+      "{\"progress\":{\"phase\":\"TRAINER_PHASE_TIMED\",\"steps_done\":%d,\"steps_total\":%d,"
+      "\"elapsed_seconds\":%.3f,\"remaining_seconds\":%.3f}}\n",
+      static_cast<int>(share * arguments.steps), arguments.steps, elapsed, total - elapsed);
+}
+
+// 1,000 tokens take eager 10 ms and 1 GB, the others less.
+std::string Measured(const Arguments& arguments) {
+  const double speed = arguments.backend == "eager" ? 1.0 : arguments.backend == "sdpa" ? 2.0 : 3.0;
+  const double tokens = static_cast<double>(arguments.batch) * arguments.sequence_length;
+  const double step_seconds = tokens * 1e-5 / speed;
+  const double wall_seconds = step_seconds * arguments.steps;
+  const long long bytes = static_cast<long long>(tokens * 1e6 / speed);
+  std::string text = Format(
+      "{\"result\":{\"outcome\":\"OUTCOME_MEASURED\",\"measurement\":{\"timed_steps\":%d,\"warmup_steps\":%d,"
+      "\"wall_seconds\":%.9g,\"iterations_per_second\":%.9g,\"step_seconds_median\":%.9g,\"step_seconds_p90\":%.9g,"
+      "\"step_seconds_p99\":%.9g,\"peak_resident_bytes\":\"%lld\",\"first_loss\":2.3,\"last_loss\":2.1",
+      arguments.steps, arguments.warmup, wall_seconds, 1 / step_seconds, step_seconds, step_seconds, step_seconds,
+      bytes);
+  if (arguments.device == "cuda") {
+    text += Format(",\"peak_allocated_bytes\":\"%lld\",\"peak_reserved_bytes\":\"%lld\",\"peak_device_bytes\":\"%lld\"",
+                   bytes, bytes, bytes);
+  }
+  text += ",\"step_seconds\":[";
+  const std::string step = Format("%.9g", step_seconds);
+  for (int i = 0; i < arguments.steps; ++i) {
+    if (i > 0) text += ',';
+    text += step;
+  }
+  return text + "]},\"environment\":" + EnvironmentOf(arguments) + "}}\n";
+}
+
+std::string Unmeasured(const Arguments& arguments, const char* outcome, const char* reason, const char* more) {
+  return Format("{\"result\":{\"outcome\":\"%s\",\"reason\":\"%s\"%s", outcome, reason, more) +
+         ",\"environment\":" + EnvironmentOf(arguments) + "}}\n";
+}
+
+[[noreturn]] void Hang() {
+  for (;;) pause();
+}
+
+void RunSlowly(const Arguments& arguments, double seconds) {
+  constexpr double kInterval = 0.2;
+  for (double elapsed = 0; elapsed < seconds; elapsed += kInterval) {
+    Write(STDOUT_FILENO, Progress(arguments, elapsed, seconds));
+    usleep(static_cast<useconds_t>(1e6 * std::min(kInterval, seconds - elapsed)));
+  }
+}
+
+[[noreturn]] void Die(int signal) {
+  Write(STDERR_FILENO, Format("double: about to die of signal %d\n", signal));
+  std::signal(signal, SIG_DFL);
+  raise(signal);
+  Hang();
+}
+
+int Run(const Arguments& arguments, const Behaviour& behaviour) {
+  const std::string& name = behaviour.name;
+  if (name == "measured") {
+    Write(STDOUT_FILENO, Started(arguments) + Measured(arguments));
+    return 0;
+  }
+  Write(STDOUT_FILENO, Started(arguments));
+  if (name == "slow") {
+    RunSlowly(arguments, std::atof(behaviour.value.c_str()));
+    Write(STDOUT_FILENO, Measured(arguments));
+  } else if (name == "oom") {
+    Write(STDOUT_FILENO, Unmeasured(arguments, "OUTCOME_OUT_OF_MEMORY", "out of memory in backward",
+                                    ",\"out_of_memory\":{\"requested_bytes\":\"34359738368\",\"free_bytes\":"
+                                    "\"1073741824\",\"total_bytes\":\"85899345920\",\"phase\":\"backward\"}"));
+  } else if (name == "unsupported") {
+    Write(STDOUT_FILENO, Unmeasured(arguments, "OUTCOME_UNSUPPORTED", "the double does not support this here", ""));
+  } else if (name == "failed") {
+    Write(STDOUT_FILENO, Unmeasured(arguments, "OUTCOME_FAILED", "the double was told to fail", ""));
+    return 1;
+  } else if (name == "crash") {
+    Die(std::atoi(behaviour.value.c_str()));
+  } else if (name == "crash-first") {
+    const int marker = open(behaviour.value.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0644);
+    if (marker >= 0) Die(SIGSEGV);
+    Write(STDOUT_FILENO, Measured(arguments));
+  } else if (name == "exit") {
+    Write(STDERR_FILENO, Format("double: exiting with status %s\n", behaviour.value.c_str()));
+    return std::atoi(behaviour.value.c_str());
+  } else if (name == "hang" || name == "stubborn") {
+    if (name == "stubborn") std::signal(SIGTERM, SIG_IGN);
+    Write(STDOUT_FILENO, Progress(arguments, 0, 0));
+    Hang();
+  } else if (name == "linger") {
+    Write(STDOUT_FILENO, Measured(arguments));
+    Hang();
+  } else if (name == "garbage") {
+    Write(STDOUT_FILENO, "Segmentation fault? no: garbage\x01\n");
+    Hang();
+  } else if (name == "half") {
+    Write(STDOUT_FILENO, "{\"result\":{\"outcome\":\"OUTCOME_MEA");
+  } else if (name == "huge") {
+    for (;;) Write(STDOUT_FILENO, std::string(1 << 20, ' '));
+  } else if (name == "chatty") {
+    Write(STDERR_FILENO, std::string(static_cast<size_t>(std::atol(behaviour.value.c_str())), '.') + "\nlast words\n");
+    return 1;
+  } else if (name == "orphan") {
+    if (fork() == 0) Hang();
+    Write(STDOUT_FILENO, Measured(arguments));
+  } else {
+    Write(STDERR_FILENO, Format("ATTNFLEET_DOUBLE: unknown behaviour \"%s\"\n", name.c_str()));
+    return 2;
+  }
+  return 0;
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  const Arguments arguments = Parse(argc, argv);
+  if (arguments.parent_pid != 0) {
+    prctl(PR_SET_PDEATHSIG, SIGKILL);
+    if (getppid() != arguments.parent_pid) return 1;
+  }
+  const Behaviour behaviour = Choose(arguments);
+  if (arguments.list && behaviour.name == "measured") {
+    ListBackends();
+    return 0;
+  }
+  if (!arguments.list) LogStart(arguments);
+  return Run(arguments, behaviour);
+}

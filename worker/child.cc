@@ -1,0 +1,137 @@
+#include "worker/child.h"
+
+#include <fcntl.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <array>
+#include <cerrno>
+#include <csignal>
+#include <utility>
+
+#include "absl/status/status.h"
+#include "proto/support/process.h"
+
+namespace attnfleet::worker {
+namespace {
+
+constexpr size_t kReadBytes = 64 << 10;
+constexpr int kReadsAtOnce = 16;
+
+struct Pipe {
+  int reader = -1;
+  int writer = -1;
+};
+
+absl::StatusOr<Pipe> MakePipe() {
+  std::array<int, 2> ends{};
+  if (pipe2(ends.data(), O_CLOEXEC) != 0) return absl::ErrnoToStatus(errno, "cannot make a pipe");
+  // Of our end alone: the child expects writes that block.
+  fcntl(ends[0], F_SETFL, O_NONBLOCK);
+  return Pipe{ends[0], ends[1]};
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<Child>> Child::Start(EventLoop& loop, const std::vector<std::string>& argv,
+                                                    const std::vector<std::string>& environment, Callbacks callbacks) {
+  std::unique_ptr<Child> child(new Child(loop, std::move(callbacks)));
+  absl::StatusOr<Pipe> output = MakePipe();
+  if (!output.ok()) return output.status();
+  child->output_.descriptor = output->reader;
+  absl::StatusOr<Pipe> error = MakePipe();
+  if (!error.ok()) {
+    close(output->writer);
+    return error.status();
+  }
+  child->error_.descriptor = error->reader;
+  absl::StatusOr<pid_t> pid = Spawn(argv, {-1, output->writer, error->writer}, /*own_group=*/true, environment);
+  close(output->writer);
+  close(error->writer);
+  if (!pid.ok()) return pid.status();
+  child->pid_ = *pid;
+  if (absl::Status status = child->WatchAll(); !status.ok()) return status;
+  return child;
+}
+
+Child::Child(EventLoop& loop, Callbacks callbacks) : loop_(loop), callbacks_(std::move(callbacks)) {}
+
+Child::~Child() {
+  if (pid_ > 0 && !reaped_) {
+    Kill();
+    waitpid(pid_, nullptr, 0);
+  }
+  loop_.CancelTimer(kill_timer_);
+  for (Stream* stream : {&output_, &error_, &process_}) Close(*stream);
+}
+
+absl::Status Child::WatchAll() {
+  // Not by glibc 2.36's <sys/pidfd.h>, which C++ cannot link. The kernel sets close-on-exec.
+  process_.descriptor = static_cast<int>(syscall(SYS_pidfd_open, pid_, 0));
+  if (process_.descriptor < 0) return absl::ErrnoToStatus(errno, "pidfd_open");
+  const auto watch = [this](Stream& stream, EventLoop::Callback callback) {
+    absl::StatusOr<EventLoop::Id> id = loop_.Watch(stream.descriptor, std::move(callback));
+    if (id.ok()) stream.watch = *id;
+    return id.status();
+  };
+  absl::Status status = watch(output_, [this] { Read(output_, callbacks_.output); });
+  status.Update(watch(error_, [this] { Read(error_, callbacks_.error); }));
+  status.Update(watch(process_, [this] { Exited(); }));
+  return status;
+}
+
+void Child::Stop(std::chrono::milliseconds grace) {
+  if (reaped_ || kill_timer_ != 0) return;
+  kill(-pid_, SIGTERM);
+  kill_timer_ = loop_.RunAfter(grace, [this] { Kill(); });
+}
+
+void Child::Kill() {
+  // Safe until the process is reaped: until then nobody else can get its id.
+  if (!reaped_) kill(-pid_, SIGKILL);
+}
+
+void Child::Read(Stream& stream, const std::function<void(std::string_view)>& consume) {
+  std::array<char, kReadBytes> buffer;
+  for (int i = 0; i < kReadsAtOnce && stream.descriptor >= 0; ++i) {
+    const ssize_t length = read(stream.descriptor, buffer.data(), buffer.size());
+    if (length > 0) {
+      consume({buffer.data(), static_cast<size_t>(length)});
+      if (static_cast<size_t>(length) < buffer.size()) return;
+    } else if (length < 0 && errno == EINTR) {
+      continue;
+    } else if (length < 0 && errno == EAGAIN) {
+      return;
+    } else {
+      Close(stream);
+    }
+  }
+}
+
+void Child::Close(Stream& stream) {
+  if (stream.descriptor < 0) return;
+  loop_.Unwatch(stream.watch, stream.descriptor);
+  close(stream.descriptor);
+  stream = Stream();
+}
+
+void Child::Exited() {
+  // First the group, whose id is the process's and stays taken only until it is reaped.
+  kill(-pid_, SIGKILL);
+  siginfo_t info{};
+  if (waitid(P_PID, static_cast<id_t>(pid_), &info, WEXITED) != 0) return;
+  reaped_ = true;
+  ExitState state;
+  (info.si_code == CLD_EXITED ? state.status : state.signal) = info.si_status;
+  // What it wrote is in the pipes. A descendant that left the group may still hold them open, so the end of the streams
+  // is not waited for.
+  Read(output_, callbacks_.output);
+  Read(error_, callbacks_.error);
+  for (Stream* stream : {&output_, &error_, &process_}) Close(*stream);
+  // A local copy: the callback may destroy this.
+  const auto exited = std::move(callbacks_.exited);
+  exited(state);
+}
+
+}  // namespace attnfleet::worker

@@ -1,0 +1,182 @@
+// attnfleet-worker: flags, and what they mean to the daemon.
+
+#include <sys/types.h>
+#include <unistd.h>
+
+#include <array>
+#include <csignal>
+#include <cstdio>
+#include <cstdlib>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/flags/flag.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_split.h"
+#include "absl/time/time.h"
+#include "proto/address.h"
+#include "proto/support/exit_code.h"
+#include "proto/support/flags.h"
+#include "proto/support/log.h"
+#include "proto/support/process.h"
+#include "proto/support/state_dir.h"
+#include "proto/support/stop_signals.h"
+#include "proto/version.h"
+#include "worker/daemon.h"
+#include "worker/slot_lock.h"
+
+ABSL_FLAG(std::string, server, attnfleet::kDefaultAddress, "");
+ABSL_FLAG(std::string, name, "", "");
+ABSL_FLAG(std::string, slots, "auto", "");
+ABSL_FLAG(std::string, labels, "", "");
+ABSL_FLAG(std::string, trainer, "", "");
+ABSL_FLAG(std::string, torch, "", "");
+ABSL_FLAG(std::string, state_dir, "", "");
+ABSL_FLAG(std::string, lock_dir, attnfleet::worker::kDefaultLockDirectory, "");
+ABSL_FLAG(absl::Duration, drain_timeout, absl::ZeroDuration(), "");
+ABSL_FLAG(absl::Duration, connect_timeout, absl::ZeroDuration(), "");
+ABSL_FLAG(int, parent_pid, 0, "");
+ABSL_FLAG(bool, verbose, false, "");
+
+namespace attnfleet::worker {
+namespace {
+
+constexpr char kHelp[] =
+    R"(attnfleet-worker: offers this machine's GPUs (or its CPU) to an attnfleet-server and runs what it is given.
+
+  attnfleet-worker                                     every GPU, or the CPU; server at 127.0.0.1:7600
+  attnfleet-worker --server=coordinator:7600 --labels=rack=a3,owner=nlp
+  attnfleet-worker --slots=0,1                         two GPUs by index (or --slots=GPU-5b2f...,MIG-8c01...)
+  attnfleet-worker --slots=cpu:4                       four runs side by side on the CPU
+  attnfleet-worker --torch=/opt/venv/lib/python3.12/site-packages/torch
+
+Flags
+  --server=ADDRESS        HOST:PORT or unix:PATH of the coordinator; default 127.0.0.1:7600
+  --name=NAME             unique in the fleet; default: the host's name
+  --slots=WHAT            auto | cpu | cpu:N | gpu | list of GPU indexes and UUIDs; default auto. CUDA_VISIBLE_DEVICES is
+                          respected, and indexes count among the visible GPUs
+  --labels=K=V,...        what a benchmark can ask for with --label
+  --trainer=PATH          default: attnfleet-trainer beside this program
+  --torch=DIR             LibTorch for the trainer; default: the trainer looks for it (ATTNFLEET_TORCH, python3)
+  --state-dir=DIR         results that are not delivered yet; default $XDG_STATE_HOME/attnfleet/worker
+  --lock-dir=DIR          host-wide locks of GPUs; default /tmp/attnfleet-locks; containers that share a GPU share it
+  --drain-timeout=TIME    how long SIGTERM lets active runs go on (10s, 5m); default 0: they are handed back at once
+  --connect-timeout=TIME  give up if no server answers at the start for so long; default 0: never
+  --parent-pid=PID        stop when that process, the parent, dies
+  --verbose               log every run
+  --help, --version
+
+Prints "ready NAME" on standard output once the coordinator has accepted it; messages go to standard error.
+SIGTERM or Ctrl-C: takes nothing new, finishes or hands back what runs, delivers results, ends. A second one kills.
+
+Exit codes
+  0    stopped by a signal, cleanly
+  1    the trainer cannot be used (its message is shown)
+  2    a flag is wrong, or the coordinator says that this worker's description is
+  3    no server answers, or a worker of that name, on that state directory or on that GPU is running already
+  130  killed by a second signal
+)";
+
+constexpr size_t kMaxNameLength = 128;
+
+bool IsPlain(const std::string& text) {
+  if (text.empty() || text.size() > kMaxNameLength) return false;
+  for (const char c : text) {
+    if (c <= ' ' || c > '~') return false;
+  }
+  return true;
+}
+
+std::string HostName() {
+  std::array<char, 256> name{};
+  if (gethostname(name.data(), name.size() - 1) != 0) return "localhost";
+  return name.data();
+}
+
+absl::Status ParseLabels(const std::string& text, v1::WorkerInfo& info) {
+  if (text.empty()) return absl::OkStatus();
+  for (const std::string& entry : std::vector<std::string>(absl::StrSplit(text, ','))) {
+    const std::pair<std::string, std::string> label = absl::StrSplit(entry, absl::MaxSplits('=', 1));
+    if (entry.find('=') == std::string::npos || !IsPlain(label.first)) {
+      return absl::InvalidArgumentError(absl::StrCat("--labels: \"", entry, "\" is no label; give name=value,..."));
+    }
+    if (!info.mutable_labels()->insert({label.first, label.second}).second) {
+      return absl::InvalidArgumentError(absl::StrCat("--labels: ", label.first, " is given twice"));
+    }
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<std::chrono::milliseconds> ParseTime(const char* flag, absl::Duration time) {
+  if (time >= absl::ZeroDuration() && time <= absl::Hours(24 * 365)) return absl::ToChronoMilliseconds(time);
+  return absl::InvalidArgumentError(
+      absl::StrCat(flag, ": ", absl::FormatDuration(time), " is out of range; 0 to a year is possible"));
+}
+
+absl::StatusOr<DaemonOptions> ReadFlags() {
+  DaemonOptions options;
+  options.server = absl::GetFlag(FLAGS_server);
+  if (absl::Status status = ValidateAddress("--server", options.server); !status.ok()) return status;
+  options.info.set_host(HostName());
+  options.info.set_name(absl::GetFlag(FLAGS_name).empty() ? HostName() : absl::GetFlag(FLAGS_name));
+  if (!IsPlain(options.info.name())) {
+    return absl::InvalidArgumentError(absl::StrCat("--name: \"", options.info.name(), "\" is no name; give 1 to ",
+                                                   kMaxNameLength, " characters without blanks"));
+  }
+  if (absl::Status status = ParseLabels(absl::GetFlag(FLAGS_labels), options.info); !status.ok()) return status;
+  options.slots = absl::GetFlag(FLAGS_slots);
+  if (const char* visible = std::getenv("CUDA_VISIBLE_DEVICES")) options.cuda_visible_devices = visible;
+  options.state_directory = absl::GetFlag(FLAGS_state_dir);
+  if (options.state_directory.empty()) options.state_directory = DefaultStateDirectory() + "/worker";
+  options.lock_directory = absl::GetFlag(FLAGS_lock_dir);
+  options.trainer = {absl::GetFlag(FLAGS_trainer), absl::GetFlag(FLAGS_torch), getpid()};
+  if (options.trainer.path.empty()) {
+    const absl::StatusOr<std::string> directory = ExecutableDirectory();
+    if (!directory.ok()) return directory.status();
+    options.trainer.path = *directory + "/attnfleet-trainer";
+  }
+  if (access(options.trainer.path.c_str(), X_OK) != 0) {
+    return absl::InvalidArgumentError(absl::StrCat("--trainer: there is no program ", options.trainer.path));
+  }
+  const auto connect = ParseTime("--connect-timeout", absl::GetFlag(FLAGS_connect_timeout));
+  if (!connect.ok()) return connect.status();
+  options.connect_limit = *connect;
+  const auto drain = ParseTime("--drain-timeout", absl::GetFlag(FLAGS_drain_timeout));
+  if (!drain.ok()) return drain.status();
+  options.drain_timeout = *drain;
+  options.verbose = absl::GetFlag(FLAGS_verbose);
+  return options;
+}
+
+int Fail(const absl::Status& status, int exit_code) {
+  LogError(std::string(status.message()));
+  return exit_code;
+}
+
+int Main(int argc, char** argv) {
+  StopSignals signals;
+  InitLog("attnfleet-worker", Severity::kInfo);
+  const absl::StatusOr<CommandLine> line = ParseFlags(argc, argv);
+  if (!line.ok()) return Fail(line.status(), kExitUsage);
+  if (line->help || line->version) {
+    std::fputs(line->help ? kHelp : absl::StrCat("attnfleet-worker ", kVersion, "\n").c_str(), stdout);
+    return kExitOk;
+  }
+  if (!line->positional.empty()) {
+    return Fail(absl::InvalidArgumentError(absl::StrCat("unexpected argument \"", line->positional.front(),
+                                                        "\"; see attnfleet-worker --help")),
+                kExitUsage);
+  }
+  const absl::StatusOr<DaemonOptions> options = ReadFlags();
+  if (!options.ok()) return Fail(options.status(), kExitUsage);
+  if (const pid_t parent = absl::GetFlag(FLAGS_parent_pid); parent != 0) {
+    if (absl::Status status = DieWithParent(parent, SIGTERM); !status.ok()) return Fail(status, kExitUnavailable);
+  }
+  return RunDaemon(*options, signals);
+}
+
+}  // namespace
+}  // namespace attnfleet::worker
+
+int main(int argc, char** argv) { return attnfleet::worker::Main(argc, argv); }

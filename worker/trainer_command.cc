@@ -1,0 +1,97 @@
+#include "worker/trainer_command.h"
+
+#include <algorithm>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "proto/spec.h"
+#include "proto/suggest.h"
+
+namespace attnfleet::worker {
+namespace {
+
+// Digits enough to read back the same double.
+std::string Exact(double value) { return absl::StrFormat("%.17g", value); }
+
+const char* Bool(bool value) { return value ? "true" : "false"; }
+
+// The name of an enum's value as the trainer's flags have it; empty for one that this build does not know.
+template <typename Enum>
+absl::Status CheckKnown(const char* field, bool valid, Enum value) {
+  if (valid && value != 0) return absl::OkStatus();
+  return absl::InvalidArgumentError(absl::StrCat(field, ": this worker does not know value ", static_cast<int>(value)));
+}
+
+absl::Status Check(const v1::StartRun& start, const v1::TrainerCapabilities& capabilities) {
+  std::vector<std::string> backends;
+  for (const v1::Backend& backend : capabilities.backends()) backends.push_back(backend.name());
+  if (std::find(backends.begin(), backends.end(), start.backend()) == backends.end()) {
+    return absl::InvalidArgumentError(UnknownName("backend", start.backend(), backends));
+  }
+  if (start.shape().batch() < 1 || start.shape().sequence_length() < 1) {
+    return absl::InvalidArgumentError(absl::StrCat("shape: ", FormatShape(start.shape()), " has nothing to train on"));
+  }
+  const v1::TrainingSettings& training = start.training();
+  for (const absl::Status& status : {
+           CheckKnown("training.model_size", v1::ModelSize_IsValid(training.model_size()), training.model_size()),
+           CheckKnown("training.precision", v1::Precision_IsValid(training.precision()), training.precision()),
+           CheckKnown("training.optimizer", v1::Optimizer_IsValid(training.optimizer()), training.optimizer()),
+           CheckKnown("training.boxes", v1::BoxLayout_IsValid(training.boxes()), training.boxes()),
+       }) {
+    if (!status.ok()) return status;
+  }
+  return absl::OkStatus();
+}
+
+std::vector<std::string> CommonArguments(const TrainerProgram& program) {
+  std::vector<std::string> argv = {program.path};
+  if (!program.torch.empty()) argv.push_back(absl::StrCat("--torch=", program.torch));
+  argv.push_back(absl::StrCat("--parent-pid=", program.parent_pid));
+  return argv;
+}
+
+}  // namespace
+
+absl::StatusOr<TrainerCommand> MakeRunCommand(const TrainerProgram& program, const v1::StartRun& start,
+                                              const v1::Slot& slot, const v1::TrainerCapabilities& capabilities) {
+  if (absl::Status status = Check(start, capabilities); !status.ok()) return status;
+  const v1::TrainingSettings& training = start.training();
+  const bool cuda = slot.device_kind() == v1::DEVICE_KIND_CUDA;
+  TrainerCommand command;
+  command.argv = CommonArguments(program);
+  for (std::string& argument : std::vector<std::string>{
+           absl::StrCat("--backend=", start.backend()),
+           absl::StrCat("--batch=", start.shape().batch()),
+           absl::StrCat("--sequence-length=", start.shape().sequence_length()),
+           absl::StrCat("--model=", ModelSizeName(training.model_size())),
+           absl::StrCat("--device=", cuda ? "cuda" : "cpu"),
+           absl::StrCat("--warmup=", training.warmup_steps()),
+           absl::StrCat("--steps=", training.timed_steps()),
+           absl::StrCat("--labels=", training.num_labels()),
+           absl::StrCat("--relative-bias=", Bool(training.relative_attention_bias())),
+           absl::StrCat("--spatial-bias=", Bool(training.spatial_attention_bias())),
+           absl::StrCat("--hidden-dropout=", Exact(training.hidden_dropout())),
+           absl::StrCat("--attention-dropout=", Exact(training.attention_dropout())),
+           absl::StrCat("--precision=", PrecisionName(training.precision())),
+           absl::StrCat("--optimizer=", OptimizerName(training.optimizer())),
+           absl::StrCat("--learning-rate=", Exact(training.learning_rate())),
+           absl::StrCat("--data-loader-threads=", training.data_loader_threads()),
+           absl::StrCat("--seed=", training.seed()),
+           absl::StrCat("--boxes=", BoxLayoutName(training.boxes())),
+       }) {
+    command.argv.push_back(std::move(argument));
+  }
+  if (cuda) {
+    command.environment = {absl::StrCat("CUDA_VISIBLE_DEVICES=", slot.id()), "CUDA_DEVICE_ORDER=PCI_BUS_ID"};
+  }
+  return command;
+}
+
+TrainerCommand MakeProbeCommand(const TrainerProgram& program) {
+  TrainerCommand command;
+  command.argv = CommonArguments(program);
+  command.argv.insert(command.argv.end(), {"--list-backends", "--json"});
+  return command;
+}
+
+}  // namespace attnfleet::worker

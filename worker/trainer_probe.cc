@@ -1,0 +1,63 @@
+#include "worker/trainer_probe.h"
+
+#include <google/protobuf/util/json_util.h>
+
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+
+namespace attnfleet::worker {
+namespace {
+
+constexpr size_t kMaxOutputBytes = 1 << 20;
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<TrainerProbe>> TrainerProbe::Start(EventLoop& loop, const TrainerCommand& command,
+                                                                  std::chrono::milliseconds limit, Answer answer) {
+  std::unique_ptr<TrainerProbe> probe(new TrainerProbe(loop, limit, std::move(answer)));
+  TrainerProbe* self = probe.get();
+  absl::StatusOr<std::unique_ptr<Child>> child =
+      Child::Start(loop, command.argv, command.environment,
+                   {.output =
+                        [self](std::string_view bytes) {
+                          if (self->output_.size() + bytes.size() <= kMaxOutputBytes) self->output_.append(bytes);
+                        },
+                    .error = [self](std::string_view bytes) { self->log_.Add(bytes); },
+                    .exited =
+                        [self](ExitState state) {
+                          const Answer local = std::move(self->answer_);  // it may destroy *self
+                          local(self->Result(state));
+                        }});
+  if (!child.ok()) return child.status();
+  probe->child_ = std::move(*child);
+  probe->timer_ = loop.RunAfter(limit, [self] {
+    self->timed_out_ = true;
+    self->child_->Kill();
+  });
+  return probe;
+}
+
+TrainerProbe::TrainerProbe(EventLoop& loop, std::chrono::milliseconds limit, Answer answer)
+    : loop_(loop), limit_(limit), answer_(std::move(answer)) {}
+
+TrainerProbe::~TrainerProbe() { loop_.CancelTimer(timer_); }
+
+absl::StatusOr<v1::TrainerCapabilities> TrainerProbe::Result(ExitState state) const {
+  if (timed_out_) {
+    return absl::DeadlineExceededError(
+        absl::StrCat("the trainer did not list its backends within ", limit_.count(), " ms"));
+  }
+  if (state.signal != 0 || state.status != 0) return absl::InternalError(DescribeExit(state, log_));
+  google::protobuf::util::JsonParseOptions options;
+  options.ignore_unknown_fields = true;
+  v1::TrainerCapabilities capabilities;
+  const auto status = google::protobuf::util::JsonStringToMessage(output_, &capabilities, options);
+  if (!status.ok() || capabilities.backends().empty()) {
+    return absl::InternalError(
+        absl::StrCat("the trainer's list of backends cannot be read: \"", output_.substr(0, 200), "\""));
+  }
+  return capabilities;
+}
+
+}  // namespace attnfleet::worker

@@ -1,0 +1,73 @@
+#ifndef ATTNFLEET_WORKER_TRAINER_PROCESS_H_
+#define ATTNFLEET_WORKER_TRAINER_PROCESS_H_
+
+#include <chrono>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+#include <string_view>
+
+#include "absl/status/statusor.h"
+#include "attnfleet/v1/trainer.pb.h"
+#include "worker/child.h"
+#include "worker/event_loop.h"
+#include "worker/trainer_command.h"
+#include "worker/trainer_output.h"
+
+namespace attnfleet::worker {
+
+// From SIGTERM to SIGKILL.
+inline constexpr std::chrono::seconds kStopGrace{5};
+
+// One trainer, from its start to its one result: the one that it wrote, or why there is none.
+class TrainerProcess {
+ public:
+  struct Callbacks {
+    std::function<void(const v1::TrainerProgress&)> progress;
+    // Comes once and last, when the process is gone. Every result has an outcome; one that is not MEASURED has a
+    // reason. CANCELLED means that Stop() or Kill() ended it. May destroy the TrainerProcess.
+    std::function<void(v1::RunResult)> ended;
+  };
+
+  // `timeout_seconds` 0 = no limit. On the loop's thread.
+  static absl::StatusOr<std::unique_ptr<TrainerProcess>> Start(EventLoop& loop, const TrainerCommand& command,
+                                                               double timeout_seconds, Callbacks callbacks);
+  ~TrainerProcess();
+  TrainerProcess(const TrainerProcess&) = delete;
+  TrainerProcess& operator=(const TrainerProcess&) = delete;
+
+  // Ends it: SIGTERM, and SIGKILL to its process group after kStopGrace. The first reason counts.
+  void Stop(std::string_view reason);
+  // Ends it with SIGKILL at once.
+  void Kill(std::string_view reason);
+  bool stopping() const { return stop_reason_.has_value(); }
+
+ private:
+  TrainerProcess(EventLoop& loop, Callbacks callbacks);
+  void TakeOutput(std::string_view bytes);
+  void TakeLine(std::string_view line);
+  void Fail(std::string reason);
+  void Exited(ExitState state);
+  v1::RunResult MakeResult(ExitState state);
+
+  // Constant after Start.
+  EventLoop& loop_;
+  Callbacks callbacks_;
+  std::unique_ptr<Child> child_;
+  EventLoop::Id timeout_ = 0;
+
+  EventLoop::Id linger_timer_ = 0;
+  LineSplitter lines_;
+  LogTail log_;
+  std::optional<v1::TrainerProgress> unsent_progress_;
+  v1::Environment environment_;  // as far as the trainer has told it
+  // The first of these decides the result.
+  std::optional<v1::RunResult> result_;
+  std::optional<std::string> failure_;      // why this worker gave it up
+  std::optional<std::string> stop_reason_;  // why others did
+};
+
+}  // namespace attnfleet::worker
+
+#endif  // ATTNFLEET_WORKER_TRAINER_PROCESS_H_

@@ -1,0 +1,288 @@
+#include "worker/worker.h"
+
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "proto/spec.h"
+#include "proto/support/log.h"
+
+namespace attnfleet::worker {
+namespace {
+
+// Of unacknowledged reports in one hello, well below kMaxMessageBytes; the rest follows once the hello is taken.
+constexpr size_t kMaxHelloReportBytes = 16 << 20;
+
+constexpr char kStopping[] = "the worker is stopping";
+
+bool SameAttempt(const v1::StartRun& start, const v1::RunKey& run, uint32_t attempt) {
+  return Spool::KeyOf(start.run(), start.attempt()) == Spool::KeyOf(run, attempt);
+}
+
+void AddActive(const v1::StartRun& start, v1::WorkerHello& hello) {
+  v1::ActiveRun& active = *hello.add_active();
+  *active.mutable_run() = start.run();
+  active.set_attempt(start.attempt());
+  active.set_slot(start.slot());
+}
+
+v1::RunResult MakeFailed(const absl::Status& status) {
+  v1::RunResult result;
+  result.set_outcome(v1::OUTCOME_FAILED);
+  result.set_reason(std::string(status.message()));
+  return result;
+}
+
+}  // namespace
+
+Worker::Worker(EventLoop& loop, WorkerOptions options, std::unique_ptr<Spool> spool, Callbacks callbacks)
+    : loop_(loop),
+      options_(std::move(options)),
+      callbacks_(std::move(callbacks)),
+      spool_(std::move(spool)),
+      link_(loop, options_.link,
+            {.hello = [this] { return Hello(); },
+             .draining = [this] { return draining_; },
+             .welcomed = [this](const v1::Welcome&) { Welcomed(); },
+             .command = [this](const v1::WorkerCommand& command) { Take(command); },
+             .refused = [this](const absl::Status& status) { Refused(status); }}) {
+  for (const v1::Slot& slot : options_.info.slots()) slots_[slot.id()].slot = slot;
+}
+
+Worker::~Worker() { loop_.CancelTimer(drain_timer_); }
+
+v1::WorkerHello Worker::Hello() {
+  v1::WorkerHello hello;
+  *hello.mutable_worker() = options_.info;
+  hello.set_draining(draining_);
+  for (const auto& [id, state] : slots_) {
+    if (state.active && !state.forgotten) AddActive(*state.active, hello);
+    if (state.next) AddActive(*state.next, hello);
+  }
+  first_left_out_.reset();
+  size_t bytes = 0;
+  for (const auto& [key, report] : spool_->reports()) {
+    bytes += report.ByteSizeLong();
+    if (bytes > kMaxHelloReportBytes) {
+      first_left_out_ = key;
+      break;
+    }
+    *hello.add_unacknowledged() = report;
+  }
+  return hello;
+}
+
+void Worker::Welcomed() {
+  if (first_left_out_) {
+    const auto& reports = spool_->reports();
+    for (auto report = reports.lower_bound(*first_left_out_); report != reports.end(); ++report) {
+      SendReport(report->second);
+    }
+    first_left_out_.reset();
+  }
+  if (!std::exchange(welcomed_, true)) callbacks_.ready();
+}
+
+void Worker::Take(const v1::WorkerCommand& command) {
+  switch (command.command_case()) {
+    case v1::WorkerCommand::kStart:
+      Assign(command.start());
+      break;
+    case v1::WorkerCommand::kStop:
+      Stop(command.stop());
+      break;
+    case v1::WorkerCommand::kAcknowledge:
+      Acknowledge(command.acknowledge());
+      break;
+    case v1::WorkerCommand::kWelcome:
+    case v1::WorkerCommand::COMMAND_NOT_SET:  // a command of a newer coordinator
+      break;
+  }
+}
+
+void Worker::Assign(const v1::StartRun& start) {
+  const auto found = slots_.find(start.slot());
+  if (found == slots_.end()) {
+    HandBack(start, absl::StrCat("worker ", options_.info.name(), " has no slot ", start.slot()));
+    return;
+  }
+  SlotState& state = found->second;
+  // A coordinator that restarted may say again what it has said before.
+  if (state.active && !state.forgotten && SameAttempt(*state.active, start.run(), start.attempt())) return;
+  if (state.next && SameAttempt(*state.next, start.run(), start.attempt())) return;
+  const auto reported = spool_->reports().find(Spool::KeyOf(start.run(), start.attempt()));
+  if (reported != spool_->reports().end()) {
+    SendReport(reported->second);
+    return;
+  }
+  if (draining_) {
+    HandBack(start, kStopping);
+  } else if (!state.active) {
+    Launch(state, start);
+  } else if (state.forgotten && !state.next) {
+    state.next = start;
+  } else {
+    HandBack(start, absl::StrCat("slot ", start.slot(), " is busy with run ", FormatRunKey(state.active->run())));
+  }
+}
+
+void Worker::Launch(SlotState& state, const v1::StartRun& start) {
+  const absl::StatusOr<TrainerCommand> command =
+      MakeRunCommand(options_.trainer, start, state.slot, options_.capabilities);
+  if (!command.ok()) {
+    Report(start, MakeFailed(command.status()));
+    return;
+  }
+  absl::StatusOr<std::unique_ptr<TrainerProcess>> process = TrainerProcess::Start(
+      loop_, *command, start.timeout_seconds(),
+      {.progress = [this, &state](const v1::TrainerProgress& progress) { SendProgress(state, progress); },
+       .ended = [this, &state](v1::RunResult result) { Ended(state, std::move(result)); }});
+  if (!process.ok()) {
+    Report(start, MakeFailed(process.status()));
+    return;
+  }
+  if (options_.verbose) {
+    LogInfo(absl::StrCat("run ", FormatRunKey(start.run()), " attempt ", start.attempt(), " starts on ", start.slot(),
+                         ": ", start.backend(), " ", FormatShape(start.shape())));
+  }
+  state.active = start;
+  state.process = std::move(*process);
+  state.forgotten = false;
+}
+
+void Worker::Stop(const v1::StopRun& stop) {
+  for (auto& [id, state] : slots_) {
+    if (state.next && SameAttempt(*state.next, stop.run(), stop.attempt())) state.next.reset();
+    if (state.active && SameAttempt(*state.active, stop.run(), stop.attempt())) {
+      state.forgotten = true;
+      state.process->Stop(stop.reason());
+    }
+  }
+}
+
+void Worker::Acknowledge(const v1::Acknowledge& acknowledge) {
+  for (const v1::ActiveRun& report : acknowledge.reports()) spool_->Remove(report.run(), report.attempt());
+  AdvanceEnding();
+}
+
+void Worker::Ended(SlotState& state, v1::RunResult result) {
+  const v1::StartRun start = std::move(*std::exchange(state.active, std::nullopt));
+  const std::optional<v1::StartRun> next = std::exchange(state.next, std::nullopt);
+  state.process.reset();
+  if (std::exchange(state.forgotten, false)) {
+    if (options_.verbose) LogInfo(absl::StrCat("run ", FormatRunKey(start.run()), " is stopped"));
+  } else if (result.outcome() == v1::OUTCOME_CANCELLED) {
+    HandBack(start, result.reason());
+  } else {
+    Report(start, std::move(result));
+  }
+  if (next) Launch(state, *next);
+  AdvanceEnding();
+}
+
+void Worker::Report(const v1::StartRun& start, v1::RunResult result) {
+  const std::string what = absl::StrCat("run ", FormatRunKey(start.run()), " (", start.backend(), " ",
+                                        FormatShape(start.shape()), ") ", OutcomeName(result.outcome()));
+  if (result.outcome() == v1::OUTCOME_FAILED) {
+    LogWarning(absl::StrCat(what, ": ", result.reason()));
+  } else if (options_.verbose) {
+    LogInfo(what);
+  }
+  v1::RunReport report;
+  *report.mutable_run() = start.run();
+  report.set_attempt(start.attempt());
+  report.set_slot(start.slot());
+  *report.mutable_result() = std::move(result);
+  spool_->Add(report);
+  SendReport(report);
+}
+
+void Worker::SendReport(const v1::RunReport& report) {
+  v1::WorkerEvent event;
+  *event.mutable_report() = report;
+  link_.Send(std::move(event));
+}
+
+void Worker::HandBack(const v1::StartRun& start, const std::string& reason) {
+  v1::WorkerEvent event;
+  v1::RunHandedBack& handed_back = *event.mutable_handed_back();
+  *handed_back.mutable_run() = start.run();
+  handed_back.set_attempt(start.attempt());
+  handed_back.set_reason(reason);
+  link_.Send(std::move(event));
+}
+
+void Worker::SendProgress(const SlotState& state, const v1::TrainerProgress& progress) {
+  if (!link_.connected() || !state.active || state.forgotten) return;
+  v1::WorkerEvent event;
+  v1::RunProgress& message = *event.mutable_progress();
+  *message.mutable_run() = state.active->run();
+  message.set_attempt(state.active->attempt());
+  *message.mutable_progress() = progress;
+  link_.Send(std::move(event));
+}
+
+void Worker::Drain() {
+  if (draining_) return;
+  draining_ = true;
+  v1::WorkerEvent event;
+  event.mutable_heartbeat()->set_draining(true);
+  link_.Send(std::move(event));
+  for (auto& [id, state] : slots_) {
+    if (state.next) HandBack(*std::exchange(state.next, std::nullopt), kStopping);
+  }
+  if (options_.drain_timeout.count() > 0) {
+    drain_timer_ = loop_.RunAfter(options_.drain_timeout, [this] { StopActive(); });
+  } else {
+    StopActive();
+  }
+  AdvanceEnding();
+}
+
+void Worker::StopActive() {
+  for (auto& [id, state] : slots_) {
+    if (state.process != nullptr) state.process->Stop(kStopping);
+  }
+}
+
+bool Worker::Idle() const {
+  for (const auto& [id, state] : slots_) {
+    if (state.active) return false;
+  }
+  return true;
+}
+
+void Worker::AdvanceEnding() {
+  if (ending_ == Ending::kRunning && draining_ && Idle()) {
+    loop_.CancelTimer(drain_timer_);
+    ending_ = Ending::kDelivering;
+    // What is not acknowledged by then stays in the spool, and the next start delivers it.
+    drain_timer_ = loop_.RunAfter(options_.ack_limit, [this] { End(); });
+  }
+  if (ending_ != Ending::kDelivering) return;
+  if (!refused_.ok()) {
+    End();
+  } else if (spool_->reports().empty()) {
+    CloseLink();
+  }
+}
+
+void Worker::CloseLink() {
+  ending_ = Ending::kClosing;
+  link_.Close([this] { End(); });
+}
+
+void Worker::End() {
+  if (std::exchange(ending_, Ending::kOver) == Ending::kOver) return;
+  loop_.CancelTimer(drain_timer_);
+  callbacks_.ended(refused_);
+}
+
+void Worker::Refused(const absl::Status& status) {
+  refused_ = status;
+  draining_ = true;
+  for (auto& [id, state] : slots_) state.next.reset();
+  StopActive();
+  AdvanceEnding();
+}
+
+}  // namespace attnfleet::worker
