@@ -1,0 +1,52 @@
+#ifndef ATTNFLEET_WORKER_TRAINER_CONFIG_H_
+#define ATTNFLEET_WORKER_TRAINER_CONFIG_H_
+
+#include <sys/types.h>
+
+#include <cstdint>
+#include <string>
+
+#include "absl/status/statusor.h"
+#include "worker/trainer/model_config.h"
+
+namespace attnfleet::trainer {
+
+enum class Device { kAuto, kCpu, kCuda };
+enum class Precision { kAuto, kFp32, kBf16Mixed };
+enum class Optimizer { kAdam, kAdamW };
+enum class Boxes { kUnit, kRandom };
+
+// One run, as its flags describe it. The defaults are the model that people train.
+struct Config {
+  std::string backend;
+  int64_t batch = 0;
+  int64_t sequence_length = 0;
+  ModelConfig model;  // built from --model, --labels and the bias and dropout flags
+  Device device = Device::kAuto;
+  int warmup_steps = 0;
+  int timed_steps = 0;
+  Precision precision = Precision::kAuto;
+  Optimizer optimizer = Optimizer::kAdamW;
+  double learning_rate = 0;
+  int data_loader_threads = 0;  // 0: batches are made between the steps
+  uint64_t seed = 0;
+  Boxes boxes = Boxes::kRandom;
+
+  std::string torch;     // --torch; empty: look for LibTorch
+  pid_t parent_pid = 0;  // not 0: die with that process
+  bool list_backends = false;
+  bool json = false;
+  bool help = false;
+  bool version = false;
+};
+
+// Reads and checks the command line. INVALID_ARGUMENT is one line that names the flag, what it was given and what would
+// be right. Whether the backend exists is not known here: only the program with LibTorch knows its backends.
+absl::StatusOr<Config> ParseCommandLine(int argc, const char* const* argv);
+
+// The text of --help.
+std::string UsageText();
+
+}  // namespace attnfleet::trainer
+
+#endif  // ATTNFLEET_WORKER_TRAINER_CONFIG_H_

@@ -1,0 +1,146 @@
+#include "worker/trainer/events.h"
+
+#include <unistd.h>
+
+#include <cerrno>
+#include <cmath>
+#include <nlohmann/json.hpp>
+
+#include "worker/trainer/statistics.h"
+
+namespace attnfleet::trainer {
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+// JSON has no NaN and no infinity; protobuf JSON writes them as strings.
+Json Number(double value) {
+  if (std::isnan(value)) return "NaN";
+  if (std::isinf(value)) return value > 0 ? "Infinity" : "-Infinity";
+  return value;
+}
+
+// Text that a driver or an exception gave may be no UTF-8: replace what is not, rather than throw.
+std::string Dump(const Json& json) { return json.dump(-1, ' ', false, Json::error_handler_t::replace); }
+
+const char* PhaseName(Phase phase) {
+  switch (phase) {
+    case Phase::kSetup:
+      return "TRAINER_PHASE_SETUP";
+    case Phase::kWarmup:
+      return "TRAINER_PHASE_WARMUP";
+    case Phase::kTimed:
+      return "TRAINER_PHASE_TIMED";
+  }
+  return "TRAINER_PHASE_UNSPECIFIED";
+}
+
+const char* OutcomeName(Outcome outcome) {
+  switch (outcome) {
+    case Outcome::kMeasured:
+      return "OUTCOME_MEASURED";
+    case Outcome::kOutOfMemory:
+      return "OUTCOME_OUT_OF_MEMORY";
+    case Outcome::kUnsupported:
+      return "OUTCOME_UNSUPPORTED";
+    case Outcome::kFailed:
+      return "OUTCOME_FAILED";
+    case Outcome::kCancelled:
+      return "OUTCOME_CANCELLED";
+  }
+  return "OUTCOME_UNSPECIFIED";
+}
+
+Json ToJson(const Environment& environment) {
+  return {{"host", environment.host},
+          {"device_kind", environment.cuda ? "DEVICE_KIND_CUDA" : "DEVICE_KIND_CPU"},
+          {"device_name", environment.device_name},
+          {"device_uuid", environment.device_uuid},
+          {"device_memory_bytes", environment.device_memory_bytes},
+          {"driver_version", environment.driver_version},
+          {"cuda_version", environment.cuda_version},
+          {"libtorch_version", environment.libtorch_version},
+          {"cudnn_version", environment.cudnn_version},
+          {"cpu_threads", environment.cpu_threads},
+          {"precision", environment.precision},
+          {"seed", environment.seed},
+          {"attnfleet_version", ATTNFLEET_VERSION}};
+}
+
+Json ToJson(const Measurement& measurement) {
+  const std::vector<double>& steps = measurement.step_seconds;
+  Json step_seconds = Json::array();
+  for (const double seconds : steps) step_seconds.push_back(Number(seconds));
+  return {{"timed_steps", steps.size()},
+          {"wall_seconds", Number(measurement.wall_seconds)},
+          {"iterations_per_second", Number(static_cast<double>(steps.size()) / measurement.wall_seconds)},
+          {"step_seconds_median", Number(Quantile(steps, 0.5))},
+          {"step_seconds_p90", Number(Quantile(steps, 0.9))},
+          {"step_seconds_p99", Number(Quantile(steps, 0.99))},
+          {"data_wait_seconds", Number(measurement.data_wait_seconds)},
+          {"peak_allocated_bytes", measurement.peak_allocated_bytes},
+          {"peak_reserved_bytes", measurement.peak_reserved_bytes},
+          {"peak_device_bytes", measurement.peak_device_bytes},
+          {"peak_resident_bytes", measurement.peak_resident_bytes},
+          {"first_loss", Number(measurement.first_loss)},
+          {"last_loss", Number(measurement.last_loss)},
+          {"warmup_steps", measurement.warmup_steps},
+          {"step_seconds", std::move(step_seconds)}};
+}
+
+}  // namespace
+
+std::string StartedLine(const Environment& environment, int64_t parameter_count) {
+  return Dump({{"started", {{"environment", ToJson(environment)}, {"parameter_count", parameter_count}}}});
+}
+
+std::string ProgressLine(const Progress& progress) {
+  return Dump({{"progress",
+                {{"phase", PhaseName(progress.phase)},
+                 {"steps_done", progress.steps_done},
+                 {"steps_total", progress.steps_total},
+                 {"elapsed_seconds", Number(progress.elapsed_seconds)},
+                 {"remaining_seconds", Number(progress.remaining_seconds)}}}});
+}
+
+std::string ResultLine(const RunResult& result) {
+  Json json = {{"outcome", OutcomeName(result.outcome)}, {"reason", result.reason}};
+  if (result.outcome == Outcome::kMeasured) json["measurement"] = ToJson(result.measurement);
+  if (result.outcome == Outcome::kOutOfMemory) {
+    json["out_of_memory"] = {{"requested_bytes", result.out_of_memory.requested_bytes},
+                             {"free_bytes", result.out_of_memory.free_bytes},
+                             {"total_bytes", result.out_of_memory.total_bytes},
+                             {"phase", result.memory_phase}};
+  }
+  json["environment"] = ToJson(result.environment);
+  return Dump({{"result", std::move(json)}});
+}
+
+std::string CapabilitiesLine(const Capabilities& capabilities) {
+  Json backends = Json::array();
+  for (const BackendInfo& backend : capabilities.backends) {
+    Json devices = Json::array();
+    if (backend.cpu) devices.push_back("DEVICE_KIND_CPU");
+    if (backend.cuda) devices.push_back("DEVICE_KIND_CUDA");
+    backends.push_back({{"name", backend.name}, {"description", backend.description}, {"devices", std::move(devices)}});
+  }
+  return Dump({{"backends", std::move(backends)},
+               {"libtorch_version", capabilities.libtorch_version},
+               {"libtorch_directory", capabilities.libtorch_directory},
+               {"cuda_module", capabilities.cuda_module},
+               {"cuda_module_error", capabilities.cuda_module_error},
+               {"trainer_version", ATTNFLEET_VERSION}});
+}
+
+absl::Status WriteLine(int descriptor, const std::string& line) {
+  const std::string text = line + "\n";
+  for (size_t written = 0; written < text.size();) {
+    const ssize_t count = write(descriptor, text.data() + written, text.size() - written);
+    if (count < 0 && errno == EINTR) continue;
+    if (count < 0) return absl::ErrnoToStatus(errno, "cannot write to standard output");
+    written += static_cast<size_t>(count);
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace attnfleet::trainer

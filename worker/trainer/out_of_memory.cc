@@ -1,0 +1,42 @@
+#include "worker/trainer/out_of_memory.h"
+
+#include <cmath>
+#include <cstdlib>
+
+namespace attnfleet::trainer {
+namespace {
+
+// "48.00 GiB. ..." -> bytes; 0 if it is no amount.
+int64_t ParseAmount(std::string_view text) {
+  const std::string copy(text.substr(0, 40));
+  char* end = nullptr;
+  const double number = std::strtod(copy.c_str(), &end);
+  const std::string_view unit = std::string_view(end).substr(0, 4);
+  if (unit == " GiB") return std::llround(std::ldexp(number, 30));
+  if (unit == " MiB") return std::llround(std::ldexp(number, 20));
+  if (unit == " KiB") return std::llround(std::ldexp(number, 10));
+  if (unit == " byt") return std::llround(number);
+  return 0;
+}
+
+int64_t AmountAfter(std::string_view message, std::string_view words) {
+  const size_t at = message.find(words);
+  return at == std::string_view::npos ? 0 : ParseAmount(message.substr(at + words.size()));
+}
+
+}  // namespace
+
+OutOfMemory ParseOutOfMemory(std::string_view message) {
+  OutOfMemory result;
+  result.requested_bytes = AmountAfter(message, "ried to allocate ");
+  result.total_bytes = AmountAfter(message, "total capacity of ");
+  result.free_bytes = AmountAfter(message, "of which ");
+  return result;
+}
+
+bool IsCpuOutOfMemory(std::string_view message) {
+  return message.find("DefaultCPUAllocator: ") != std::string_view::npos &&
+         message.find("you tried to allocate ") != std::string_view::npos;
+}
+
+}  // namespace attnfleet::trainer

@@ -1,0 +1,49 @@
+#include "worker/trainer/config.h"
+
+namespace attnfleet::trainer {
+
+std::string UsageText() {
+  return R"(attnfleet-trainer trains LayoutLMv3 on synthetic batches with one attention backend at one shape, and measures it.
+
+  attnfleet-trainer --model=tiny --backend=eager --batch=4 --sequence-length=128 --steps=20     on any CPU
+  attnfleet-trainer --backend=sdpa --batch=32 --sequence-length=512                             the model people train
+  attnfleet-trainer --backend=sdpa --batch=32 --sequence-length=512 --norelative-bias --nospatial-bias \
+      --optimizer=adam --learning-rate=0.02 --boxes=unit                                        as published
+  attnfleet-trainer --list-backends [--json]
+
+What to run
+  --backend=NAME             attention backend (sdpa); see --list-backends
+  --batch=N                  sequences in a batch, 1 to 65536 (8)
+  --sequence-length=N        tokens in a sequence, 1 to 8192 (512)
+  --model=SIZE               tiny, base or large (base)
+  --labels=N                 labels of the token classifier, 2 to 1000 (10)
+  --relative-bias=BOOL       1-D attention bias (true)
+  --spatial-bias=BOOL        2-D attention bias, over x and y (true)
+  --hidden-dropout=P         dropout of hidden states, 0 <= P < 1 (0.1)
+  --attention-dropout=P      dropout of attention probabilities, 0 <= P < 1 (0.1)
+  --boxes=LAYOUT             random, or unit: every box is (1, 1, 1, 1) (random)
+How to run it
+  --device=DEVICE            auto, cpu or cuda; auto takes the first GPU, else the CPU (auto)
+  --precision=PRECISION      auto, fp32 or bf16-mixed; auto is bf16-mixed on CUDA, fp32 on the CPU (auto)
+  --optimizer=NAME           adam or adamw (adamw)
+  --learning-rate=RATE       0 < RATE <= 1 (1e-5)
+  --warmup=N, --steps=N      untimed and timed steps (10, 100)
+  --data-loader-threads=N    threads that make batches, 0 to 256; 0: between the steps (16)
+  --seed=N                   of weights, batches and dropout (0)
+Where LibTorch 2.11 is
+  --torch=DIR                the torch folder of a PyTorch installation; without it $ATTNFLEET_TORCH, then the build
+                             tree's, then the one of the host's python3
+Other
+  --parent-pid=N             die when process N, the parent, dies
+  --version, --help
+
+Standard output is one JSON document a line, each a TrainerEvent of proto/attnfleet/v1/trainer.proto: "started",
+"progress" at most five times a second, and last "result". Messages go to standard error. SIGTERM or Ctrl-C stops at the
+next step with the outcome OUTCOME_CANCELLED; a second one stops at once.
+
+Exit status: 0 a result was written (measured, out of memory, unsupported or cancelled), 1 it failed, 2 the flags are
+wrong, 3 there is no usable LibTorch.
+)";
+}
+
+}  // namespace attnfleet::trainer
