@@ -1,0 +1,57 @@
+#ifndef ATTNFLEET_WORKER_TRAINER_CUDA_CONTRACT_H_
+#define ATTNFLEET_WORKER_TRAINER_CUDA_CONTRACT_H_
+
+// What the CUDA module offers the trainer. No CUDA header here: the trainer is built without them.
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+namespace attnfleet::trainer {
+
+struct CudaDeviceInfo {
+  std::string name;
+  std::string uuid;  // as nvidia-smi prints it: "GPU-xxxxxxxx-xxxx-xxxx-xxxx-xxxxxxxxxxxx"
+  int64_t memory_bytes = 0;
+  std::string driver_version;
+  std::string cuda_version;  // of the run-time library
+  std::string cudnn_version;
+};
+
+struct CudaMemoryPeaks {
+  int64_t allocated_bytes = 0;  // by tensors
+  int64_t reserved_bytes = 0;   // by the caching allocator
+  int64_t device_bytes = 0;     // largest sample of what the driver reports for the process, else for the whole card
+};
+
+// The first visible GPU. Every call but the destructor throws c10::Error for an error of CUDA.
+class CudaDevice {
+ public:
+  virtual ~CudaDevice() = default;
+
+  virtual CudaDeviceInfo Info() = 0;
+  // Waits for everything that was queued.
+  virtual void Synchronize() = 0;
+
+  // The peaks since ResetPeaks(). The driver's figure is sampled every 20 ms by a thread, and once more here.
+  virtual void ResetPeaks() = 0;
+  virtual CudaMemoryPeaks Peaks() = 0;
+
+  // Puts an event into the current stream.
+  virtual void Mark() = 0;
+  // Seconds between neighbouring marks, in order; forgets the marks. Waits for the last one.
+  virtual std::vector<double> TakeIntervals() = 0;
+};
+
+// The module's two symbols, of C linkage. kCudaContract grows with every change of this header.
+inline constexpr int kCudaContract = 1;
+using CudaContractFunction = int();
+// Null and an error in words if there is no usable GPU.
+using OpenCudaFunction = CudaDevice*(std::string* error);
+inline constexpr char kCudaContractSymbol[] = "attnfleet_cuda_contract";
+inline constexpr char kOpenCudaSymbol[] = "attnfleet_open_cuda";
+
+}  // namespace attnfleet::trainer
+
+#endif  // ATTNFLEET_WORKER_TRAINER_CUDA_CONTRACT_H_

@@ -1,0 +1,110 @@
+// libattnfleet_cuda.so: loading it brings libtorch_cuda into the process, and with it every CUDA kernel of ATen.
+
+#include <ATen/cuda/CUDAContext.h>
+#include <ATen/cuda/CUDAEvent.h>
+#include <ATen/detail/CUDAHooksInterface.h>
+#include <c10/cuda/CUDACachingAllocator.h>
+#include <c10/cuda/CUDAFunctions.h>
+#include <cuda_runtime_api.h>
+
+#include <cstdio>
+#include <deque>
+#include <utility>
+
+#include "worker/trainer/cuda/contract.h"
+#include "worker/trainer/cuda/device_memory.h"
+
+namespace attnfleet::trainer {
+namespace {
+
+constexpr c10::DeviceIndex kDevice = 0;
+
+std::string FormatUuid(const cudaUUID_t& uuid) {
+  std::string text = "GPU-";
+  for (int i = 0; i < 16; ++i) {
+    if (i == 4 || i == 6 || i == 8 || i == 10) text += '-';
+    char byte[3];
+    std::snprintf(byte, sizeof byte, "%02x", static_cast<unsigned char>(uuid.bytes[i]));
+    text += byte;
+  }
+  return text;
+}
+
+class Device : public CudaDevice {
+ public:
+  Device() : uuid_(FormatUuid(at::cuda::getDeviceProperties(kDevice)->uuid)), nvml_(uuid_), sampler_(nvml_) {}
+
+  CudaDeviceInfo Info() override {
+    const cudaDeviceProp& properties = *at::cuda::getDeviceProperties(kDevice);
+    CudaDeviceInfo info;
+    info.name = properties.name;
+    info.uuid = uuid_;
+    info.memory_bytes = static_cast<int64_t>(properties.totalGlobalMem);
+    info.driver_version = nvml_.DriverVersion();
+    int version = 0;
+    C10_CUDA_CHECK(cudaRuntimeGetVersion(&version));
+    info.cuda_version = std::to_string(version / 1000) + "." + std::to_string(version % 1000 / 10);
+    const long cudnn = at::detail::getCUDAHooks().versionCuDNN();
+    info.cudnn_version = std::to_string(cudnn / 10000) + "." + std::to_string(cudnn / 100 % 100) + "." +
+                         std::to_string(cudnn % 100);
+    return info;
+  }
+
+  void Synchronize() override { c10::cuda::device_synchronize(); }
+
+  void ResetPeaks() override {
+    c10::cuda::CUDACachingAllocator::resetPeakStats(kDevice);
+    sampler_.Reset();
+  }
+
+  CudaMemoryPeaks Peaks() override {
+    const auto stats = c10::cuda::CUDACachingAllocator::getDeviceStats(kDevice);
+    CudaMemoryPeaks peaks;
+    peaks.allocated_bytes = stats.allocated_bytes[0].peak;  // 0: all pools together
+    peaks.reserved_bytes = stats.reserved_bytes[0].peak;
+    peaks.device_bytes = sampler_.Peak();
+    return peaks;
+  }
+
+  void Mark() override { marks_.emplace_back(cudaEventDefault).record(); }
+
+  std::vector<double> TakeIntervals() override {
+    std::vector<double> seconds;
+    if (!marks_.empty()) marks_.back().synchronize();
+    for (size_t i = 1; i < marks_.size(); ++i) {
+      seconds.push_back(static_cast<double>(marks_[i - 1].elapsed_time(marks_[i])) / 1e3);
+    }
+    marks_.clear();
+    return seconds;
+  }
+
+ private:
+  const std::string uuid_;
+  const Nvml nvml_;
+  DeviceMemorySampler sampler_;
+  std::deque<at::cuda::CUDAEvent> marks_;
+};
+
+}  // namespace
+}  // namespace attnfleet::trainer
+
+extern "C" __attribute__((visibility("default"))) int attnfleet_cuda_contract() {
+  return attnfleet::trainer::kCudaContract;
+}
+
+extern "C" __attribute__((visibility("default"))) attnfleet::trainer::CudaDevice* attnfleet_open_cuda(
+    std::string* error) {
+  try {
+    int count = 0;
+    const cudaError_t status = cudaGetDeviceCount(&count);
+    if (status != cudaSuccess || count == 0) {
+      *error = std::string("no GPU is visible: ") + (status == cudaSuccess ? "none found" : cudaGetErrorString(status));
+      return nullptr;
+    }
+    at::globalContext().lazyInitDevice(at::kCUDA);
+    return new attnfleet::trainer::Device();
+  } catch (const std::exception& exception) {
+    *error = exception.what();
+    return nullptr;
+  }
+}

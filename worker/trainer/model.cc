@@ -1,0 +1,225 @@
+#include "worker/trainer/model.h"
+
+#include <ATen/CPUGeneratorImpl.h>
+#include <ATen/core/grad_mode.h>
+#include <ATen/ops/cat.h>
+#include <ATen/ops/cross_entropy_loss.h>
+#include <ATen/ops/cumsum.h>
+#include <ATen/ops/dropout.h>
+#include <ATen/ops/embedding.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/gelu.h>
+#include <ATen/ops/layer_norm.h>
+#include <ATen/ops/linear.h>
+#include <ATen/ops/tanh.h>
+#include <ATen/ops/tensor.h>
+#include <ATen/ops/zeros_like.h>
+
+#include "worker/trainer/buckets.h"
+
+namespace attnfleet::trainer {
+namespace {
+
+using Visitor = std::function<void(const ParameterSpec&, at::Tensor&)>;
+
+void VisitLinear(const Visitor& visit, const std::string& name, int64_t in, int64_t out, Linear& linear) {
+  visit({name + ".weight", ParameterKind::kWeight, {out, in}}, linear.weight);
+  visit({name + ".bias", ParameterKind::kBias, {out}}, linear.bias);
+}
+
+void VisitNorm(const Visitor& visit, const std::string& name, int64_t size, LayerNorm& norm) {
+  visit({name + ".weight", ParameterKind::kNormWeight, {size}}, norm.weight);
+  visit({name + ".bias", ParameterKind::kBias, {size}}, norm.bias);
+}
+
+void VisitEmbeddings(const Visitor& visit, Model& model) {
+  const ModelConfig& config = model.config;
+  const std::string prefix = "layoutlmv3.embeddings.";
+  const auto table = [&](const char* name, ParameterKind kind, int64_t rows, int64_t width, at::Tensor& tensor) {
+    visit({prefix + name + ".weight", kind, {rows, width}}, tensor);
+  };
+  const int64_t hidden = config.hidden_size;
+  const int64_t rows = config.max_2d_positions;
+  table("word_embeddings", ParameterKind::kPaddedEmbedding, config.vocabulary, hidden, model.word_embeddings);
+  table("token_type_embeddings", ParameterKind::kWeight, config.type_vocabulary, hidden, model.token_type_embeddings);
+  VisitNorm(visit, prefix + "LayerNorm", hidden, model.embeddings_norm);
+  table("position_embeddings", ParameterKind::kPaddedEmbedding, config.max_positions, hidden,
+        model.position_embeddings);
+  table("x_position_embeddings", ParameterKind::kWeight, rows, config.coordinate_size, model.x_position_embeddings);
+  table("y_position_embeddings", ParameterKind::kWeight, rows, config.coordinate_size, model.y_position_embeddings);
+  table("h_position_embeddings", ParameterKind::kWeight, rows, config.shape_size, model.h_position_embeddings);
+  table("w_position_embeddings", ParameterKind::kWeight, rows, config.shape_size, model.w_position_embeddings);
+}
+
+void VisitLayer(const Visitor& visit, const std::string& prefix, const ModelConfig& config, EncoderLayer& layer) {
+  const int64_t hidden = config.hidden_size;
+  VisitLinear(visit, prefix + "attention.self.query", hidden, hidden, layer.query);
+  VisitLinear(visit, prefix + "attention.self.key", hidden, hidden, layer.key);
+  VisitLinear(visit, prefix + "attention.self.value", hidden, hidden, layer.value);
+  VisitLinear(visit, prefix + "attention.output.dense", hidden, hidden, layer.attention_output);
+  VisitNorm(visit, prefix + "attention.output.LayerNorm", hidden, layer.attention_norm);
+  VisitLinear(visit, prefix + "intermediate.dense", hidden, config.intermediate_size, layer.intermediate);
+  VisitLinear(visit, prefix + "output.dense", config.intermediate_size, hidden, layer.output);
+  VisitNorm(visit, prefix + "output.LayerNorm", hidden, layer.output_norm);
+}
+
+at::Tensor Apply(const Linear& linear, const at::Tensor& x) { return at::linear(x, linear.weight, linear.bias); }
+
+// One forward pass: what every part of it needs to know.
+struct Pass {
+  const Model& model;
+  const Backend& backend;
+  const Batch& batch;
+  bool training;
+
+  const ModelConfig& config() const { return model.config; }
+
+  at::Tensor Dropout(const at::Tensor& x) const { return at::dropout(x, config().hidden_dropout, training); }
+
+  at::Tensor Norm(const LayerNorm& norm, const at::Tensor& x) const {
+    return at::layer_norm(x, {config().hidden_size}, norm.weight, norm.bias, config().layer_norm_epsilon);
+  }
+};
+
+// Hugging Face's LayoutLMv3TextEmbeddings: (B, S, hidden).
+at::Tensor Embed(const Pass& pass) {
+  const Model& model = pass.model;
+  const Batch& batch = pass.batch;
+  // Padding keeps position 1, the others count from 2.
+  const at::Tensor real = batch.ids.ne(kPaddingId).to(at::kLong);
+  const at::Tensor positions = at::cumsum(real, 1) * real + kPaddingId;
+  at::Tensor sum = at::embedding(model.word_embeddings, batch.ids, kPaddingId) +
+                   at::embedding(model.token_type_embeddings, at::zeros_like(batch.ids));
+  sum += at::embedding(model.position_embeddings, positions, kPaddingId);
+  const at::Tensor x0 = batch.boxes.select(-1, 0), y0 = batch.boxes.select(-1, 1);
+  const at::Tensor x1 = batch.boxes.select(-1, 2), y1 = batch.boxes.select(-1, 3);
+  const at::Tensor spatial = at::cat({at::embedding(model.x_position_embeddings, x0),
+                                      at::embedding(model.y_position_embeddings, y0),
+                                      at::embedding(model.x_position_embeddings, x1),
+                                      at::embedding(model.y_position_embeddings, y1),
+                                      at::embedding(model.h_position_embeddings, (y1 - y0).clamp(0, 1023)),
+                                      at::embedding(model.w_position_embeddings, (x1 - x0).clamp(0, 1023))},
+                                     -1);
+  return pass.Dropout(pass.Norm(model.embeddings_norm, sum + spatial));
+}
+
+StepTensors PrepareAttention(const Pass& pass, const AttentionProblem& problem) {
+  const at::NoGradGuard no_gradient;
+  const Model& model = pass.model;
+  BiasSource source;
+  source.relative_table = model.rel_pos_bias;
+  source.x_table = model.rel_pos_x_bias;
+  source.y_table = model.rel_pos_y_bias;
+  source.relative_buckets = model.relative_buckets;
+  source.spatial_buckets = model.spatial_buckets;
+  source.boxes = pass.batch.boxes;
+  source.attention_mask = pass.batch.attention_mask;
+  return pass.backend.prepare(problem, source);
+}
+
+// Hugging Face's LayoutLMv3SelfAttention: (B, S, hidden) -> (B, S, hidden).
+at::Tensor SelfAttention(const Pass& pass, const EncoderLayer& layer, const StepTensors& step, const at::Tensor& x) {
+  const ModelConfig& config = pass.config();
+  const auto heads = [&](const Linear& linear) {
+    return Apply(linear, x).view({x.size(0), x.size(1), config.heads, config.head_size()}).transpose(1, 2);
+  };
+  const AttentionInput input{heads(layer.query), heads(layer.key), heads(layer.value), step,
+                             pass.training ? config.attention_dropout : 0.0};
+  return pass.backend.forward(input).transpose(1, 2).reshape({x.size(0), x.size(1), config.hidden_size});
+}
+
+at::Tensor Encode(const Pass& pass, const EncoderLayer& layer, const StepTensors& step, const at::Tensor& x) {
+  const at::Tensor attended = Apply(layer.attention_output, SelfAttention(pass, layer, step, x));
+  const at::Tensor middle = pass.Norm(layer.attention_norm, pass.Dropout(attended) + x);
+  const at::Tensor output = Apply(layer.output, at::gelu(Apply(layer.intermediate, middle)));
+  return pass.Norm(layer.output_norm, pass.Dropout(output) + middle);
+}
+
+at::Tensor Classify(const Pass& pass, const at::Tensor& encoded) {
+  const at::Tensor x = pass.Dropout(encoded);
+  if (!pass.config().two_layer_head()) return Apply(pass.model.classifier, x);
+  return Apply(pass.model.out_proj, pass.Dropout(at::tanh(Apply(pass.model.dense, pass.Dropout(x)))));
+}
+
+}  // namespace
+
+void VisitParameters(Model& model, const Visitor& visit) {
+  const ModelConfig& config = model.config;
+  VisitEmbeddings(visit, model);
+  model.layers.resize(static_cast<size_t>(config.layers));
+  for (size_t i = 0; i < model.layers.size(); ++i) {
+    VisitLayer(visit, "layoutlmv3.encoder.layer." + std::to_string(i) + ".", config, model.layers[i]);
+  }
+  const auto table = [&](const char* name, int64_t buckets, at::Tensor& tensor) {
+    const std::string path = std::string("layoutlmv3.encoder.") + name + ".weight";
+    visit({path, ParameterKind::kFrozenTable, {config.heads, buckets}}, tensor);
+  };
+  if (config.relative_bias) table("rel_pos_bias", kRelativeBuckets, model.rel_pos_bias);
+  if (config.spatial_bias) {
+    table("rel_pos_x_bias", kSpatialBuckets, model.rel_pos_x_bias);
+    table("rel_pos_y_bias", kSpatialBuckets, model.rel_pos_y_bias);
+  }
+  if (config.two_layer_head()) {
+    VisitLinear(visit, "classifier.dense", config.hidden_size, config.hidden_size, model.dense);
+    VisitLinear(visit, "classifier.out_proj", config.hidden_size, config.labels, model.out_proj);
+  } else {
+    VisitLinear(visit, "classifier", config.hidden_size, config.labels, model.classifier);
+  }
+}
+
+Model MakeModel(const ModelConfig& config, at::Device device, uint64_t seed) {
+  Model model;
+  model.config = config;
+  const at::NoGradGuard no_gradient;
+  at::Generator generator = at::detail::createCPUGenerator(seed);
+  VisitParameters(model, [&](const ParameterSpec& spec, at::Tensor& tensor) {
+    tensor = at::empty(spec.shape, at::kFloat);
+    switch (spec.kind) {
+      case ParameterKind::kBias:
+        tensor.zero_();
+        break;
+      case ParameterKind::kNormWeight:
+        tensor.fill_(1);
+        break;
+      default:
+        tensor.normal_(0, kInitialDeviation, generator);
+    }
+    if (spec.kind == ParameterKind::kPaddedEmbedding) tensor[kPaddingId].zero_();
+    tensor = tensor.to(device);
+    tensor.requires_grad_(spec.kind != ParameterKind::kFrozenTable);
+  });
+  const auto buckets = [&](int64_t largest, int count, int max_distance) {
+    return at::tensor(at::ArrayRef<int64_t>(BucketTable(largest, count, max_distance)), at::kLong).to(device);
+  };
+  model.relative_buckets = buckets(config.max_positions, kRelativeBuckets, kRelativeMaxDistance);
+  model.spatial_buckets = buckets(config.max_2d_positions, kSpatialBuckets, kSpatialMaxDistance);
+  return model;
+}
+
+ModelOutput Forward(const Model& model, const Backend& backend, const Batch& batch, at::ScalarType type,
+                    bool training) {
+  const Pass pass{model, backend, batch, training};
+  const ModelConfig& config = model.config;
+  AttentionProblem problem;
+  problem.cuda = batch.ids.is_cuda();
+  problem.type = type;
+  problem.batch = batch.ids.size(0);
+  problem.heads = config.heads;
+  problem.sequence_length = batch.ids.size(1);
+  problem.head_size = config.head_size();
+  problem.relative_bias = config.relative_bias;
+  problem.spatial_bias = config.spatial_bias;
+  problem.padded = batch.padded;
+  problem.dropout = training ? config.attention_dropout : 0.0;
+
+  at::Tensor x = Embed(pass);
+  const StepTensors step = PrepareAttention(pass, problem);
+  for (const EncoderLayer& layer : model.layers) x = Encode(pass, layer, step, x);
+  ModelOutput output;
+  output.logits = Classify(pass, x);
+  output.loss = at::cross_entropy_loss(output.logits.view({-1, config.labels}), batch.labels.view(-1), {},
+                                       at::Reduction::Mean, kIgnoredLabel);
+  return output;
+}
+
+}  // namespace attnfleet::trainer

@@ -1,0 +1,85 @@
+#ifndef ATTNFLEET_WORKER_TRAINER_MODEL_H_
+#define ATTNFLEET_WORKER_TRAINER_MODEL_H_
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <functional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "worker/trainer/attention/contract.h"
+#include "worker/trainer/model_config.h"
+
+namespace attnfleet::trainer {
+
+// One batch of token classification; int64.
+struct Batch {
+  at::Tensor ids;             // (B, S)
+  at::Tensor boxes;           // (B, S, 4): x0, y0, x1, y1 in [0, 1023]
+  at::Tensor labels;          // (B, S); -100 is ignored
+  at::Tensor attention_mask;  // (B, S): 1, or 0 for padding
+  bool padded = false;        // the mask holds a 0
+};
+
+struct Linear {
+  at::Tensor weight;  // (out, in)
+  at::Tensor bias;    // (out)
+};
+
+struct LayerNorm {
+  at::Tensor weight;
+  at::Tensor bias;
+};
+
+struct EncoderLayer {
+  Linear query, key, value, attention_output;
+  LayerNorm attention_norm;
+  Linear intermediate, output;
+  LayerNorm output_norm;
+};
+
+// LayoutLMv3ForTokenClassification without an image. Plain tensors; the names they have in a checkpoint come from
+// VisitParameters.
+struct Model {
+  ModelConfig config;
+  at::Tensor word_embeddings, token_type_embeddings, position_embeddings;                        // (rows, hidden)
+  at::Tensor x_position_embeddings, y_position_embeddings;                                       // (1024, coordinate)
+  at::Tensor h_position_embeddings, w_position_embeddings;                                       // (1024, shape)
+  LayerNorm embeddings_norm;
+  at::Tensor rel_pos_bias, rel_pos_x_bias, rel_pos_y_bias;  // (H, buckets); undefined where switched off; frozen
+  std::vector<EncoderLayer> layers;
+  Linear classifier;            // with fewer than ten labels
+  Linear dense, out_proj;       // with ten or more
+  at::Tensor relative_buckets;  // see BiasSource
+  at::Tensor spatial_buckets;
+};
+
+// What a parameter is, which decides its initial value and whether it trains.
+enum class ParameterKind { kWeight, kPaddedEmbedding, kBias, kNormWeight, kFrozenTable };
+
+struct ParameterSpec {
+  std::string name;  // as in the checkpoint of a head model: "layoutlmv3.encoder.layer.0.output.dense.weight"
+  ParameterKind kind;
+  std::vector<int64_t> shape;
+};
+
+// Calls `visit` for every parameter that the configuration has, in the checkpoint's order.
+void VisitParameters(Model& model, const std::function<void(const ParameterSpec&, at::Tensor&)>& visit);
+
+// A model with initial values as in Hugging Face's _init_weights, fp32, drawn on the CPU so that a seed gives the same
+// weights on every device.
+Model MakeModel(const ModelConfig& config, at::Device device, uint64_t seed);
+
+struct ModelOutput {
+  at::Tensor loss;    // scalar: cross-entropy, mean over the labels that are not -100
+  at::Tensor logits;  // (B, S, labels)
+};
+
+// `type` is what q, k and v will have: bf16 under autocast. In training the configuration's dropouts are on.
+ModelOutput Forward(const Model& model, const Backend& backend, const Batch& batch, at::ScalarType type, bool training);
+
+}  // namespace attnfleet::trainer
+
+#endif  // ATTNFLEET_WORKER_TRAINER_MODEL_H_
