@@ -13,12 +13,11 @@ namespace attnfleet::server {
 // What changed in one batch of events, to be stored together or not at all. The pointers need to live only for the call.
 struct StoreChanges {
   struct ChangedBenchmark {
-    const v1::Benchmark* benchmark;  // its jobs are taken only if `is_new`
-    std::string request_id;          // of a new one; may be empty
-    bool is_new = false;
+    const v1::Benchmark* benchmark;  // without its jobs: they follow from the spec (ExpandJobs), their runs are rows
+    std::string request_id;          // of the submit; may be empty
   };
   std::vector<ChangedBenchmark> benchmarks;
-  std::vector<const v1::Run*> runs;  // of benchmarks that are not new
+  std::vector<const v1::Run*> runs;  // a run without a row has never been assigned
 };
 
 struct StoredBenchmark {

@@ -100,7 +100,6 @@ uint64_t Scheduler::Submit(const v1::BenchmarkSpec& spec, int64_t now, Effects& 
     ++group.jobs;
     group.positions += static_cast<uint32_t>(job.runs_size());
     total += static_cast<uint32_t>(job.runs_size());
-    for (const v1::Run& run : job.runs()) Changed(run, effects);
     *entry.benchmark.add_jobs() = std::move(job);
   }
   entry.benchmark.set_runs_total(total);
