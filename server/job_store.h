@@ -10,7 +10,8 @@
 
 namespace attnfleet::server {
 
-// What changed in one batch of events, to be stored together or not at all. The pointers need to live only for the call.
+// What changed in one batch of events, to be stored together or not at all. The pointers need to live only for the
+// call.
 struct StoreChanges {
   struct ChangedBenchmark {
     const v1::Benchmark* benchmark;  // without its jobs: they follow from the spec (ExpandJobs), their runs are rows

@@ -220,8 +220,7 @@ void Scheduler::WorkerHeard(const std::string& name, bool draining, int64_t now,
   Schedule(now, effects);
 }
 
-void Scheduler::RunProgressed(const std::string& name, const v1::RunProgress& progress, int64_t now,
-                              Effects& effects) {
+void Scheduler::RunProgressed(const std::string& name, const v1::RunProgress& progress, int64_t now, Effects& effects) {
   if (const auto found = workers_.find(name); found != workers_.end()) found->second.heard = now;
   v1::Run* run = FindCurrent(name, progress.run(), progress.attempt());
   if (run == nullptr) return;
@@ -254,8 +253,8 @@ void Scheduler::Tick(int64_t now, Effects& effects) {
       UnbindAll(current->first);
       workers_.erase(current);
     } else if (now - worker.heard > lease_ms_) {
-      LoseWorker(current->first, absl::StrCat("worker ", current->first, " was lost: silent for ",
-                                              (now - worker.heard) / 1000, " s"),
+      LoseWorker(current->first,
+                 absl::StrCat("worker ", current->first, " was lost: silent for ", (now - worker.heard) / 1000, " s"),
                  now, effects);
     }
   }
@@ -339,8 +338,8 @@ void Scheduler::Requeue(Entry& entry, v1::Run& run, Effects& effects) {
   group.active = false;
   group.returned.insert(Position(group, run.key()));
   const auto worker = workers_.find(group.bound.first);
-  const bool usable = worker != workers_.end() && !worker->second.draining &&
-                      worker->second.slots.contains(group.bound.second);
+  const bool usable =
+      worker != workers_.end() && !worker->second.draining && worker->second.slots.contains(group.bound.second);
   if (!usable) Unbind(key, group);
   Changed(run, effects);
 }
@@ -479,8 +478,7 @@ bool Scheduler::FillSlot(const std::string& name, SlotState& slot, int64_t now, 
   return true;
 }
 
-void Scheduler::Assign(Entry& entry, Group& group, const SlotKey& key, SlotState& slot, int64_t now,
-                       Effects& effects) {
+void Scheduler::Assign(Entry& entry, Group& group, const SlotKey& key, SlotState& slot, int64_t now, Effects& effects) {
   uint32_t position = group.next;
   if (!group.returned.empty()) {
     position = *group.returned.begin();
@@ -507,8 +505,8 @@ void Scheduler::Assign(Entry& entry, Group& group, const SlotKey& key, SlotState
     effects.benchmarks.insert(entry.benchmark.id());
   }
   Changed(run, effects);
-  effects.assign.push_back({key.first, MakeStartRun(entry.benchmark.spec(), job, repetition, run.attempt(),
-                                                    key.second)});
+  effects.assign.push_back(
+      {key.first, MakeStartRun(entry.benchmark.spec(), job, repetition, run.attempt(), key.second)});
 }
 
 std::string Scheduler::Misfit(const Entry& entry, const Group& group, const WorkerState& worker,

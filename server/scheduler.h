@@ -98,10 +98,10 @@ class Scheduler {
     uint32_t first_job = 0;
     uint32_t jobs = 0;
     uint32_t positions = 0;
-    uint32_t next = 0;             // positions from here on have never been assigned
-    std::set<uint32_t> returned;   // positions below `next` that wait again
-    bool active = false;           // one of its runs is on a slot
-    SlotKey bound;                 // empty worker: to none
+    uint32_t next = 0;            // positions from here on have never been assigned
+    std::set<uint32_t> returned;  // positions below `next` that wait again
+    bool active = false;          // one of its runs is on a slot
+    SlotKey bound;                // empty worker: to none
     bool waiting() const { return next < positions || !returned.empty(); }
   };
   struct Entry {
@@ -156,9 +156,9 @@ class Scheduler {
   const int64_t lease_ms_;
   std::map<uint64_t, Entry> benchmarks_;
   std::map<std::string, WorkerState> workers_;
-  std::set<GroupKey> unbound_;     // groups with waiting runs and no slot, oldest benchmark first
-  std::set<SlotKey> idle_;         // slots that may have become able to take a run since Schedule last looked
-  bool try_all_slots_ = false;     // a group became unbound, or a benchmark came
+  std::set<GroupKey> unbound_;  // groups with waiting runs and no slot, oldest benchmark first
+  std::set<SlotKey> idle_;      // slots that may have become able to take a run since Schedule last looked
+  bool try_all_slots_ = false;  // a group became unbound, or a benchmark came
   uint64_t queued_ = 0;
   uint64_t active_ = 0;
 };

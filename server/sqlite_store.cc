@@ -45,8 +45,8 @@ bool ParseColumn(sqlite3_stmt* statement, int column, google::protobuf::MessageL
 
 absl::StatusOr<std::unique_ptr<SqliteStore>> SqliteStore::Open(const std::string& path) {
   sqlite3* database = nullptr;
-  const int code =
-      sqlite3_open_v2(path.c_str(), &database, SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE | SQLITE_OPEN_NOMUTEX, nullptr);
+  const int code = sqlite3_open_v2(path.c_str(), &database,
+                                   SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE | SQLITE_OPEN_NOMUTEX, nullptr);
   std::unique_ptr<SqliteStore> store(new SqliteStore(path, database));
   if (code != SQLITE_OK) return store->Error(code);
   if (absl::Status status = store->Initialize(); !status.ok()) return status;
@@ -54,8 +54,8 @@ absl::StatusOr<std::unique_ptr<SqliteStore>> SqliteStore::Open(const std::string
 }
 
 absl::Status SqliteStore::Error(int code) const {
-  const std::string text = absl::StrCat(
-      "store ", path_, ": ", database_ != nullptr ? sqlite3_errmsg(database_.get()) : sqlite3_errstr(code));
+  const std::string text = absl::StrCat("store ", path_, ": ",
+                                        database_ != nullptr ? sqlite3_errmsg(database_.get()) : sqlite3_errstr(code));
   switch (code & 0xff) {
     case SQLITE_FULL:
       return absl::ResourceExhaustedError(absl::StrCat(text, " (No space left on device: free some)"));
