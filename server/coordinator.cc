@@ -364,6 +364,10 @@ void Coordinator::SendEffects() {
     send(stop.worker, std::move(command));
   }
   for (Effects::Assignment& assignment : effects_.assign) {
+    // Superseded while the store failed.
+    const v1::RunKey& key = assignment.start.run();
+    const v1::Run& run = RunAt({key.benchmark_id(), key.job_index(), key.repetition()});
+    if (run.state() != v1::RUN_STATE_ASSIGNED || run.attempt() != assignment.start.attempt()) continue;
     v1::WorkerCommand command;
     *command.mutable_start() = std::move(assignment.start);
     send(assignment.worker, std::move(command));
