@@ -127,7 +127,7 @@ bool SomebodyListens(const std::string& address) {
   return listens;
 }
 
-int Fail(int code, std::string_view text) {
+int Fail(int code, absl::string_view text) {
   std::fprintf(stderr, "attnfleet-server: %.*s\n", static_cast<int>(text.size()), text.data());
   return code;
 }
