@@ -1,0 +1,167 @@
+#include "server/benchmark_service.h"
+
+#include <map>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <tuple>
+#include <utility>
+
+#include "proto/status.h"
+#include "server/unary.h"
+
+namespace attnfleet::server {
+namespace {
+
+// One user's watch. What changes faster than the user reads is coalesced by run, so it never holds more than one
+// message for each run. Keeps itself alive until gRPC is done with it.
+class WatchStream : public grpc::ServerWriteReactor<v1::WatchResponse>,
+                    public Watcher,
+                    public std::enable_shared_from_this<WatchStream> {
+ public:
+  WatchStream(Coordinator& coordinator, uint64_t id) : coordinator_(coordinator), id_(id) {}
+
+  void Begin() {
+    {
+      const std::lock_guard<std::mutex> lock(mutex_);
+      self_ = shared_from_this();
+    }
+    coordinator_.Watch(id_, shared_from_this());
+  }
+
+  void Started(const v1::Benchmark& benchmark) override {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    started_ = benchmark;
+    WriteNext();
+  }
+
+  void Changed(const v1::Run& run) override {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    if (finished_) return;
+    runs_[{run.key().job_index(), run.key().repetition()}] = run;
+    WriteNext();
+  }
+
+  void Ended(const absl::StatusOr<v1::Benchmark>& benchmark) override {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    if (finished_) return;
+    if (!benchmark.ok()) {
+      FinishLocked(benchmark.status());
+      return;
+    }
+    ended_ = *benchmark;
+    WriteNext();
+  }
+
+  void OnWriteDone(bool ok) override {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    writing_ = false;
+    if (!ok) {
+      FinishLocked(absl::OkStatus());
+    } else {
+      WriteNext();
+    }
+  }
+
+  void OnCancel() override {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    FinishLocked(absl::CancelledError("the client has gone"));
+  }
+
+  void OnDone() override {
+    std::shared_ptr<WatchStream> self;
+    {
+      const std::lock_guard<std::mutex> lock(mutex_);
+      self = std::move(self_);
+    }
+    coordinator_.Unwatch(id_, self);
+  }
+
+ private:
+  void WriteNext() {
+    if (writing_ || finished_) return;
+    message_.Clear();
+    if (started_) {
+      *message_.mutable_benchmark() = std::move(*std::exchange(started_, std::nullopt));
+    } else if (!runs_.empty() && !ended_) {
+      const auto first = runs_.begin();
+      *message_.mutable_run() = std::move(first->second);
+      runs_.erase(first);
+    } else if (ended_) {  // it tells of all runs
+      *message_.mutable_benchmark() = std::move(*std::exchange(ended_, std::nullopt));
+      runs_.clear();
+      finished_ = true;
+      StartWriteAndFinish(&message_, grpc::WriteOptions(), grpc::Status::OK);
+      return;
+    } else {
+      return;
+    }
+    writing_ = true;
+    StartWrite(&message_);
+  }
+
+  void FinishLocked(const absl::Status& status) {
+    if (std::exchange(finished_, true)) return;
+    Finish(ToGrpc(status));
+  }
+
+  // Constant after construction.
+  Coordinator& coordinator_;
+  const uint64_t id_;
+
+  std::mutex mutex_;
+  // Guarded by mutex_.
+  std::optional<v1::Benchmark> started_;
+  std::map<std::pair<uint32_t, uint32_t>, v1::Run> runs_;
+  std::optional<v1::Benchmark> ended_;
+  v1::WatchResponse message_;  // not touched while writing_
+  bool writing_ = false;
+  bool finished_ = false;
+  std::shared_ptr<WatchStream> self_;
+};
+
+}  // namespace
+
+grpc::ServerUnaryReactor* BenchmarkService::Submit(grpc::CallbackServerContext* context,
+                                                   const v1::SubmitRequest* request, v1::SubmitResponse* response) {
+  grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
+  coordinator_.Submit(*request, FinishWith(reactor, response->mutable_benchmark()));
+  return reactor;
+}
+
+grpc::ServerUnaryReactor* BenchmarkService::Get(grpc::CallbackServerContext* context, const v1::GetRequest* request,
+                                                v1::Benchmark* response) {
+  grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
+  coordinator_.Get(request->id(), FinishWith(reactor, response));
+  return reactor;
+}
+
+grpc::ServerUnaryReactor* BenchmarkService::List(grpc::CallbackServerContext* context, const v1::ListRequest* request,
+                                                 v1::ListResponse* response) {
+  grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
+  coordinator_.List(*request, FinishWith(reactor, response));
+  return reactor;
+}
+
+grpc::ServerUnaryReactor* BenchmarkService::Cancel(grpc::CallbackServerContext* context,
+                                                   const v1::CancelRequest* request, v1::Benchmark* response) {
+  grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
+  coordinator_.Cancel(*request, FinishWith(reactor, response));
+  return reactor;
+}
+
+grpc::ServerUnaryReactor* BenchmarkService::Explain(grpc::CallbackServerContext* context,
+                                                    const v1::ExplainRequest* request, v1::ExplainResponse* response) {
+  grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
+  coordinator_.Explain(request->id(), FinishWith(reactor, response));
+  return reactor;
+}
+
+grpc::ServerWriteReactor<v1::WatchResponse>* BenchmarkService::Watch(grpc::CallbackServerContext*,
+                                                                     const v1::WatchRequest* request) {
+  const auto stream = std::make_shared<WatchStream>(coordinator_, request->id());
+  stream->Begin();
+  return stream.get();
+}
+
+}  // namespace attnfleet::server

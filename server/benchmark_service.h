@@ -1,0 +1,33 @@
+#ifndef ATTNFLEET_SERVER_BENCHMARK_SERVICE_H_
+#define ATTNFLEET_SERVER_BENCHMARK_SERVICE_H_
+
+#include "attnfleet/v1/service.grpc.pb.h"
+#include "server/coordinator.h"
+
+namespace attnfleet::server {
+
+// Translates users' RPCs to calls of the coordinator.
+class BenchmarkService : public v1::BenchmarkService::CallbackService {
+ public:
+  explicit BenchmarkService(Coordinator& coordinator) : coordinator_(coordinator) {}
+
+  grpc::ServerUnaryReactor* Submit(grpc::CallbackServerContext* context, const v1::SubmitRequest* request,
+                                   v1::SubmitResponse* response) override;
+  grpc::ServerUnaryReactor* Get(grpc::CallbackServerContext* context, const v1::GetRequest* request,
+                                v1::Benchmark* response) override;
+  grpc::ServerUnaryReactor* List(grpc::CallbackServerContext* context, const v1::ListRequest* request,
+                                 v1::ListResponse* response) override;
+  grpc::ServerUnaryReactor* Cancel(grpc::CallbackServerContext* context, const v1::CancelRequest* request,
+                                   v1::Benchmark* response) override;
+  grpc::ServerUnaryReactor* Explain(grpc::CallbackServerContext* context, const v1::ExplainRequest* request,
+                                    v1::ExplainResponse* response) override;
+  grpc::ServerWriteReactor<v1::WatchResponse>* Watch(grpc::CallbackServerContext* context,
+                                                     const v1::WatchRequest* request) override;
+
+ private:
+  Coordinator& coordinator_;
+};
+
+}  // namespace attnfleet::server
+
+#endif  // ATTNFLEET_SERVER_BENCHMARK_SERVICE_H_

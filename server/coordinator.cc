@@ -1,0 +1,410 @@
+#include "server/coordinator.h"
+
+#include <algorithm>
+#include <chrono>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "proto/spec.h"
+#include "proto/support/log.h"
+#include "proto/version.h"
+#include "server/statistics.h"
+
+namespace attnfleet::server {
+namespace {
+
+constexpr size_t kMaxRequestId = 64;
+constexpr int kDefaultListLimit = 100;
+constexpr int kMaxListLimit = 1000;
+// How soon a store that failed is tried again.
+constexpr std::chrono::milliseconds kStoreRetry{200};
+
+absl::Status NoSuchBenchmark(uint64_t id) {
+  return absl::NotFoundError(id == 0 ? "there is no benchmark yet" : absl::StrCat("there is no benchmark ", id));
+}
+
+bool IsOver(const v1::Benchmark& benchmark) {
+  return benchmark.state() == v1::BENCHMARK_STATE_FINISHED || benchmark.state() == v1::BENCHMARK_STATE_CANCELLED;
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<Coordinator>> Coordinator::Start(JobStore& store, Options options) {
+  std::unique_ptr<Coordinator> coordinator(new Coordinator(store, std::move(options)));
+  if (absl::Status status = coordinator->Load(); !status.ok()) return status;
+  coordinator->thread_ = std::thread([raw = coordinator.get()] { raw->Loop(); });
+  return coordinator;
+}
+
+Coordinator::~Coordinator() {
+  {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    stopping_ = true;
+  }
+  wake_.notify_all();
+  if (thread_.joinable()) thread_.join();
+}
+
+absl::Status Coordinator::Load() {
+  absl::StatusOr<std::vector<StoredBenchmark>> stored = store_.Load();
+  if (!stored.ok()) return stored.status();
+  std::vector<v1::Benchmark> benchmarks;
+  benchmarks.reserve(stored->size());
+  for (StoredBenchmark& one : *stored) {
+    if (!one.request_id.empty()) {
+      ids_by_request_[one.request_id] = one.benchmark.id();
+      requests_by_id_[one.benchmark.id()] = one.request_id;
+    }
+    benchmarks.push_back(std::move(one.benchmark));
+  }
+  scheduler_.Restore(std::move(benchmarks), options_.now_unix_ms());
+  return absl::OkStatus();
+}
+
+// Events
+
+bool Coordinator::Post(Event event) {
+  {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    if (stopping_ || events_.size() >= options_.max_queued_events) return false;
+    events_.push_back(std::move(event));
+  }
+  wake_.notify_one();
+  return true;
+}
+
+template <typename T>
+void Coordinator::PostOrRefuse(Event event, const Reply<T>& reply) {
+  if (!Post(std::move(event)))
+    reply(absl::ResourceExhaustedError("the coordinator is overloaded or stopping; try again"));
+}
+
+void Coordinator::Submit(v1::SubmitRequest request, Reply<v1::Benchmark> reply) {
+  PostOrRefuse<v1::Benchmark>(
+      [this, request = std::move(request), reply](int64_t now) {
+        if (!store_status_.ok()) return reply(store_status_);
+        const absl::StatusOr<uint64_t> id = TakeSubmit(request, now);
+        if (!id.ok()) return reply(id.status());
+        after_save_.push_back([this, id = *id, reply](const absl::Status& saved) {
+          if (saved.ok()) {
+            reply(Snapshot(id));
+          } else {
+            reply(saved);
+          }
+        });
+      },
+      reply);
+}
+
+absl::StatusOr<uint64_t> Coordinator::TakeSubmit(const v1::SubmitRequest& request, int64_t now) {
+  const std::string& request_id = request.request_id();
+  if (request_id.size() > kMaxRequestId) return absl::InvalidArgumentError("request_id: longer than 64 characters");
+  const auto known = ids_by_request_.find(request_id);
+  if (!request_id.empty() && known != ids_by_request_.end()) return known->second;
+  v1::BenchmarkSpec spec = request.spec();
+  if (absl::Status status = ApplyPreset(spec); !status.ok()) return status;
+  std::vector<std::string> backends;
+  for (const v1::Backend& backend : scheduler_.Backends()) backends.push_back(backend.name());
+  if (absl::Status status = ValidateSpec(spec, backends); !status.ok()) return status;
+  const uint64_t id = scheduler_.Submit(spec, now, effects_);
+  if (!request_id.empty()) {
+    ids_by_request_[request_id] = id;
+    requests_by_id_[id] = request_id;
+  }
+  return id;
+}
+
+void Coordinator::Cancel(v1::CancelRequest request, Reply<v1::Benchmark> reply) {
+  PostOrRefuse<v1::Benchmark>(
+      [this, request = std::move(request), reply](int64_t now) {
+        if (!store_status_.ok()) return reply(store_status_);
+        const std::string reason = request.reason().empty() ? "cancelled by its user" : request.reason();
+        if (!scheduler_.Cancel(request.id(), reason, now, effects_)) return reply(NoSuchBenchmark(request.id()));
+        after_save_.push_back([this, id = request.id(), reply](const absl::Status& saved) {
+          if (saved.ok()) {
+            reply(Snapshot(id));
+          } else {
+            reply(saved);
+          }
+        });
+      },
+      reply);
+}
+
+void Coordinator::Get(uint64_t id, Reply<v1::Benchmark> reply) {
+  PostOrRefuse<v1::Benchmark>([this, id, reply](int64_t) { reply(Snapshot(id)); }, reply);
+}
+
+void Coordinator::List(v1::ListRequest request, Reply<v1::ListResponse> reply) {
+  PostOrRefuse<v1::ListResponse>(
+      [this, request = std::move(request), reply](int64_t) {
+        const int limit = request.limit() == 0 ? kDefaultListLimit : request.limit();
+        if (limit < 1 || limit > kMaxListLimit)
+          return reply(absl::InvalidArgumentError("limit: 1 to 1000 is possible"));
+        v1::ListResponse response;
+        for (v1::Benchmark& benchmark : scheduler_.List(limit, request.before_id())) {
+          *response.add_benchmarks() = std::move(benchmark);
+        }
+        reply(std::move(response));
+      },
+      reply);
+}
+
+void Coordinator::Explain(uint64_t id, Reply<v1::ExplainResponse> reply) {
+  PostOrRefuse<v1::ExplainResponse>(
+      [this, id, reply](int64_t) {
+        const uint64_t wanted = id == 0 ? scheduler_.newest() : id;
+        if (scheduler_.Find(wanted) == nullptr) return reply(NoSuchBenchmark(wanted));
+        v1::ExplainResponse response;
+        for (v1::Explanation& explanation : scheduler_.Explain(wanted)) {
+          *response.add_explanations() = std::move(explanation);
+        }
+        reply(std::move(response));
+      },
+      reply);
+}
+
+void Coordinator::ListWorkers(Reply<v1::ListWorkersResponse> reply) {
+  PostOrRefuse<v1::ListWorkersResponse>(
+      [this, reply](int64_t) {
+        v1::ListWorkersResponse response;
+        for (v1::WorkerStatus& worker : scheduler_.Workers()) *response.add_workers() = std::move(worker);
+        reply(std::move(response));
+      },
+      reply);
+}
+
+void Coordinator::ListBackends(Reply<v1::ListBackendsResponse> reply) {
+  PostOrRefuse<v1::ListBackendsResponse>(
+      [this, reply](int64_t) {
+        v1::ListBackendsResponse response;
+        for (v1::Backend& backend : scheduler_.Backends()) *response.add_backends() = std::move(backend);
+        reply(std::move(response));
+      },
+      reply);
+}
+
+void Coordinator::Watch(uint64_t id, std::shared_ptr<Watcher> watcher) {
+  const bool posted = Post([this, id, watcher](int64_t) {
+    absl::StatusOr<v1::Benchmark> benchmark = Snapshot(id);
+    if (!benchmark.ok() || IsOver(*benchmark)) return watcher->Ended(benchmark);
+    watcher->Started(*benchmark);
+    watchers_[benchmark->id()].insert(watcher);
+  });
+  if (!posted) watcher->Ended(absl::ResourceExhaustedError("the coordinator is overloaded or stopping; try again"));
+}
+
+void Coordinator::Unwatch(uint64_t id, const std::shared_ptr<Watcher>& watcher) {
+  Post([this, id, watcher](int64_t) {
+    // Id 0 was the newest benchmark of that time.
+    for (auto it = watchers_.begin(); it != watchers_.end();) {
+      if (id == 0 || it->first == id) it->second.erase(watcher);
+      it = it->second.empty() ? watchers_.erase(it) : std::next(it);
+    }
+  });
+}
+
+void Coordinator::WorkerJoined(v1::WorkerHello hello, std::shared_ptr<WorkerLink> link) {
+  const bool posted = Post([this, hello = std::move(hello), link](int64_t now) {
+    const std::string& name = hello.worker().name();
+    const auto found = links_.find(name);
+    if (found != links_.end() && found->second.instance != hello.worker().instance()) {
+      link->End(absl::AlreadyExistsError(
+          absl::StrCat("a worker named ", name, " is connected already; give this one another --name")));
+      return;
+    }
+    if (found != links_.end()) found->second.link->End(absl::AbortedError("the worker has connected anew"));
+    links_[name] = {hello.worker().instance(), link};
+    to_welcome_.push_back(link);
+    scheduler_.WorkerJoined(hello, now, effects_);
+  });
+  if (!posted) link->End(absl::ResourceExhaustedError("the coordinator is overloaded or stopping"));
+}
+
+bool Coordinator::IsCurrent(const std::string& worker, const std::shared_ptr<WorkerLink>& link) const {
+  const auto found = links_.find(worker);
+  return found != links_.end() && found->second.link == link;
+}
+
+void Coordinator::WorkerSaid(const std::string& worker, v1::WorkerEvent event,
+                             const std::shared_ptr<WorkerLink>& link) {
+  const bool posted = Post([this, worker, event = std::move(event), link](int64_t now) {
+    if (!IsCurrent(worker, link)) return;
+    switch (event.event_case()) {
+      case v1::WorkerEvent::kHeartbeat:
+        scheduler_.WorkerHeard(worker, event.heartbeat().draining(), now, effects_);
+        break;
+      case v1::WorkerEvent::kProgress:
+        scheduler_.RunProgressed(worker, event.progress(), now, effects_);
+        break;
+      case v1::WorkerEvent::kReport:
+        scheduler_.RunReported(worker, event.report(), now, effects_);
+        break;
+      case v1::WorkerEvent::kHandedBack:
+        scheduler_.RunHandedBack(worker, event.handed_back(), now, effects_);
+        break;
+      case v1::WorkerEvent::kHello:
+      case v1::WorkerEvent::EVENT_NOT_SET:  // of a newer worker
+        break;
+    }
+  });
+  // Ended rather than held up: the worker comes back with all that was not acknowledged.
+  if (!posted) link->End(absl::ResourceExhaustedError("the coordinator is overloaded or stopping"));
+}
+
+void Coordinator::WorkerGone(const std::string& worker, const std::shared_ptr<WorkerLink>& link) {
+  Post([this, worker, link](int64_t now) {
+    if (!IsCurrent(worker, link)) return;
+    links_.erase(worker);
+    scheduler_.WorkerDisconnected(worker, now);
+  });
+}
+
+// The thread
+
+void Coordinator::Loop() {
+  const std::chrono::milliseconds tick(std::clamp<int64_t>(options_.lease_ms / 4, 10, 1'000));
+  for (;;) {
+    std::deque<Event> events;
+    bool stopping = false;
+    {
+      std::unique_lock<std::mutex> lock(mutex_);
+      const std::chrono::milliseconds patience = store_status_.ok() ? tick : kStoreRetry;
+      const auto something = [this] { return stopping_ || !events_.empty(); };
+      // A store that fails is given a pause, whatever comes.
+      if (store_status_.ok()) {
+        wake_.wait_for(lock, patience, something);
+      } else {
+        wake_.wait_for(lock, patience, [this] { return stopping_; });
+      }
+      events.swap(events_);
+      stopping = stopping_;
+    }
+    RunBatch(std::move(events));
+    if (stopping) return;
+  }
+}
+
+void Coordinator::RunBatch(std::deque<Event> events) {
+  const int64_t now = options_.now_unix_ms();
+  BatchReport report;
+  report.events = events.size();
+  for (const Event& event : events) event(now);
+  scheduler_.Tick(now, effects_);
+
+  const auto start = std::chrono::steady_clock::now();
+  const absl::Status saved = Save();
+  report.save_seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  if (!saved.ok() && store_status_.ok()) {
+    LogError(absl::StrCat(std::string(saved.message()), "; nothing is assigned or acknowledged until this is mended"));
+  }
+  if (saved.ok() && !store_status_.ok()) LogInfo("the store works again");
+  store_status_ = saved;
+  if (saved.ok()) {
+    CountEnded(report);
+    SendEffects();
+    Notify();
+    effects_ = {};
+  }
+  std::vector<Continuation> continuations;
+  continuations.swap(after_save_);
+  for (const Continuation& continuation : continuations) continuation(saved);
+  report.counts = scheduler_.counts();
+  if (options_.observe) options_.observe(report);
+}
+
+absl::Status Coordinator::Save() {
+  if (effects_.benchmarks.empty() && effects_.runs.empty())
+    return store_status_.ok() ? absl::OkStatus() : store_.Save({});
+  StoreChanges changes;
+  for (const uint64_t id : effects_.benchmarks) {
+    const auto request = requests_by_id_.find(id);
+    changes.benchmarks.push_back({scheduler_.Find(id), request == requests_by_id_.end() ? "" : request->second});
+  }
+  changes.runs.reserve(effects_.runs.size());
+  for (const auto& key : effects_.runs) changes.runs.push_back(&RunAt(key));
+  return store_.Save(changes);
+}
+
+const v1::Run& Coordinator::RunAt(const std::tuple<uint64_t, uint32_t, uint32_t>& key) const {
+  return scheduler_.Find(std::get<0>(key))
+      ->jobs(static_cast<int>(std::get<1>(key)))
+      .runs(static_cast<int>(std::get<2>(key)));
+}
+
+void Coordinator::CountEnded(BatchReport& report) const {
+  for (const auto& key : effects_.runs) {
+    const v1::Run& run = RunAt(key);
+    if (run.state() == v1::RUN_STATE_ENDED) ++report.ended[run.result().outcome()];
+  }
+}
+
+void Coordinator::SendEffects() {
+  for (const std::shared_ptr<WorkerLink>& link : to_welcome_) {
+    v1::WorkerCommand command;
+    v1::Welcome& welcome = *command.mutable_welcome();
+    welcome.set_coordinator_version(kVersion);
+    welcome.set_heartbeat_interval_ms(static_cast<int32_t>(options_.heartbeat_interval_ms));
+    welcome.set_lease_ms(static_cast<int32_t>(options_.lease_ms));
+    link->Send(std::move(command));
+  }
+  to_welcome_.clear();
+  std::map<std::string, v1::WorkerCommand> acknowledgements;
+  for (Effects::Acknowledgement& one : effects_.acknowledge) {
+    *acknowledgements[one.worker].mutable_acknowledge()->add_reports() = std::move(one.report);
+  }
+  const auto send = [this](const std::string& worker, v1::WorkerCommand command) {
+    const auto found = links_.find(worker);
+    if (found != links_.end()) found->second.link->Send(std::move(command));
+  };
+  for (auto& [worker, command] : acknowledgements) send(worker, std::move(command));
+  for (Effects::Stop& stop : effects_.stop) {
+    v1::WorkerCommand command;
+    *command.mutable_stop() = std::move(stop.stop);
+    send(stop.worker, std::move(command));
+  }
+  for (Effects::Assignment& assignment : effects_.assign) {
+    // Superseded while the store failed.
+    const v1::RunKey& key = assignment.start.run();
+    const v1::Run& run = RunAt({key.benchmark_id(), key.job_index(), key.repetition()});
+    if (run.state() != v1::RUN_STATE_ASSIGNED || run.attempt() != assignment.start.attempt()) continue;
+    v1::WorkerCommand command;
+    *command.mutable_start() = std::move(assignment.start);
+    send(assignment.worker, std::move(command));
+  }
+  for (const std::string& worker : effects_.disconnect) {
+    const auto found = links_.find(worker);
+    if (found == links_.end()) continue;
+    LogWarning(absl::StrCat("worker ", worker, " was silent for longer than its lease: its runs go elsewhere"));
+    found->second.link->End(absl::UnavailableError("silent for longer than the lease; connect again"));
+    links_.erase(found);
+  }
+}
+
+void Coordinator::Notify() {
+  if (watchers_.empty()) return;
+  for (const auto* keys : {&effects_.runs, &effects_.progressed}) {
+    for (const auto& key : *keys) {
+      const auto found = watchers_.find(std::get<0>(key));
+      if (found == watchers_.end()) continue;
+      for (const std::shared_ptr<Watcher>& watcher : found->second) watcher->Changed(RunAt(key));
+    }
+  }
+  for (const uint64_t id : effects_.benchmarks) {
+    const auto found = watchers_.find(id);
+    if (found == watchers_.end() || !IsOver(*scheduler_.Find(id))) continue;
+    const absl::StatusOr<v1::Benchmark> benchmark = Snapshot(id);
+    for (const std::shared_ptr<Watcher>& watcher : found->second) watcher->Ended(benchmark);
+    watchers_.erase(found);
+  }
+}
+
+absl::StatusOr<v1::Benchmark> Coordinator::Snapshot(uint64_t id) const {
+  const v1::Benchmark* benchmark = scheduler_.Find(id == 0 ? scheduler_.newest() : id);
+  if (benchmark == nullptr) return NoSuchBenchmark(id);
+  v1::Benchmark copy = *benchmark;
+  Summarize(copy);
+  return copy;
+}
+
+}  // namespace attnfleet::server

@@ -1,0 +1,142 @@
+#ifndef ATTNFLEET_SERVER_COORDINATOR_H_
+#define ATTNFLEET_SERVER_COORDINATOR_H_
+
+#include <condition_variable>
+#include <cstdint>
+#include <deque>
+#include <functional>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <set>
+#include <string>
+#include <thread>
+#include <unordered_map>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "attnfleet/v1/service.pb.h"
+#include "server/job_store.h"
+#include "server/scheduler.h"
+
+namespace attnfleet::server {
+
+// A connected worker, as the coordinator sees it. Both calls return at once, from any thread, also when the stream is
+// gone.
+class WorkerLink {
+ public:
+  virtual ~WorkerLink() = default;
+  virtual void Send(v1::WorkerCommand command) = 0;
+  virtual void End(const absl::Status& status) = 0;
+};
+
+// Somebody who watches a benchmark. Calls return at once and may come after the stream is gone.
+class Watcher {
+ public:
+  virtual ~Watcher() = default;
+  virtual void Started(const v1::Benchmark& benchmark) = 0;
+  virtual void Changed(const v1::Run& run) = 0;
+  // Last: the benchmark has ended, or (with an error) never existed.
+  virtual void Ended(const absl::StatusOr<v1::Benchmark>& benchmark) = 0;
+};
+
+// What a batch of events came to. Called on the coordinator's thread.
+struct BatchReport {
+  size_t events = 0;
+  double save_seconds = 0;
+  Scheduler::Counts counts;
+  std::map<v1::Outcome, int> ended;  // runs that ended, by outcome
+};
+
+// The one place that owns state. A single thread takes whatever events have come, gives them to the scheduler, saves
+// what changed in one transaction, and only then sends anything. When the store fails, nothing is sent or acknowledged
+// until it works again; workers keep their results meanwhile.
+class Coordinator {
+ public:
+  struct Options {
+    int64_t lease_ms = 15'000;
+    int64_t heartbeat_interval_ms = 5'000;
+    size_t max_queued_events = 100'000;
+    std::function<int64_t()> now_unix_ms;
+    std::function<void(const BatchReport&)> observe;  // may be empty
+  };
+
+  // Loads the store and starts the thread. The store must outlive the coordinator.
+  static absl::StatusOr<std::unique_ptr<Coordinator>> Start(JobStore& store, Options options);
+  // Works off what has been posted, then stops.
+  ~Coordinator();
+
+  template <typename T>
+  using Reply = std::function<void(absl::StatusOr<T>)>;
+
+  // Replies come on the coordinator's thread and must return at once. RESOURCE_EXHAUSTED: the queue or the disk is
+  // full.
+
+  void Submit(v1::SubmitRequest request, Reply<v1::Benchmark> reply);
+  void Cancel(v1::CancelRequest request, Reply<v1::Benchmark> reply);
+  void Get(uint64_t id, Reply<v1::Benchmark> reply);
+  void List(v1::ListRequest request, Reply<v1::ListResponse> reply);
+  void Explain(uint64_t id, Reply<v1::ExplainResponse> reply);
+  void ListWorkers(Reply<v1::ListWorkersResponse> reply);
+  void ListBackends(Reply<v1::ListBackendsResponse> reply);
+  void Watch(uint64_t id, std::shared_ptr<Watcher> watcher);
+  void Unwatch(uint64_t id, const std::shared_ptr<Watcher>& watcher);
+
+  // The stream's messages in their order, then exactly one WorkerGone. A hello that cannot be accepted ends the link.
+  void WorkerJoined(v1::WorkerHello hello, std::shared_ptr<WorkerLink> link);
+  void WorkerSaid(const std::string& worker, v1::WorkerEvent event, const std::shared_ptr<WorkerLink>& link);
+  void WorkerGone(const std::string& worker, const std::shared_ptr<WorkerLink>& link);
+
+ private:
+  using Event = std::function<void(int64_t now)>;
+  using Continuation = std::function<void(const absl::Status&)>;
+
+  Coordinator(JobStore& store, Options options)
+      : store_(store), options_(std::move(options)), scheduler_(options_.lease_ms) {}
+
+  absl::Status Load();
+  // False if the queue is full.
+  bool Post(Event event);
+  template <typename T>
+  void PostOrRefuse(Event event, const Reply<T>& reply);
+  void Loop();
+  void RunBatch(std::deque<Event> events);
+  absl::Status Save();
+  void CountEnded(BatchReport& report) const;
+  void SendEffects();
+  void Notify();
+  const v1::Run& RunAt(const std::tuple<uint64_t, uint32_t, uint32_t>& key) const;
+  bool IsCurrent(const std::string& worker, const std::shared_ptr<WorkerLink>& link) const;
+  absl::StatusOr<v1::Benchmark> Snapshot(uint64_t id) const;
+  absl::StatusOr<uint64_t> TakeSubmit(const v1::SubmitRequest& request, int64_t now);
+
+  // Constant after construction.
+  JobStore& store_;
+  const Options options_;
+
+  // Of the coordinator's thread.
+  struct LinkedWorker {
+    std::string instance;
+    std::shared_ptr<WorkerLink> link;
+  };
+  Scheduler scheduler_;
+  Effects effects_;  // not yet saved and sent
+  absl::Status store_status_;
+  std::vector<Continuation> after_save_;
+  std::vector<std::shared_ptr<WorkerLink>> to_welcome_;
+  std::map<std::string, LinkedWorker> links_;
+  std::map<uint64_t, std::set<std::shared_ptr<Watcher>>> watchers_;
+  std::unordered_map<std::string, uint64_t> ids_by_request_;
+  std::map<uint64_t, std::string> requests_by_id_;
+
+  std::mutex mutex_;
+  std::condition_variable wake_;
+  std::deque<Event> events_;  // guarded by mutex_
+  bool stopping_ = false;     // guarded by mutex_
+  std::thread thread_;
+};
+
+}  // namespace attnfleet::server
+
+#endif  // ATTNFLEET_SERVER_COORDINATOR_H_

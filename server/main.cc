@@ -1,0 +1,229 @@
+// attnfleet-server: flags, start, and an orderly end.
+
+#include <grpcpp/ext/proto_server_reflection_plugin.h>
+#include <grpcpp/health_check_service_interface.h>
+#include <grpcpp/security/server_credentials.h>
+#include <grpcpp/server.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include <chrono>
+#include <csignal>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <memory>
+#include <string>
+#include <utility>
+
+#include "absl/flags/flag.h"
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
+#include "absl/time/time.h"
+#include "proto/address.h"
+#include "proto/support/exit_code.h"
+#include "proto/support/flags.h"
+#include "proto/support/log.h"
+#include "proto/support/process.h"
+#include "proto/support/state_dir.h"
+#include "proto/support/stop_signals.h"
+#include "proto/version.h"
+#include "server/benchmark_service.h"
+#include "server/coordinator.h"
+#include "server/fleet_service.h"
+#include "server/metrics.h"
+#include "server/sqlite_store.h"
+#include "server/worker_service.h"
+
+ABSL_FLAG(std::string, listen, attnfleet::kDefaultAddress, "");
+ABSL_FLAG(std::string, metrics_listen, "127.0.0.1:7601", "");
+ABSL_FLAG(std::string, state_dir, "", "");
+ABSL_FLAG(absl::Duration, lease, absl::Seconds(15), "");
+ABSL_FLAG(absl::Duration, heartbeat, absl::Seconds(5), "");
+ABSL_FLAG(bool, insecure, false, "");
+ABSL_FLAG(int, parent_pid, 0, "");
+ABSL_FLAG(bool, verbose, false, "");
+
+namespace attnfleet::server {
+namespace {
+
+constexpr char kHelp[] =
+    R"(attnfleet-server: the coordinator. Gives benchmark runs to workers and keeps their results.
+
+  attnfleet-server                                     on 127.0.0.1:7600, metrics on 127.0.0.1:7601
+  attnfleet-server --listen=unix:/run/attnfleet.sock   for this machine only
+  attnfleet-server --listen=10.0.0.5:7600 --insecure   plain text where others can reach it: said on purpose
+  curl -s 127.0.0.1:7601/metrics                       what Prometheus scrapes
+
+Flags
+  --listen=ADDRESS          HOST:PORT (port 0: any free one) or unix:PATH; default 127.0.0.1:7600
+  --metrics-listen=ADDRESS  HOST:PORT of /metrics; "off" for none; default 127.0.0.1:7601
+  --state-dir=DIR           the store; default $XDG_STATE_HOME/attnfleet/server
+  --lease=TIME              silence after which a worker's runs go elsewhere; default 15s
+  --heartbeat=TIME          how often workers report; default 5s
+  --insecure                allow plain text on an address that other machines can reach
+  --parent-pid=PID          stop when that process, the parent, dies
+  --verbose                 log what workers and clients do
+  --help, --version
+
+Prints "ready ADDRESS" on standard output once it serves; messages go to standard error. SIGTERM or Ctrl-C stops it;
+it may be killed at any moment: what was acknowledged is on disk, and a restart goes on where it was.
+
+Exit codes
+  0  stopped by a signal
+  1  the store is damaged, or a newer attnfleet wrote it (it is left as it is)
+  2  a flag is wrong
+  3  the address, the port or the state directory is taken or cannot be written
+)";
+
+constexpr char kPlainTextRefused[] =
+    "--listen: other machines can reach this address and the traffic is plain text; say --insecure if that is meant";
+constexpr std::chrono::milliseconds kShutdownLimit{1'000};
+
+struct Settings {
+  std::string listen;
+  std::string metrics_listen;
+  std::string state_directory;
+  absl::Duration lease;
+  absl::Duration heartbeat;
+};
+
+absl::StatusOr<Settings> ReadFlags() {
+  Settings settings{absl::GetFlag(FLAGS_listen), absl::GetFlag(FLAGS_metrics_listen), absl::GetFlag(FLAGS_state_dir),
+                    absl::GetFlag(FLAGS_lease), absl::GetFlag(FLAGS_heartbeat)};
+  if (absl::Status status = ValidateAddress("--listen", settings.listen); !status.ok()) return status;
+  if (!IsLocalAddress(settings.listen) && !absl::GetFlag(FLAGS_insecure)) {
+    return absl::InvalidArgumentError(kPlainTextRefused);
+  }
+  if (settings.metrics_listen == "off") settings.metrics_listen.clear();
+  if (!settings.metrics_listen.empty()) {
+    if (absl::Status status = ValidateAddress("--metrics-listen", settings.metrics_listen); !status.ok()) return status;
+    if (absl::StartsWith(settings.metrics_listen, "unix:")) {
+      return absl::InvalidArgumentError("--metrics-listen: give HOST:PORT; Prometheus cannot scrape a Unix socket");
+    }
+  }
+  if (settings.state_directory.empty()) settings.state_directory = DefaultStateDirectory() + "/server";
+  if (settings.lease < absl::Milliseconds(100) || settings.lease > absl::Hours(24)) {
+    return absl::InvalidArgumentError("--lease: 100ms to 24h is possible");
+  }
+  if (settings.heartbeat < absl::Milliseconds(10) || settings.heartbeat * 2 > settings.lease) {
+    return absl::InvalidArgumentError("--heartbeat: 10ms to half of --lease is possible");
+  }
+  return settings;
+}
+
+// gRPC would take over the path of a Unix socket that is in use.
+bool SomebodyListens(const std::string& address) {
+  if (!absl::StartsWith(address, "unix:")) return false;
+  sockaddr_un name{};
+  name.sun_family = AF_UNIX;
+  std::strncpy(name.sun_path, address.c_str() + 5, sizeof name.sun_path - 1);
+  const int descriptor = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+  const bool listens = connect(descriptor, reinterpret_cast<const sockaddr*>(&name), sizeof name) == 0;
+  close(descriptor);
+  return listens;
+}
+
+int Fail(int code, absl::string_view text) {
+  std::fprintf(stderr, "attnfleet-server: %.*s\n", static_cast<int>(text.size()), text.data());
+  return code;
+}
+
+int FailStore(const absl::Status& status) {
+  const bool damaged = absl::IsDataLoss(status) || absl::IsFailedPrecondition(status);
+  return Fail(damaged ? kExitFailed : kExitUnavailable, status.message());
+}
+
+int Serve(const Settings& settings, StopSignals& signals) {
+  if (absl::Status status = PrepareStateDirectory(settings.state_directory); !status.ok()) {
+    return Fail(kExitUnavailable, status.message());
+  }
+  const absl::StatusOr<FileLock> lock = FileLock::Acquire(settings.state_directory + "/lock", "attnfleet-server");
+  if (!lock.ok()) return Fail(kExitUnavailable, lock.status().message());
+  absl::StatusOr<std::unique_ptr<SqliteStore>> store = SqliteStore::Open(settings.state_directory + "/attnfleet.db");
+  if (!store.ok()) return FailStore(store.status());
+
+  Metrics metrics;
+  Coordinator::Options options;
+  options.lease_ms = absl::ToInt64Milliseconds(settings.lease);
+  options.heartbeat_interval_ms = absl::ToInt64Milliseconds(settings.heartbeat);
+  options.now_unix_ms = [] { return absl::ToUnixMillis(absl::Now()); };
+  options.observe = [&metrics](const BatchReport& report) { metrics.Observe(report); };
+  absl::StatusOr<std::unique_ptr<Coordinator>> coordinator = Coordinator::Start(**store, options);
+  if (!coordinator.ok()) return FailStore(coordinator.status());
+  if (!settings.metrics_listen.empty()) {
+    if (absl::Status status = metrics.Serve(settings.metrics_listen); !status.ok()) {
+      return Fail(kExitUnavailable, status.message());
+    }
+  }
+
+  if (SomebodyListens(settings.listen)) {
+    return Fail(kExitUnavailable, absl::StrCat("--listen: ", settings.listen, " is in use by another process"));
+  }
+  BenchmarkService benchmarks(**coordinator);
+  FleetService fleet(**coordinator);
+  WorkerService workers(**coordinator);
+  grpc::EnableDefaultHealthCheckService(true);
+  grpc::reflection::InitProtoReflectionServerBuilderPlugin();
+  grpc::ServerBuilder builder;
+  ApplyServerLimits(builder);
+  int port = 0;
+  builder.AddListeningPort(settings.listen, grpc::InsecureServerCredentials(), &port);
+  builder.RegisterService(&benchmarks);
+  builder.RegisterService(&fleet);
+  builder.RegisterService(&workers);
+  const mode_t mask = umask(0177);  // a Unix socket is for its owner alone
+  const std::unique_ptr<grpc::Server> server = builder.BuildAndStart();
+  umask(mask);
+  if (server == nullptr || port == 0) {
+    return Fail(kExitUnavailable,
+                absl::StrCat("--listen: cannot listen on ", settings.listen, " (in use by another process?)"));
+  }
+  std::string address = settings.listen;
+  if (!absl::StartsWith(address, "unix:")) address = absl::StrCat(address.substr(0, address.rfind(':')), ":", port);
+  LogInfo(absl::StrCat("listening on ", address, ", store ", settings.state_directory));
+  std::printf("ready %s\n", address.c_str());
+  std::fflush(stdout);
+
+  while (signals.Wait(std::chrono::hours(1)) == 0) {
+  }
+  LogInfo("stopping");
+  server->Shutdown(std::chrono::system_clock::now() + kShutdownLimit);
+  return kExitOk;
+}
+
+int Main(int argc, char** argv) {
+  // gRPC's own log lines are no help to a user; an environment variable brings them back.
+  setenv("GRPC_VERBOSITY", "NONE", 0);
+  const absl::StatusOr<CommandLine> line = ParseFlags(argc, argv);
+  if (!line.ok()) return Fail(kExitUsage, absl::StrCat(std::string(line.status().message()), " (see --help)"));
+  if (line->help) {
+    std::fputs(kHelp, stdout);
+    return kExitOk;
+  }
+  if (line->version) {
+    std::printf("attnfleet-server %s\n", kVersion);
+    return kExitOk;
+  }
+  if (!line->positional.empty()) {
+    return Fail(kExitUsage, absl::StrCat("unexpected argument \"", line->positional[0], "\" (see --help)"));
+  }
+  InitLog("attnfleet-server", absl::GetFlag(FLAGS_verbose) ? Severity::kInfo : Severity::kWarning);
+  const absl::StatusOr<Settings> settings = ReadFlags();
+  if (!settings.ok()) return Fail(kExitUsage, settings.status().message());
+  if (const int parent = absl::GetFlag(FLAGS_parent_pid); parent > 0) {
+    if (absl::Status status = DieWithParent(parent, SIGTERM); !status.ok()) {
+      return Fail(kExitUnavailable, status.message());
+    }
+  }
+  StopSignals signals;
+  return Serve(*settings, signals);
+}
+
+}  // namespace
+}  // namespace attnfleet::server
+
+int main(int argc, char** argv) { return attnfleet::server::Main(argc, argv); }

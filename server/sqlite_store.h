@@ -1,0 +1,57 @@
+#ifndef ATTNFLEET_SERVER_SQLITE_STORE_H_
+#define ATTNFLEET_SERVER_SQLITE_STORE_H_
+
+#include <sqlite3.h>
+
+#include <memory>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "server/job_store.h"
+
+namespace attnfleet::server {
+
+// The store in one SQLite file. A row is the serialized message and the few columns that are searched. Write-ahead log
+// with synchronous=FULL: a commit survives the machine, not only the process, and the coordinator makes one commit for
+// all that happened since the last.
+class SqliteStore : public JobStore {
+ public:
+  // Opens or creates `path` and brings its schema up to date. DATA_LOSS if the file is damaged or no database (it is
+  // left as it is), FAILED_PRECONDITION if a newer attnfleet wrote it; every error names the file.
+  static absl::StatusOr<std::unique_ptr<SqliteStore>> Open(const std::string& path);
+
+  absl::StatusOr<std::vector<StoredBenchmark>> Load() override;
+  absl::Status Save(const StoreChanges& changes) override;
+
+ private:
+  struct CloseDatabase {
+    void operator()(sqlite3* database) const { sqlite3_close(database); }
+  };
+  struct FinalizeStatement {
+    void operator()(sqlite3_stmt* statement) const { sqlite3_finalize(statement); }
+  };
+  using Statement = std::unique_ptr<sqlite3_stmt, FinalizeStatement>;
+
+  SqliteStore(std::string path, sqlite3* database) : path_(std::move(path)), database_(database) {}
+
+  absl::Status Error(int code) const;
+  absl::Status Execute(const std::string& sql);
+  absl::StatusOr<Statement> Prepare(std::string_view sql);
+  // Runs a statement that returns no row and makes it ready for the next time.
+  absl::Status Step(sqlite3_stmt* statement);
+  absl::Status Initialize();
+  absl::Status CheckIntegrity();
+  absl::Status Migrate();
+  absl::Status SaveRows(const StoreChanges& changes);
+  absl::Status LoadRuns(std::vector<StoredBenchmark>& benchmarks);
+
+  const std::string path_;
+  const std::unique_ptr<sqlite3, CloseDatabase> database_;
+  Statement save_benchmark_;
+  Statement save_run_;
+};
+
+}  // namespace attnfleet::server
+
+#endif  // ATTNFLEET_SERVER_SQLITE_STORE_H_

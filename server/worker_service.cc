@@ -1,0 +1,173 @@
+#include "server/worker_service.h"
+
+#include <deque>
+#include <memory>
+#include <mutex>
+#include <set>
+#include <string>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "proto/status.h"
+#include "proto/support/log.h"
+#include "proto/version.h"
+
+namespace attnfleet::server {
+namespace {
+
+constexpr size_t kMaxName = 128;
+constexpr int kMaxSlots = 256;
+// Commands that wait for a worker that does not read. Beyond it the stream is ended: its next hello settles all.
+constexpr size_t kMaxQueuedCommands = 4096;
+
+// One worker's stream. Keeps itself alive until gRPC is done with it; whoever else holds it may call it at any time.
+class WorkerStream : public grpc::ServerBidiReactor<v1::WorkerEvent, v1::WorkerCommand>,
+                     public WorkerLink,
+                     public std::enable_shared_from_this<WorkerStream> {
+ public:
+  explicit WorkerStream(Coordinator& coordinator) : coordinator_(coordinator) {}
+
+  void Begin() {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    self_ = shared_from_this();
+    StartRead(&event_);
+  }
+
+  void Send(v1::WorkerCommand command) override {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    if (finished_) return;
+    if (commands_.size() >= kMaxQueuedCommands) {
+      FinishLocked(absl::ResourceExhaustedError("the worker does not read what it is sent"));
+      return;
+    }
+    commands_.push_back(std::move(command));
+    if (commands_.size() == 1) StartWrite(&commands_.front());
+  }
+
+  void End(const absl::Status& status) override {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    FinishLocked(status);
+  }
+
+  void OnReadDone(bool ok) override {
+    v1::WorkerEvent event;
+    {
+      const std::lock_guard<std::mutex> lock(mutex_);
+      if (!ok) {
+        FinishLocked(absl::OkStatus());
+        return;
+      }
+      event = std::move(event_);
+      event_.Clear();
+    }
+    if (!Take(std::move(event))) return;
+    const std::lock_guard<std::mutex> lock(mutex_);
+    if (!finished_) StartRead(&event_);
+  }
+
+  void OnWriteDone(bool ok) override {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    if (!ok) {
+      FinishLocked(absl::OkStatus());
+      return;
+    }
+    commands_.pop_front();
+    if (!commands_.empty() && !finished_) StartWrite(&commands_.front());
+  }
+
+  void OnDone() override {
+    std::shared_ptr<WorkerStream> self;
+    std::string worker;
+    {
+      const std::lock_guard<std::mutex> lock(mutex_);
+      self = std::move(self_);
+      worker = worker_;
+    }
+    if (worker.empty()) return;
+    LogInfo(absl::StrCat("worker ", worker, " is disconnected"));
+    coordinator_.WorkerGone(worker, self);
+  }
+
+ private:
+  // False if the stream is to read no more.
+  bool Take(v1::WorkerEvent event) {
+    std::string worker;
+    {
+      const std::lock_guard<std::mutex> lock(mutex_);
+      if (finished_) return false;
+      worker = worker_;
+      if (worker.empty()) {
+        const absl::Status status = event.has_hello() ? ValidateHello(event.hello())
+                                                      : absl::InvalidArgumentError("the first message must be a hello");
+        if (!status.ok()) {
+          FinishLocked(status);
+          return false;
+        }
+        worker_ = event.hello().worker().name();
+      } else if (event.has_hello()) {
+        FinishLocked(absl::InvalidArgumentError("hello: only the first message may be one"));
+        return false;
+      }
+    }
+    if (worker.empty()) {
+      LogInfo(absl::StrCat("worker ", event.hello().worker().name(),
+                           " is connected: ", event.hello().worker().slots_size(), " slot(s)"));
+      coordinator_.WorkerJoined(std::move(*event.mutable_hello()), shared_from_this());
+    } else {
+      coordinator_.WorkerSaid(worker, std::move(event), shared_from_this());
+    }
+    return true;
+  }
+
+  void FinishLocked(const absl::Status& status) {
+    if (std::exchange(finished_, true)) return;
+    Finish(ToGrpc(status));
+  }
+
+  // Constant after construction.
+  Coordinator& coordinator_;
+
+  std::mutex mutex_;
+  // Guarded by mutex_.
+  v1::WorkerEvent event_;
+  std::deque<v1::WorkerCommand> commands_;  // the first is being written
+  std::string worker_;                      // after its hello
+  bool finished_ = false;
+  std::shared_ptr<WorkerStream> self_;
+};
+
+}  // namespace
+
+absl::Status ValidateHello(const v1::WorkerHello& hello) {
+  const v1::WorkerInfo& worker = hello.worker();
+  if (worker.protocol() != kProtocolVersion) {
+    return absl::FailedPreconditionError(
+        absl::StrCat("hello.worker.protocol: this coordinator (", kVersion, ") speaks protocol ", kProtocolVersion,
+                     ", the worker ", worker.protocol(), "; use the same version of attnfleet on both"));
+  }
+  const auto bad_name = [](const std::string& text) { return text.empty() || text.size() > kMaxName; };
+  if (bad_name(worker.name())) return absl::InvalidArgumentError("hello.worker.name: 1 to 128 characters are possible");
+  if (bad_name(worker.instance())) {
+    return absl::InvalidArgumentError("hello.worker.instance: 1 to 128 characters are possible");
+  }
+  if (worker.slots().empty() || worker.slots_size() > kMaxSlots) {
+    return absl::InvalidArgumentError("hello.worker.slots: 1 to 256 are possible");
+  }
+  std::set<std::string> ids;
+  for (const v1::Slot& slot : worker.slots()) {
+    if (bad_name(slot.id()))
+      return absl::InvalidArgumentError("hello.worker.slots.id: 1 to 128 characters are possible");
+    if (!ids.insert(slot.id()).second) {
+      return absl::InvalidArgumentError(absl::StrCat("hello.worker.slots.id: ", slot.id(), " is given twice"));
+    }
+  }
+  return absl::OkStatus();
+}
+
+grpc::ServerBidiReactor<v1::WorkerEvent, v1::WorkerCommand>* WorkerService::Connect(grpc::CallbackServerContext*) {
+  const auto stream = std::make_shared<WorkerStream>(coordinator_);
+  stream->Begin();
+  return stream.get();
+}
+
+}  // namespace attnfleet::server

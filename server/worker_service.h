@@ -1,0 +1,25 @@
+#ifndef ATTNFLEET_SERVER_WORKER_SERVICE_H_
+#define ATTNFLEET_SERVER_WORKER_SERVICE_H_
+
+#include "attnfleet/v1/worker.grpc.pb.h"
+#include "server/coordinator.h"
+
+namespace attnfleet::server {
+
+// INVALID_ARGUMENT names the field; FAILED_PRECONDITION if the worker speaks another protocol.
+absl::Status ValidateHello(const v1::WorkerHello& hello);
+
+// The workers' streams, one reactor each.
+class WorkerService : public v1::WorkerService::CallbackService {
+ public:
+  explicit WorkerService(Coordinator& coordinator) : coordinator_(coordinator) {}
+
+  grpc::ServerBidiReactor<v1::WorkerEvent, v1::WorkerCommand>* Connect(grpc::CallbackServerContext* context) override;
+
+ private:
+  Coordinator& coordinator_;
+};
+
+}  // namespace attnfleet::server
+
+#endif  // ATTNFLEET_SERVER_WORKER_SERVICE_H_
