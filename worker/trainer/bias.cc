@@ -1,5 +1,6 @@
 #include "worker/trainer/bias.h"
 
+#include <ATen/TensorOperators.h>
 #include <ATen/ops/arange.h>
 
 #include <limits>

@@ -118,8 +118,8 @@ absl::StatusOr<Config> ParseCommandLine(int argc, const char* const* argv) {
   config.backend = absl::GetFlag(FLAGS_backend);
   config.batch = read.Integer("--batch", FLAGS_batch, 1, 65536);
   config.sequence_length = read.Integer("--sequence-length", FLAGS_sequence_length, 1, 8192);
-  config.model = read.Choice<ModelConfig>("--model", FLAGS_model,
-                                          {{"tiny", Tiny()}, {"base", ModelConfig()}, {"large", Large()}});
+  config.model =
+      read.Choice<ModelConfig>("--model", FLAGS_model, {{"tiny", Tiny()}, {"base", ModelConfig()}, {"large", Large()}});
   config.model.labels = read.Integer("--labels", FLAGS_labels, 2, 1000);
   config.model.relative_bias = absl::GetFlag(FLAGS_relative_bias);
   config.model.spatial_bias = absl::GetFlag(FLAGS_spatial_bias);
@@ -143,13 +143,13 @@ absl::StatusOr<Config> ParseCommandLine(int argc, const char* const* argv) {
   config.data_loader_threads =
       static_cast<int>(read.Integer("--data-loader-threads", FLAGS_data_loader_threads, 0, 256));
   config.seed = absl::GetFlag(FLAGS_seed);
-  config.boxes =
-      read.Choice<Boxes>("--boxes", FLAGS_boxes, {{"unit", Boxes::kUnit}, {"random", Boxes::kRandom}});
+  config.boxes = read.Choice<Boxes>("--boxes", FLAGS_boxes, {{"unit", Boxes::kUnit}, {"random", Boxes::kRandom}});
   config.torch = absl::GetFlag(FLAGS_torch);
   config.parent_pid = static_cast<pid_t>(read.Integer("--parent-pid", FLAGS_parent_pid, 0, 1 << 22));
   config.list_backends = absl::GetFlag(FLAGS_list_backends);
   config.json = absl::GetFlag(FLAGS_json);
-  if (config.json && !config.list_backends) read.Fail("--json: goes with --list-backends alone; a run always writes JSON");
+  if (config.json && !config.list_backends)
+    read.Fail("--json: goes with --list-backends alone; a run always writes JSON");
   if (!read.status().ok()) return read.status();
   return config;
 }

@@ -8,8 +8,8 @@
 
 namespace attnfleet::trainer {
 
-// Loads libattnfleet_cuda.so from this program's folder; it stays until the process ends. The error says why there is no
-// CUDA here: the module is not built, a CUDA library is missing, it is of another build.
+// Loads libattnfleet_cuda.so from this program's folder; it stays until the process ends. The error says why there is
+// no CUDA here: the module is not built, a CUDA library is missing, it is of another build.
 absl::Status LoadCudaModule();
 
 // Opens the first visible GPU. Loads the module first; every ATen call can then run on CUDA.

@@ -7,7 +7,6 @@
 #include <csignal>
 #include <cstdio>
 #include <cstdlib>
-#include <cstring>
 #include <string>
 
 #include "absl/status/statusor.h"
@@ -20,8 +19,10 @@
 namespace attnfleet::trainer {
 namespace {
 
-int Fail(int code, std::string_view text) {
-  std::fprintf(stderr, "attnfleet-trainer: %.*s\n", static_cast<int>(text.size()), text.data());
+void Say(const std::string& text) { std::fprintf(stderr, "attnfleet-trainer: %s\n", text.c_str()); }
+
+int Fail(int code, const absl::Status& status) {
+  Say(std::string(status.message()));
   return code;
 }
 
@@ -36,29 +37,30 @@ std::string FindProgram(const std::string& directory) {
 
 int Launch(int argc, char** argv) {
   const absl::StatusOr<Config> config = ParseCommandLine(argc, argv);
-  if (!config.ok()) return Fail(kExitUsage, config.status().message());
+  if (!config.ok()) return Fail(kExitUsage, config.status());
   if (config->help) return std::fputs(UsageText().c_str(), stdout) >= 0 ? kExitResult : kExitFailed;
   if (config->version) return std::puts("attnfleet-trainer " ATTNFLEET_VERSION) >= 0 ? kExitResult : kExitFailed;
   if (config->parent_pid != 0) {
     const absl::Status status = DieWithParent(config->parent_pid, SIGKILL);
-    if (!status.ok()) return Fail(kExitFailed, status.message());
+    if (!status.ok()) return Fail(kExitFailed, status);
   }
   const absl::StatusOr<std::string> directory = ExecutableDirectory();
-  if (!directory.ok()) return Fail(kExitFailed, directory.status().message());
+  if (!directory.ok()) return Fail(kExitFailed, directory.status());
   const std::string program = FindProgram(*directory);
-  if (program.empty()) return Fail(kExitFailed, absl::StrCat("attnfleet-trainer-libtorch is missing in ", *directory));
+  if (program.empty())
+    return Fail(kExitFailed,
+                absl::NotFoundError(absl::StrCat("attnfleet-trainer-libtorch is missing in ", *directory)));
   const absl::StatusOr<TorchDirectory> torch = FindTorch(config->torch, *directory);
-  if (!torch.ok()) return Fail(kExitNoTorch, torch.status().message());
-  Fail(0, absl::StrCat("LibTorch ", torch->version, " in ", torch->path, " (from ", torch->source, ")"));
+  if (!torch.ok()) return Fail(kExitNoTorch, torch.status());
+  Say(absl::StrCat("LibTorch ", torch->version, " in ", torch->path, " (from ", torch->source, ")"));
 
   const char* old = std::getenv("LD_LIBRARY_PATH");
-  const bool has_old = old != nullptr && *old != '\0';
-  const std::string path = absl::StrCat(torch->path, "/lib", has_old ? ":" : "", has_old ? old : "");
+  const std::string path = absl::StrCat(torch->path, "/lib", old == nullptr ? "" : ":", old == nullptr ? "" : old);
   setenv("LD_LIBRARY_PATH", path.c_str(), 1);
   setenv("ATTNFLEET_TORCH", torch->path.c_str(), 1);  // the program reports it
   argv[0] = const_cast<char*>(program.c_str());
   execv(program.c_str(), argv);
-  return Fail(kExitFailed, absl::StrCat("cannot start ", program, ": ", std::strerror(errno)));
+  return Fail(kExitFailed, absl::ErrnoToStatus(errno, absl::StrCat("cannot start ", program)));
 }
 
 }  // namespace

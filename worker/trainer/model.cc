@@ -1,6 +1,7 @@
 #include "worker/trainer/model.h"
 
 #include <ATen/CPUGeneratorImpl.h>
+#include <ATen/TensorOperators.h>
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/cat.h>
 #include <ATen/ops/cross_entropy_loss.h>
@@ -14,6 +15,7 @@
 #include <ATen/ops/tanh.h>
 #include <ATen/ops/tensor.h>
 #include <ATen/ops/zeros_like.h>
+#include <c10/util/accumulate.h>
 
 #include "worker/trainer/buckets.h"
 
@@ -93,13 +95,12 @@ at::Tensor Embed(const Pass& pass) {
   sum += at::embedding(model.position_embeddings, positions, kPaddingId);
   const at::Tensor x0 = batch.boxes.select(-1, 0), y0 = batch.boxes.select(-1, 1);
   const at::Tensor x1 = batch.boxes.select(-1, 2), y1 = batch.boxes.select(-1, 3);
-  const at::Tensor spatial = at::cat({at::embedding(model.x_position_embeddings, x0),
-                                      at::embedding(model.y_position_embeddings, y0),
-                                      at::embedding(model.x_position_embeddings, x1),
-                                      at::embedding(model.y_position_embeddings, y1),
-                                      at::embedding(model.h_position_embeddings, (y1 - y0).clamp(0, 1023)),
-                                      at::embedding(model.w_position_embeddings, (x1 - x0).clamp(0, 1023))},
-                                     -1);
+  const at::Tensor spatial =
+      at::cat({at::embedding(model.x_position_embeddings, x0), at::embedding(model.y_position_embeddings, y0),
+               at::embedding(model.x_position_embeddings, x1), at::embedding(model.y_position_embeddings, y1),
+               at::embedding(model.h_position_embeddings, (y1 - y0).clamp(0, 1023)),
+               at::embedding(model.w_position_embeddings, (x1 - x0).clamp(0, 1023))},
+              -1);
   return pass.Dropout(pass.Norm(model.embeddings_norm, sum + spatial));
 }
 
@@ -167,6 +168,14 @@ void VisitParameters(Model& model, const Visitor& visit) {
   }
 }
 
+int64_t CountParameters(const ModelConfig& config) {
+  Model model;
+  model.config = config;
+  int64_t count = 0;
+  VisitParameters(model, [&](const ParameterSpec& spec, at::Tensor&) { count += c10::multiply_integers(spec.shape); });
+  return count;
+}
+
 Model MakeModel(const ModelConfig& config, at::Device device, uint64_t seed) {
   Model model;
   model.config = config;
@@ -196,22 +205,28 @@ Model MakeModel(const ModelConfig& config, at::Device device, uint64_t seed) {
   return model;
 }
 
+AttentionProblem MakeProblem(const ModelConfig& config, int64_t batch, int64_t sequence_length, bool cuda,
+                             at::ScalarType type, bool padded, bool training) {
+  AttentionProblem problem;
+  problem.cuda = cuda;
+  problem.type = type;
+  problem.batch = batch;
+  problem.heads = config.heads;
+  problem.sequence_length = sequence_length;
+  problem.head_size = config.head_size();
+  problem.relative_bias = config.relative_bias;
+  problem.spatial_bias = config.spatial_bias;
+  problem.padded = padded;
+  problem.dropout = training ? config.attention_dropout : 0.0;
+  return problem;
+}
+
 ModelOutput Forward(const Model& model, const Backend& backend, const Batch& batch, at::ScalarType type,
                     bool training) {
   const Pass pass{model, backend, batch, training};
   const ModelConfig& config = model.config;
-  AttentionProblem problem;
-  problem.cuda = batch.ids.is_cuda();
-  problem.type = type;
-  problem.batch = batch.ids.size(0);
-  problem.heads = config.heads;
-  problem.sequence_length = batch.ids.size(1);
-  problem.head_size = config.head_size();
-  problem.relative_bias = config.relative_bias;
-  problem.spatial_bias = config.spatial_bias;
-  problem.padded = batch.padded;
-  problem.dropout = training ? config.attention_dropout : 0.0;
-
+  const AttentionProblem problem =
+      MakeProblem(config, batch.ids.size(0), batch.ids.size(1), batch.ids.is_cuda(), type, batch.padded, training);
   at::Tensor x = Embed(pass);
   const StepTensors step = PrepareAttention(pass, problem);
   for (const EncoderLayer& layer : model.layers) x = Encode(pass, layer, step, x);

@@ -44,9 +44,9 @@ struct EncoderLayer {
 // VisitParameters.
 struct Model {
   ModelConfig config;
-  at::Tensor word_embeddings, token_type_embeddings, position_embeddings;                        // (rows, hidden)
-  at::Tensor x_position_embeddings, y_position_embeddings;                                       // (1024, coordinate)
-  at::Tensor h_position_embeddings, w_position_embeddings;                                       // (1024, shape)
+  at::Tensor word_embeddings, token_type_embeddings, position_embeddings;  // (rows, hidden)
+  at::Tensor x_position_embeddings, y_position_embeddings;                 // (1024, coordinate)
+  at::Tensor h_position_embeddings, w_position_embeddings;                 // (1024, shape)
   LayerNorm embeddings_norm;
   at::Tensor rel_pos_bias, rel_pos_x_bias, rel_pos_y_bias;  // (H, buckets); undefined where switched off; frozen
   std::vector<EncoderLayer> layers;
@@ -68,6 +68,9 @@ struct ParameterSpec {
 // Calls `visit` for every parameter that the configuration has, in the checkpoint's order.
 void VisitParameters(Model& model, const std::function<void(const ParameterSpec&, at::Tensor&)>& visit);
 
+// Of a model of this configuration, frozen tables included. Allocates nothing.
+int64_t CountParameters(const ModelConfig& config);
+
 // A model with initial values as in Hugging Face's _init_weights, fp32, drawn on the CPU so that a seed gives the same
 // weights on every device.
 Model MakeModel(const ModelConfig& config, at::Device device, uint64_t seed);
@@ -77,7 +80,11 @@ struct ModelOutput {
   at::Tensor logits;  // (B, S, labels)
 };
 
-// `type` is what q, k and v will have: bf16 under autocast. In training the configuration's dropouts are on.
+// What attention will be asked to do. `type` is what q, k and v will have: bf16 under autocast.
+AttentionProblem MakeProblem(const ModelConfig& config, int64_t batch, int64_t sequence_length, bool cuda,
+                             at::ScalarType type, bool padded, bool training);
+
+// In training the configuration's dropouts are on.
 ModelOutput Forward(const Model& model, const Backend& backend, const Batch& batch, at::ScalarType type, bool training);
 
 }  // namespace attnfleet::trainer

@@ -28,11 +28,11 @@ void AdamOptimizer::Step() {
   at::_foreach_add_(steps_, 1);
   const double weight_decay = kind_ == Optimizer::kAdamW ? 0.01 : 0.0;
   if (kind_ == Optimizer::kAdamW) {
-    at::_fused_adamw_(parameters_, gradients, averages_, squares_, {}, steps_, learning_rate_, 0.9, 0.999,
-                      weight_decay, 1e-8, /*amsgrad=*/false, /*maximize=*/false);
+    at::_fused_adamw_(parameters_, gradients, averages_, squares_, {}, steps_, learning_rate_, 0.9, 0.999, weight_decay,
+                      1e-8, /*amsgrad=*/false, /*maximize=*/false);
   } else {
-    at::_fused_adam_(parameters_, gradients, averages_, squares_, {}, steps_, learning_rate_, 0.9, 0.999,
-                     weight_decay, 1e-8, /*amsgrad=*/false, /*maximize=*/false);
+    at::_fused_adam_(parameters_, gradients, averages_, squares_, {}, steps_, learning_rate_, 0.9, 0.999, weight_decay,
+                     1e-8, /*amsgrad=*/false, /*maximize=*/false);
   }
 }
 

@@ -30,7 +30,8 @@ int64_t ByteSize(const std::vector<int64_t>& shape, int64_t element_bytes, int64
   return size;
 }
 
-absl::StatusOr<SafetensorsFile::Entry> ParseEntry(const std::string& name, const Json& json, std::string_view elements) {
+absl::StatusOr<SafetensorsFile::Entry> ParseEntry(const std::string& name, const Json& json,
+                                                  std::string_view elements) {
   SafetensorsFile::Entry entry;
   std::vector<int64_t> offsets;
   std::string type;
@@ -56,8 +57,8 @@ absl::StatusOr<SafetensorsFile::Entry> ParseEntry(const std::string& name, const
     return absl::DataLossError(absl::StrCat("tensor \"", name, "\" reaches past the end of the file (truncated?)"));
   }
   if (ByteSize(entry.shape, element_bytes, total) != offsets[1] - offsets[0]) {
-    return absl::DataLossError(absl::StrCat("tensor \"", name, "\": its shape does not fit its ",
-                                            offsets[1] - offsets[0], " bytes"));
+    return absl::DataLossError(
+        absl::StrCat("tensor \"", name, "\": its shape does not fit its ", offsets[1] - offsets[0], " bytes"));
   }
   entry.bytes = elements.substr(static_cast<size_t>(offsets[0]), static_cast<size_t>(offsets[1] - offsets[0]));
   return entry;
@@ -78,8 +79,8 @@ absl::StatusOr<SafetensorsFile> SafetensorsFile::Parse(const std::string& name, 
   if (contents.size() < sizeof header_bytes) return Corrupt(name, "it ends within the header's length");
   std::memcpy(&header_bytes, contents.data(), sizeof header_bytes);
   if (header_bytes > kMaxHeaderBytes || header_bytes > contents.size() - sizeof header_bytes) {
-    return Corrupt(name, absl::StrCat("its header is said to have ", header_bytes, " bytes, the file has ",
-                                      contents.size()));
+    return Corrupt(name,
+                   absl::StrCat("its header is said to have ", header_bytes, " bytes, the file has ", contents.size()));
   }
   SafetensorsFile file;
   file.data_.assign(contents.begin(), contents.end());

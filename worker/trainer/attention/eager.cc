@@ -1,6 +1,7 @@
 // Hugging Face's LayoutLMv3SelfAttention, operation by operation, so that it also keeps the same tensors for the
 // backward pass: its memory is the yardstick of every other backend.
 
+#include <ATen/TensorOperators.h>
 #include <ATen/ops/dropout.h>
 #include <ATen/ops/matmul.h>
 #include <ATen/ops/softmax.h>
@@ -22,8 +23,7 @@ StepTensors Prepare(const AttentionProblem& problem, const BiasSource& source) {
   StepTensors step;
   if (problem.relative_bias) {
     // Hugging Face looks it up for every sequence alike.
-    step.relative_bias =
-        RelativeBias(source, problem.sequence_length).expand({problem.batch, -1, -1, -1}).contiguous();
+    step.relative_bias = RelativeBias(source, problem.sequence_length).expand({problem.batch, -1, -1, -1}).contiguous();
   }
   if (problem.spatial_bias) step.spatial_bias = SpatialBias(source);
   step.mask = AdditiveMask(source);
@@ -53,8 +53,9 @@ at::Tensor Forward(const AttentionInput& input) {
 }  // namespace
 
 extern const Backend kEager;
-const Backend kEager = {
-    "eager", "Hugging Face's attention as written: scores, softmax and probabilities in memory", true, true, Refuse,
-    Prepare, Forward};
+const Backend kEager = {"eager", "Hugging Face's attention as written: scores, softmax and probabilities in memory",
+                        true,    true,
+                        Refuse,  Prepare,
+                        Forward};
 
 }  // namespace attnfleet::trainer

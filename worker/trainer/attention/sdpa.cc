@@ -25,7 +25,8 @@ StepTensors Prepare(const AttentionProblem& problem, const BiasSource& source) {
   }
   if (mask.defined()) mask.div_(std::sqrt(static_cast<double>(problem.head_size)));
   if (problem.padded) mask = mask.defined() ? mask.add_(AdditiveMask(source)) : AdditiveMask(source);
-  if (mask.defined()) step.mask = mask.to(problem.type).expand({problem.batch, problem.heads, problem.sequence_length, -1});
+  if (mask.defined())
+    step.mask = mask.to(problem.type).expand({problem.batch, problem.heads, problem.sequence_length, -1});
   return step;
 }
 
@@ -38,7 +39,8 @@ at::Tensor Forward(const AttentionInput& input) {
 }  // namespace
 
 extern const Backend kSdpa;
-const Backend kSdpa = {"sdpa",  "LibTorch's scaled_dot_product_attention; a bias goes in as a dense mask", true, true,
-                       Refuse, Prepare, Forward};
+const Backend kSdpa = {
+    "sdpa", "LibTorch's scaled_dot_product_attention; a bias goes in as a dense mask", true, true, Refuse, Prepare,
+    Forward};
 
 }  // namespace attnfleet::trainer

@@ -45,8 +45,8 @@ class Device : public CudaDevice {
     C10_CUDA_CHECK(cudaRuntimeGetVersion(&version));
     info.cuda_version = std::to_string(version / 1000) + "." + std::to_string(version % 1000 / 10);
     const long cudnn = at::detail::getCUDAHooks().versionCuDNN();
-    info.cudnn_version = std::to_string(cudnn / 10000) + "." + std::to_string(cudnn / 100 % 100) + "." +
-                         std::to_string(cudnn % 100);
+    info.cudnn_version =
+        std::to_string(cudnn / 10000) + "." + std::to_string(cudnn / 100 % 100) + "." + std::to_string(cudnn % 100);
     return info;
   }
 

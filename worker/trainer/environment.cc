@@ -1,0 +1,61 @@
+#include "worker/trainer/environment.h"
+
+#include <ATen/Parallel.h>
+#include <torch/headeronly/version.h>
+#include <unistd.h>
+
+#include <cstdlib>
+#include <fstream>
+
+#include "absl/strings/ascii.h"
+#include "absl/strings/match.h"
+
+namespace attnfleet::trainer {
+namespace {
+
+// The text after the colon of the first line of a /proc file that starts with `key`; empty if there is none.
+std::string ProcValue(const char* path, const char* key) {
+  std::string line;
+  for (std::ifstream stream(path); std::getline(stream, line);) {
+    const size_t colon = line.find(':');
+    if (colon == std::string::npos || !absl::StartsWith(line, key)) continue;
+    return std::string(absl::StripAsciiWhitespace(line.substr(colon + 1)));
+  }
+  return "";
+}
+
+}  // namespace
+
+Environment DescribeEnvironment(CudaDevice* cuda, Precision precision, uint64_t seed) {
+  Environment environment;
+  char host[256] = "";
+  gethostname(host, sizeof host - 1);
+  environment.host = host;
+  if (cuda != nullptr) {
+    const CudaDeviceInfo info = cuda->Info();
+    environment.cuda = true;
+    environment.device_name = info.name;
+    environment.device_uuid = info.uuid;
+    environment.device_memory_bytes = info.memory_bytes;
+    environment.driver_version = info.driver_version;
+    environment.cuda_version = info.cuda_version;
+    environment.cudnn_version = info.cudnn_version;
+  } else {
+    environment.device_name = ProcValue("/proc/cpuinfo", "model name");
+    environment.device_memory_bytes = HostMemoryBytes();
+  }
+  environment.libtorch_version = TORCH_VERSION;
+  environment.cpu_threads = at::get_num_threads();
+  environment.precision = precision == Precision::kBf16Mixed ? "bf16-mixed" : "fp32";
+  environment.seed = seed;
+  return environment;
+}
+
+// Not getrusage: its figure survives exec, so it could be the launcher's.
+int64_t PeakResidentBytes() { return std::atoll(ProcValue("/proc/self/status", "VmHWM").c_str()) * 1024; }
+
+int64_t HostMemoryBytes() { return sysconf(_SC_PHYS_PAGES) * sysconf(_SC_PAGESIZE); }
+
+int64_t FreeHostMemoryBytes() { return sysconf(_SC_AVPHYS_PAGES) * sysconf(_SC_PAGESIZE); }
+
+}  // namespace attnfleet::trainer
