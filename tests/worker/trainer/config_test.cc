@@ -67,6 +67,8 @@ struct WrongFlag {
   const char* given;  // too
 };
 
+void PrintTo(const WrongFlag& wrong, std::ostream* stream) { *stream << wrong.argument; }
+
 class WrongFlags : public testing::TestWithParam<WrongFlag> {};
 
 TEST_P(WrongFlags, AreOneLineThatNamesFlagAndValue) {
@@ -87,7 +89,7 @@ INSTANTIATE_TEST_SUITE_P(
                     WrongFlag{"--labels=1", "--labels", "2 to 1000"},
                     WrongFlag{"--hidden-dropout=1", "--hidden-dropout", "0 <= p < 1"},
                     WrongFlag{"--attention-dropout=nan", "--attention-dropout", "nan"},
-                    WrongFlag{"--precision=bf16", "--precision", "did you mean"},
+                    WrongFlag{"--precision=bf16", "--precision", "bf16-mixed"},
                     WrongFlag{"--optimizer=sgd", "--optimizer", "adamw"},
                     WrongFlag{"--learning-rate=0", "--learning-rate", "0 < rate <= 1"},
                     WrongFlag{"--data-loader-threads=257", "--data-loader-threads", "257"},

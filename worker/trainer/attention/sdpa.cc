@@ -1,6 +1,7 @@
 // LibTorch's scaled_dot_product_attention, which chooses among its flash, memory-efficient, cuDNN and plain kernels at
 // run time. A bias goes in as a dense mask.
 
+#include <ATen/TensorOperators.h>
 #include <ATen/ops/scaled_dot_product_attention.h>
 
 #include <cmath>
@@ -24,7 +25,7 @@ StepTensors Prepare(const AttentionProblem& problem, const BiasSource& source) {
     mask = mask.defined() ? mask.add_(relative) : relative;
   }
   if (mask.defined()) mask.div_(std::sqrt(static_cast<double>(problem.head_size)));
-  if (problem.padded) mask = mask.defined() ? mask.add_(AdditiveMask(source)) : AdditiveMask(source);
+  if (problem.padded) mask = mask.defined() ? mask + AdditiveMask(source) : AdditiveMask(source);
   if (mask.defined())
     step.mask = mask.to(problem.type).expand({problem.batch, problem.heads, problem.sequence_length, -1});
   return step;

@@ -1,0 +1,159 @@
+#include "worker/trainer/training.h"
+
+#include <ATen/TensorOperators.h>
+#include <ATen/ops/empty.h>
+#include <c10/util/Exception.h>
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <stdexcept>
+
+#include "worker/trainer/attention/backends.h"
+#include "worker/trainer/data_loader.h"
+
+namespace attnfleet::trainer {
+namespace {
+
+using testing::HasSubstr;
+
+Config TinyConfig() {
+  Config config;
+  config.batch = 2;
+  config.sequence_length = 16;
+  config.model.hidden_size = 24;
+  config.model.layers = 1;
+  config.model.heads = 2;
+  config.model.intermediate_size = 32;
+  config.model.vocabulary = 60;
+  config.model.coordinate_size = 4;
+  config.model.shape_size = 4;
+  config.warmup_steps = 1;
+  config.timed_steps = 4;
+  config.learning_rate = 0.01;
+  config.data_loader_threads = 2;
+  return config;
+}
+
+struct Log {
+  int started = 0;
+  std::vector<Progress> progress;
+  int steps_until_stop = 1 << 30;
+
+  RunHooks Hooks() {
+    return {[this](const Environment&, int64_t) { ++started; },
+            [this](const Progress& report) { progress.push_back(report); }, [this] { return steps_until_stop-- <= 0; }};
+  }
+};
+
+// A backend that does something else in its forward.
+Backend With(at::Tensor (*forward)(const AttentionInput&)) {
+  Backend backend = *FindBackend("eager").value();
+  backend.forward = forward;
+  return backend;
+}
+
+TEST(Training, MeasuresEveryTimedStep) {
+  Log log;
+  const RunResult result = RunTraining(TinyConfig(), *Backends()[0], nullptr, log.Hooks());
+  ASSERT_EQ(result.outcome, Outcome::kMeasured) << result.reason;
+  EXPECT_EQ(result.measurement.step_seconds.size(), 4u);
+  double sum = 0;
+  for (const double seconds : result.measurement.step_seconds) sum += seconds;
+  EXPECT_LE(sum, result.measurement.wall_seconds);
+  EXPECT_GT(result.measurement.peak_resident_bytes, 10'000'000);
+  EXPECT_NEAR(result.measurement.first_loss, std::log(10.0), 0.5);
+  EXPECT_EQ(result.environment.precision, "fp32");
+  EXPECT_EQ(log.started, 1);
+  ASSERT_FALSE(log.progress.empty());
+  EXPECT_EQ(log.progress.back().phase, Phase::kTimed);
+  EXPECT_EQ(log.progress.back().steps_done, 4);
+}
+
+TEST(Training, LossFalls) {
+  Config config = TinyConfig();
+  config.model.hidden_dropout = config.model.attention_dropout = 0;
+  config.model.labels = 2;
+  config.model.vocabulary = 2;  // nothing to learn: the loss falls to ln 2 from wherever it began
+  config.timed_steps = 60;
+  Log log;
+  const RunResult result = RunTraining(config, *Backends()[0], nullptr, log.Hooks());
+  ASSERT_EQ(result.outcome, Outcome::kMeasured) << result.reason;
+  EXPECT_LT(result.measurement.last_loss, 0.9);
+}
+
+TEST(Training, SameSeedSameLossWhateverTheLoaderThreads) {
+  Config config = TinyConfig();
+  Log log;
+  const double loss = RunTraining(config, *Backends()[0], nullptr, log.Hooks()).measurement.last_loss;
+  for (const int threads : {0, 1, 7}) {
+    config.data_loader_threads = threads;
+    EXPECT_EQ(RunTraining(config, *Backends()[0], nullptr, log.Hooks()).measurement.last_loss, loss) << threads;
+  }
+  config.seed = 1;
+  EXPECT_NE(RunTraining(config, *Backends()[0], nullptr, log.Hooks()).measurement.last_loss, loss);
+}
+
+TEST(Training, StopsAtTheNextStep) {
+  Log log;
+  log.steps_until_stop = 2;
+  EXPECT_EQ(RunTraining(TinyConfig(), *Backends()[0], nullptr, log.Hooks()).outcome, Outcome::kCancelled);
+}
+
+TEST(Training, RefusalIsUnsupportedWithItsReason) {
+  Backend backend = *Backends()[0];
+  backend.refuse = [](const AttentionProblem&) -> std::optional<std::string> { return "takes no bias"; };
+  Log log;
+  RunResult result = RunTraining(TinyConfig(), backend, nullptr, log.Hooks());
+  EXPECT_EQ(result.outcome, Outcome::kUnsupported);
+  EXPECT_EQ(result.reason, "takes no bias");
+  backend.cpu = false;
+  result = RunTraining(TinyConfig(), backend, nullptr, log.Hooks());
+  EXPECT_EQ(result.outcome, Outcome::kUnsupported);
+  EXPECT_THAT(result.reason, HasSubstr("does not run on the CPU"));
+}
+
+TEST(Training, AllocationThatCannotBeIsOutOfMemory) {
+  const Backend backend = With([](const AttentionInput&) { return at::empty({int64_t{1} << 50}); });
+  Log log;
+  const RunResult result = RunTraining(TinyConfig(), backend, nullptr, log.Hooks());
+  EXPECT_EQ(result.outcome, Outcome::kOutOfMemory) << result.reason;
+  EXPECT_EQ(result.memory_phase, "forward");
+  EXPECT_EQ(result.out_of_memory.requested_bytes, int64_t{1} << 52);
+  EXPECT_GT(result.out_of_memory.total_bytes, 0);
+}
+
+TEST(Training, CudaAllocatorsErrorIsOutOfMemoryWithItsFigures) {
+  const Backend backend = With([](const AttentionInput&) -> at::Tensor {
+    TORCH_CHECK_WITH(OutOfMemoryError, false,
+                     "CUDA out of memory. Tried to allocate 3.00 GiB. GPU 0 has a total capacity of 80.00 GiB of which "
+                     "1.00 GiB is free.");
+  });
+  Log log;
+  RunResult result = RunTraining(TinyConfig(), backend, nullptr, log.Hooks());
+  EXPECT_EQ(result.outcome, Outcome::kOutOfMemory);
+  EXPECT_EQ(result.out_of_memory.requested_bytes, 3LL << 30);
+  EXPECT_THAT(result.reason, HasSubstr("out of memory in forward"));
+  EXPECT_EQ(result.reason.find('\n'), std::string::npos);
+}
+
+TEST(Training, AnyOtherErrorIsAFailureWithItsText) {
+  const Backend backend =
+      With([](const AttentionInput&) -> at::Tensor { throw std::runtime_error("kernel\nexploded"); });
+  Log log;
+  const RunResult result = RunTraining(TinyConfig(), backend, nullptr, log.Hooks());
+  EXPECT_EQ(result.outcome, Outcome::kFailed);
+  EXPECT_EQ(result.reason, "failed in forward: kernel");
+}
+
+TEST(Training, LossThatIsNoNumberIsMeasured) {
+  const Backend backend =
+      With([](const AttentionInput& input) { return (input.q + input.k + input.v) * std::nan(""); });
+  Log log;
+  const RunResult result = RunTraining(TinyConfig(), backend, nullptr, log.Hooks());
+  EXPECT_EQ(result.outcome, Outcome::kMeasured) << result.reason;
+  EXPECT_TRUE(std::isnan(result.measurement.last_loss));
+}
+
+}  // namespace
+}  // namespace attnfleet::trainer
