@@ -1,0 +1,272 @@
+#include "server/coordinator.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <atomic>
+#include <chrono>
+#include <future>
+#include <map>
+#include <mutex>
+
+#include "fleet_fixture.h"
+
+namespace attnfleet::server {
+namespace {
+
+// Keeps copies; fails on request. Load() gives what a restart would find.
+class FakeStore : public JobStore {
+ public:
+  absl::StatusOr<std::vector<StoredBenchmark>> Load() override {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    std::vector<StoredBenchmark> result;
+    for (const auto& [id, stored] : stored_) result.push_back(stored);
+    return result;
+  }
+
+  absl::Status Save(const StoreChanges& changes) override {
+    if (failing) return absl::ResourceExhaustedError("store /fake: No space left on device");
+    const std::lock_guard<std::mutex> lock(mutex_);
+    for (const StoreChanges::ChangedBenchmark& changed : changes.benchmarks) {
+      stored_[changed.benchmark->id()] = {*changed.benchmark, changed.request_id};
+    }
+    for (const v1::Run* run : changes.runs) {
+      v1::Benchmark& benchmark = stored_.at(run->key().benchmark_id()).benchmark;
+      *benchmark.mutable_jobs(static_cast<int>(run->key().job_index()))
+           ->mutable_runs(static_cast<int>(run->key().repetition())) = *run;
+    }
+    return absl::OkStatus();
+  }
+
+  v1::RunState StateOf(const v1::RunKey& key) {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    return stored_.at(key.benchmark_id())
+        .benchmark.jobs(static_cast<int>(key.job_index()))
+        .runs(static_cast<int>(key.repetition()))
+        .state();
+  }
+
+  std::atomic<bool> failing{false};
+
+ private:
+  std::mutex mutex_;
+  std::map<uint64_t, StoredBenchmark> stored_;
+};
+
+// A worker that answers every StartRun with a result, and checks that what it is sent was saved before.
+class FakeWorker : public WorkerLink, public std::enable_shared_from_this<FakeWorker> {
+ public:
+  FakeWorker(FakeStore& store, bool answers) : store_(store), answers_(answers) {}
+
+  void Join(Coordinator& coordinator, const v1::WorkerHello& hello) {
+    coordinator_ = &coordinator;
+    name_ = hello.worker().name();
+    coordinator.WorkerJoined(hello, shared_from_this());
+  }
+
+  void Send(v1::WorkerCommand command) override {
+    if (command.has_start()) {
+      ++starts;
+      if (store_.StateOf(command.start().run()) != v1::RUN_STATE_ASSIGNED) ++unsaved;
+      if (answers_) Report(command.start());
+    } else if (command.has_acknowledge()) {
+      for (const v1::ActiveRun& report : command.acknowledge().reports()) {
+        ++acknowledged;
+        if (store_.StateOf(report.run()) != v1::RUN_STATE_ENDED) ++unsaved;
+      }
+    }
+    const std::lock_guard<std::mutex> lock(mutex_);
+    commands.push_back(std::move(command));
+  }
+
+  void Report(const v1::StartRun& start) {
+    v1::WorkerEvent event;
+    *event.mutable_report() = MakeReport(start, v1::OUTCOME_MEASURED);
+    coordinator_->WorkerSaid(name_, std::move(event), shared_from_this());
+  }
+
+  void End(const absl::Status& status) override {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    ended = status;
+    has_ended = true;
+  }
+
+  std::vector<v1::WorkerCommand> Commands() {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    return commands;
+  }
+
+  std::atomic<int> starts{0};
+  std::atomic<int> acknowledged{0};
+  std::atomic<int> unsaved{0};  // told of what was not on disk
+  std::atomic<bool> has_ended{false};
+  absl::Status ended;
+
+ private:
+  FakeStore& store_;
+  const bool answers_;
+  Coordinator* coordinator_ = nullptr;
+  std::string name_;
+  std::mutex mutex_;
+  std::vector<v1::WorkerCommand> commands;
+};
+
+class FakeWatcher : public Watcher {
+ public:
+  void Started(const v1::Benchmark&) override { ++started; }
+  void Changed(const v1::Run&) override { ++changed; }
+  void Ended(const absl::StatusOr<v1::Benchmark>& benchmark) override { result.set_value(benchmark); }
+
+  std::atomic<int> started{0};
+  std::atomic<int> changed{0};
+  std::promise<absl::StatusOr<v1::Benchmark>> result;
+};
+
+class CoordinatorTest : public testing::Test {
+ protected:
+  void SetUp() override { Restart(); }
+
+  void Restart() {
+    coordinator_.reset();
+    Coordinator::Options options;
+    options.lease_ms = 60'000;
+    options.now_unix_ms = [this] { return now_.load(); };
+    auto coordinator = Coordinator::Start(store_, options);
+    ASSERT_EQ(coordinator.status(), absl::OkStatus());
+    coordinator_ = std::move(*coordinator);
+  }
+
+  // Calls, and waits for the reply with an end.
+  template <typename T, typename Call>
+  absl::StatusOr<T> Ask(Call call) {
+    auto promise = std::make_shared<std::promise<absl::StatusOr<T>>>();
+    call([promise](absl::StatusOr<T> value) { promise->set_value(std::move(value)); });
+    auto future = promise->get_future();
+    if (future.wait_for(std::chrono::seconds(30)) != std::future_status::ready) {
+      return absl::DeadlineExceededError("no reply");
+    }
+    return future.get();
+  }
+
+  absl::StatusOr<v1::Benchmark> Submit(const v1::BenchmarkSpec& spec, const std::string& request_id = "") {
+    v1::SubmitRequest request;
+    *request.mutable_spec() = spec;
+    request.set_request_id(request_id);
+    return Ask<v1::Benchmark>([&](auto reply) { coordinator_->Submit(request, reply); });
+  }
+
+  absl::StatusOr<v1::Benchmark> Get(uint64_t id) {
+    return Ask<v1::Benchmark>([&](auto reply) { coordinator_->Get(id, reply); });
+  }
+
+  template <typename Condition>
+  static bool Eventually(Condition condition) {
+    const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(30);
+    while (!condition()) {
+      if (std::chrono::steady_clock::now() > deadline) return false;
+      std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    }
+    return true;
+  }
+
+  std::atomic<int64_t> now_{1'000'000};
+  FakeStore store_;
+  std::unique_ptr<Coordinator> coordinator_;
+};
+
+TEST_F(CoordinatorTest, EverythingIsSavedBeforeAnybodyIsTold) {
+  const auto first = std::make_shared<FakeWorker>(store_, true);
+  const auto second = std::make_shared<FakeWorker>(store_, true);
+  first->Join(*coordinator_, MakeHello("w1", 4));
+  second->Join(*coordinator_, MakeHello("w2", 4));
+  const auto watcher = std::make_shared<FakeWatcher>();
+  const absl::StatusOr<v1::Benchmark> benchmark = Submit(MakeSpec({"eager", "sdpa"}, 8, 20));
+  ASSERT_EQ(benchmark.status(), absl::OkStatus());
+  coordinator_->Watch(benchmark->id(), watcher);
+  auto future = watcher->result.get_future();
+  ASSERT_EQ(future.wait_for(std::chrono::seconds(60)), std::future_status::ready);
+  const absl::StatusOr<v1::Benchmark> ended = future.get();
+  ASSERT_EQ(ended.status(), absl::OkStatus());
+  EXPECT_EQ(ended->state(), v1::BENCHMARK_STATE_FINISHED);
+  EXPECT_EQ(ended->runs_ended(), 320u);
+  EXPECT_EQ(ended->jobs(0).summary().measured_runs(), 20u);
+  EXPECT_TRUE(Eventually([&] { return first->acknowledged + second->acknowledged == 320; }));
+  EXPECT_EQ(first->starts + second->starts, 320);
+  EXPECT_EQ(first->unsaved + second->unsaved, 0);
+}
+
+TEST_F(CoordinatorTest, WelcomeComesFirst) {
+  ASSERT_EQ(Submit(MakeSpec({"eager"}, 1, 1)).status(), absl::OkStatus());
+  const auto worker = std::make_shared<FakeWorker>(store_, false);
+  worker->Join(*coordinator_, MakeHello("w", 1));
+  ASSERT_TRUE(Eventually([&] { return worker->Commands().size() == 2; }));
+  EXPECT_TRUE(worker->Commands()[0].has_welcome());
+  EXPECT_TRUE(worker->Commands()[1].has_start());
+}
+
+TEST_F(CoordinatorTest, NothingIsSentOrAcknowledgedWhileTheStoreFailsAndAllOfItAfterwards) {
+  const auto worker = std::make_shared<FakeWorker>(store_, false);
+  worker->Join(*coordinator_, MakeHello("w", 1));
+  ASSERT_EQ(Submit(MakeSpec({"eager"}, 1, 2)).status(), absl::OkStatus());
+  ASSERT_TRUE(Eventually([&] { return worker->starts == 1; }));
+  store_.failing = true;
+  worker->Report(worker->Commands().back().start());
+  ASSERT_TRUE(Eventually(
+      [&] { return Submit(MakeSpec({"eager"}, 1, 1)).status().code() == absl::StatusCode::kResourceExhausted; }));
+  EXPECT_EQ(worker->acknowledged, 0);
+  EXPECT_EQ(worker->starts, 1);
+  store_.failing = false;
+  EXPECT_TRUE(Eventually([&] { return worker->acknowledged == 1 && worker->starts == 2; }));
+  EXPECT_EQ(worker->unsaved, 0);
+}
+
+TEST_F(CoordinatorTest, RequestIdMakesADoubledSubmitOneBenchmarkAlsoAfterARestart) {
+  const v1::BenchmarkSpec spec = MakeSpec({"eager"}, 1, 1);
+  const uint64_t id = Submit(spec, "r")->id();
+  EXPECT_EQ(Submit(spec, "r")->id(), id);
+  Restart();
+  EXPECT_EQ(Submit(spec, "r")->id(), id);
+  EXPECT_NE(Submit(spec, "other")->id(), id);
+}
+
+TEST_F(CoordinatorTest, RestartKeepsBenchmarksAndGoesOn) {
+  const uint64_t id = Submit(MakeSpec({"eager"}, 1, 2))->id();
+  const auto before = std::make_shared<FakeWorker>(store_, false);
+  before->Join(*coordinator_, MakeHello("w", 1));
+  ASSERT_TRUE(Eventually([&] { return before->starts == 1; }));
+  const v1::StartRun start = before->Commands().back().start();
+  Restart();
+  const auto after = std::make_shared<FakeWorker>(store_, true);
+  v1::WorkerHello hello = MakeHello("w", 1);
+  *hello.add_unacknowledged() = MakeReport(start, v1::OUTCOME_MEASURED);
+  after->Join(*coordinator_, hello);
+  ASSERT_TRUE(Eventually([&] { return Get(id)->state() == v1::BENCHMARK_STATE_FINISHED; }));
+  EXPECT_EQ(after->starts, 1) << "the reported run is not repeated";
+}
+
+TEST_F(CoordinatorTest, SecondWorkerOfANameIsRefusedAndAReconnectReplacesItsOldStream) {
+  const auto worker = std::make_shared<FakeWorker>(store_, false);
+  worker->Join(*coordinator_, MakeHello("w", 1));
+  const auto impostor = std::make_shared<FakeWorker>(store_, false);
+  v1::WorkerHello other = MakeHello("w", 1);
+  other.mutable_worker()->set_instance("another");
+  impostor->Join(*coordinator_, other);
+  ASSERT_TRUE(Eventually([&] { return impostor->has_ended.load(); }));
+  EXPECT_EQ(impostor->ended.code(), absl::StatusCode::kAlreadyExists);
+  const auto again = std::make_shared<FakeWorker>(store_, false);
+  again->Join(*coordinator_, MakeHello("w", 1));
+  ASSERT_TRUE(Eventually([&] { return worker->has_ended.load(); }));
+  EXPECT_EQ(worker->ended.code(), absl::StatusCode::kAborted);
+  EXPECT_FALSE(again->has_ended);
+}
+
+TEST_F(CoordinatorTest, WrongSpecAndUnknownIdsAreErrorsThatSayWhich) {
+  v1::BenchmarkSpec spec = MakeSpec({"eager"}, 1, 1);
+  spec.set_repetitions(0);
+  EXPECT_THAT(std::string(Submit(spec).status().message()), testing::HasSubstr("repetitions"));
+  EXPECT_EQ(Get(5).status().code(), absl::StatusCode::kNotFound);
+  EXPECT_THAT(std::string(Get(5).status().message()), testing::HasSubstr("5"));
+}
+
+}  // namespace
+}  // namespace attnfleet::server

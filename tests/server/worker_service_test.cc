@@ -1,0 +1,40 @@
+#include "server/worker_service.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "fleet_fixture.h"
+
+namespace attnfleet::server {
+namespace {
+
+TEST(ValidateHello, AcceptsAWorkerWithASlot) { EXPECT_EQ(ValidateHello(MakeHello("w", 1)), absl::OkStatus()); }
+
+TEST(ValidateHello, AnotherProtocolNamesBoth) {
+  v1::WorkerHello hello = MakeHello("w", 1);
+  hello.mutable_worker()->set_protocol(77);
+  const absl::Status status = ValidateHello(hello);
+  EXPECT_EQ(status.code(), absl::StatusCode::kFailedPrecondition);
+  EXPECT_THAT(std::string(status.message()), testing::HasSubstr("77"));
+}
+
+TEST(ValidateHello, EveryErrorNamesTheField) {
+  v1::WorkerHello no_name = MakeHello("", 1);
+  v1::WorkerHello no_instance = MakeHello("w", 1);
+  no_instance.mutable_worker()->clear_instance();
+  v1::WorkerHello twice = MakeHello("w", 2);
+  twice.mutable_worker()->mutable_slots(1)->set_id("cpu0");
+  v1::WorkerHello long_slot = MakeHello("w", 1);
+  long_slot.mutable_worker()->mutable_slots(0)->set_id(std::string(200, 'x'));
+  for (const auto& [hello, field] :
+       {std::pair{no_name, "worker.name"}, std::pair{no_instance, "worker.instance"},
+        std::pair{MakeHello("w", 0), "worker.slots"}, std::pair{MakeHello("w", 257), "worker.slots"},
+        std::pair{twice, "cpu0 is given twice"}, std::pair{long_slot, "slots.id"}}) {
+    const absl::Status status = ValidateHello(hello);
+    EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
+    EXPECT_THAT(std::string(status.message()), testing::HasSubstr(field));
+  }
+}
+
+}  // namespace
+}  // namespace attnfleet::server
