@@ -15,9 +15,9 @@ namespace attnfleet::worker {
 // What decides which devices this worker offers.
 struct SlotOptions {
   std::string slots = "auto";                       // --slots
-  std::optional<std::string> cuda_visible_devices;  // the environment variable; absent is not the same as empty
+  std::optional<std::string> cuda_visible_devices{};  // the environment variable; absent is not the same as empty
   bool cuda_works = true;                           // the trainer could load its CUDA module
-  std::string cuda_error;                           // why it could not
+  std::string cuda_error{};                           // why it could not
 };
 
 // The slots that `options.slots` names: "auto" (every visible GPU, or one CPU slot where there is none), "cpu",

@@ -1,0 +1,63 @@
+#include "worker/trainer_command.h"
+
+#include <gmock/gmock.h>
+
+#include "support.h"
+
+namespace attnfleet::worker {
+namespace {
+
+using testing::Contains;
+using testing::ElementsAre;
+using testing::HasSubstr;
+using testing::IsEmpty;
+
+const TrainerProgram kProgram{"/opt/attnfleet-trainer", "/opt/torch", 42};
+
+TEST(TrainerCommand, SaysEverythingAboutARun) {
+  const auto command = MakeRunCommand(kProgram, MakeStart(1, 1, "cpu0", "sdpa"), CpuSlot("cpu0"), DoubleCapabilities());
+  ASSERT_TRUE(command.ok()) << command.status();
+  EXPECT_THAT(
+      command->argv,
+      ElementsAre("/opt/attnfleet-trainer", "--torch=/opt/torch", "--parent-pid=42", "--backend=sdpa", "--batch=4",
+                  "--sequence-length=64", "--model=tiny", "--device=cpu", "--warmup=5", "--steps=40", "--labels=10",
+                  "--relative-bias=true", "--spatial-bias=false", "--hidden-dropout=0.10000000000000001",
+                  "--attention-dropout=0", "--precision=auto", "--optimizer=adamw",
+                  "--learning-rate=1.0000000000000001e-05", "--data-loader-threads=2", "--seed=7", "--boxes=random"));
+  EXPECT_THAT(command->environment, IsEmpty());
+}
+
+TEST(TrainerCommand, GpuIsChosenByUuid) {
+  v1::Slot slot;
+  slot.set_id("GPU-1234");
+  slot.set_device_kind(v1::DEVICE_KIND_CUDA);
+  const auto command = MakeRunCommand(kProgram, MakeStart(1, 1, "GPU-1234", "eager"), slot, DoubleCapabilities());
+  ASSERT_TRUE(command.ok());
+  EXPECT_THAT(command->argv, Contains("--device=cuda"));
+  EXPECT_THAT(command->environment, ElementsAre("CUDA_VISIBLE_DEVICES=GPU-1234", "CUDA_DEVICE_ORDER=PCI_BUS_ID"));
+}
+
+TEST(TrainerCommand, TorchIsLeftToTheTrainerIfNotKnown) {
+  EXPECT_THAT(MakeProbeCommand({"trainer", "", 42}).argv,
+              ElementsAre("trainer", "--parent-pid=42", "--list-backends", "--json"));
+}
+
+TEST(TrainerCommand, RefusesWhatTheTrainerDoesNotHave) {
+  const auto refused = [](const v1::StartRun& start) {
+    return std::string(MakeRunCommand(kProgram, start, CpuSlot("cpu0"), DoubleCapabilities()).status().message());
+  };
+  EXPECT_THAT(refused(MakeStart(1, 1, "cpu0", "flsh2")), HasSubstr("did you mean \"flash2\""));
+  EXPECT_THAT(refused(MakeStart(1, 1, "cpu0", "--torch=/evil")), HasSubstr("unknown backend"));
+  v1::StartRun start = MakeStart(1, 1, "cpu0", "eager");
+  start.mutable_training()->set_optimizer(static_cast<v1::Optimizer>(99));
+  EXPECT_THAT(refused(start), HasSubstr("training.optimizer: this worker does not know value 99"));
+  start = MakeStart(1, 1, "cpu0", "eager");
+  start.mutable_training()->clear_precision();
+  EXPECT_THAT(refused(start), HasSubstr("training.precision"));
+  start = MakeStart(1, 1, "cpu0", "eager");
+  start.mutable_shape()->set_batch(0);
+  EXPECT_THAT(refused(start), HasSubstr("shape"));
+}
+
+}  // namespace
+}  // namespace attnfleet::worker

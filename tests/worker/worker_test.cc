@@ -1,0 +1,346 @@
+#include "worker/worker.h"
+
+#include <gmock/gmock.h>
+
+#include <optional>
+#include <vector>
+
+#include "absl/strings/numbers.h"
+#include "fake_coordinator.h"
+#include "support.h"
+
+namespace attnfleet::worker {
+namespace {
+
+using std::chrono::milliseconds;
+using testing::HasSubstr;
+using testing::IsEmpty;
+using Session = FakeCoordinator::Session;
+
+constexpr auto kReport = v1::WorkerEvent::kReport;
+constexpr auto kHandedBack = v1::WorkerEvent::kHandedBack;
+constexpr auto kProgress = v1::WorkerEvent::kProgress;
+
+// A worker with two CPU slots and the trainer double, and a coordinator that welcomes it.
+class WorkerTest : public testing::Test {
+ protected:
+  ~WorkerTest() override { StopWorker(); }
+
+  void StartCoordinator() {
+    coordinator_ = std::make_unique<FakeCoordinator>(socket_, [](Session& session) { session.Welcome(); });
+  }
+
+  void StartWorker(const std::string& behaviour = "") {
+    behaviour_.emplace("ATTNFLEET_DOUBLE", behaviour);
+    log_.emplace("ATTNFLEET_DOUBLE_LOG", scratch_ / "log");
+    WorkerOptions options;
+    options.info.set_name("w1");
+    *options.info.add_slots() = CpuSlot("cpu0");
+    *options.info.add_slots() = CpuSlot("cpu1");
+    options.trainer = DoubleProgram();
+    options.capabilities = DoubleCapabilities();
+    options.link.server = "unix:" + socket_;
+    options.link.first_backoff = milliseconds(5);
+    options.link.longest_backoff = milliseconds(20);
+    options.drain_timeout = drain_timeout_;
+    options.ack_limit = ack_limit_;
+    worker_.emplace(*loop_, options, *Spool::Open(scratch_ / "spool"),
+                    Worker::Callbacks{.ready = [this] { ++ready_; },
+                                      .ended = [this](const absl::Status& status) { ended_ = status; }});
+    worker_->Start();
+  }
+
+  void StopWorker() {
+    worker_.reset();
+    behaviour_.reset();
+    log_.reset();
+  }
+
+  void StartBoth(const std::string& behaviour = "") {
+    StartCoordinator();
+    StartWorker(behaviour);
+    ASSERT_TRUE(Until([&] { return ready_ == 1; }));
+  }
+
+  Session& session() { return coordinator_->last(); }
+
+  void SendStart(const v1::StartRun& start) {
+    v1::WorkerCommand command;
+    *command.mutable_start() = start;
+    session().Send(command);
+  }
+
+  void SendStop(uint32_t job_index, uint32_t attempt) {
+    v1::WorkerCommand command;
+    *command.mutable_stop()->mutable_run() = MakeStart(job_index, attempt, "", "").run();
+    command.mutable_stop()->set_attempt(attempt);
+    command.mutable_stop()->set_reason("cancelled");
+    session().Send(command);
+  }
+
+  bool Until(const std::function<bool()>& condition) { return RunUntil(*loop_, condition); }
+  // Events of a kind on the current stream.
+  bool UntilEvents(v1::WorkerEvent::EventCase kind, size_t count) {
+    return Until([&] { return coordinator_->sessions() > 0 && session().events(kind).size() >= count; });
+  }
+  // Long enough for something wrong to show.
+  void Linger() {
+    RunUntil(
+        *loop_, [] { return false; }, milliseconds(100));
+  }
+
+  std::vector<std::string> TrainerStarts() { return ReadLines(scratch_ / "log"); }
+  pid_t TrainerPid(size_t index) {
+    const std::string line = TrainerStarts().at(index);
+    int pid = 0;
+    EXPECT_TRUE(absl::SimpleAtoi(line.substr(0, line.find(' ')), &pid));
+    return pid;
+  }
+
+  const ScratchDirectory scratch_;
+  const std::string socket_ = scratch_ / "socket";
+  const std::unique_ptr<EventLoop> loop_ = *EventLoop::Create();
+  milliseconds drain_timeout_{0};
+  milliseconds ack_limit_{5'000};
+  std::unique_ptr<FakeCoordinator> coordinator_;
+  std::optional<ScopedEnvironment> behaviour_;
+  std::optional<ScopedEnvironment> log_;
+  int ready_ = 0;
+  std::optional<absl::Status> ended_;
+  std::optional<Worker> worker_;
+};
+
+TEST_F(WorkerTest, RunsAndReports) {
+  StartBoth();
+  SendStart(MakeStart(1, 1, "cpu1", "sdpa"));
+  ASSERT_TRUE(UntilEvents(kReport, 1));
+  const v1::RunReport report = session().events(kReport)[0].report();
+  EXPECT_EQ(report.run().job_index(), 1U);
+  EXPECT_EQ(report.attempt(), 1U);
+  EXPECT_EQ(report.slot(), "cpu1");
+  EXPECT_EQ(report.result().outcome(), v1::OUTCOME_MEASURED);
+}
+
+TEST_F(WorkerTest, RelaysProgress) {
+  StartBoth("*:slow=0.5");
+  SendStart(MakeStart(1, 1, "cpu0", "eager"));
+  ASSERT_TRUE(UntilEvents(kProgress, 2));
+  ASSERT_TRUE(UntilEvents(kReport, 1));
+}
+
+TEST_F(WorkerTest, SendsAResultAgainUntilItIsAcknowledged) {
+  StartBoth();
+  SendStart(MakeStart(1, 1, "cpu0", "eager"));
+  ASSERT_TRUE(UntilEvents(kReport, 1));
+  const v1::RunReport report = session().events(kReport)[0].report();
+  for (size_t streams = 2; streams <= 3; ++streams) {
+    session().End(grpc::Status::OK);
+    ASSERT_TRUE(Until([&] { return coordinator_->sessions() == streams && !session().events().empty(); }));
+    const v1::WorkerHello hello = session().events()[0].hello();
+    EXPECT_THAT(hello.active(), IsEmpty());
+    ASSERT_EQ(hello.unacknowledged_size(), 1);
+    EXPECT_EQ(hello.unacknowledged(0).SerializeAsString(), report.SerializeAsString());
+  }
+  session().Acknowledge(report);
+  ASSERT_TRUE(Until([&] { return Spool::Open(scratch_ / "spool").value()->reports().empty(); }));
+  session().End(grpc::Status::OK);
+  ASSERT_TRUE(Until([&] { return coordinator_->sessions() == 4 && !session().events().empty(); }));
+  EXPECT_THAT(session().events()[0].hello().unacknowledged(), IsEmpty());
+}
+
+TEST_F(WorkerTest, ResultOfAnEarlierProcessIsInTheHello) {
+  StartBoth();
+  SendStart(MakeStart(1, 1, "cpu0", "eager"));
+  ASSERT_TRUE(UntilEvents(kReport, 1));
+  StopWorker();
+  StartWorker();
+  ASSERT_TRUE(Until([&] { return coordinator_->sessions() == 2 && !session().events().empty(); }));
+  EXPECT_EQ(session().events()[0].hello().unacknowledged_size(), 1);
+}
+
+TEST_F(WorkerTest, ResultMadeWhileTheCoordinatorIsAwayIsDelivered) {
+  StartBoth("*:slow=0.3");
+  SendStart(MakeStart(1, 1, "cpu0", "eager"));
+  ASSERT_TRUE(UntilEvents(kProgress, 1));
+  coordinator_.reset();
+  ASSERT_TRUE(Until([&] { return Spool::Open(scratch_ / "spool").value()->reports().size() == 1; }));
+  StartCoordinator();
+  ASSERT_TRUE(Until([&] { return coordinator_->sessions() > 0 && !session().events().empty(); }));
+  EXPECT_EQ(session().events()[0].hello().unacknowledged_size(), 1);
+  EXPECT_EQ(TrainerStarts().size(), 1U);
+}
+
+TEST_F(WorkerTest, HelloTellsWhatRuns) {
+  StartBoth("*:hang");
+  SendStart(MakeStart(1, 3, "cpu1", "eager"));
+  ASSERT_TRUE(UntilEvents(kProgress, 1));
+  session().End(grpc::Status::OK);
+  ASSERT_TRUE(Until([&] { return coordinator_->sessions() == 2 && !session().events().empty(); }));
+  const v1::WorkerHello hello = session().events()[0].hello();
+  ASSERT_EQ(hello.active_size(), 1);
+  EXPECT_EQ(hello.active(0).run().job_index(), 1U);
+  EXPECT_EQ(hello.active(0).attempt(), 3U);
+  EXPECT_EQ(hello.active(0).slot(), "cpu1");
+  EXPECT_TRUE(IsRunning(TrainerPid(0)));
+}
+
+TEST_F(WorkerTest, StartThatIsRepeatedStartsNothing) {
+  StartBoth("*:hang");
+  SendStart(MakeStart(1, 1, "cpu0", "eager"));
+  SendStart(MakeStart(1, 1, "cpu0", "eager"));
+  ASSERT_TRUE(UntilEvents(kProgress, 1));
+  Linger();
+  EXPECT_EQ(TrainerStarts().size(), 1U);
+  EXPECT_THAT(session().events(kHandedBack), IsEmpty());
+}
+
+TEST_F(WorkerTest, StartOfARunThatIsReportedSendsTheReportAgain) {
+  StartBoth();
+  SendStart(MakeStart(1, 1, "cpu0", "eager"));
+  ASSERT_TRUE(UntilEvents(kReport, 1));
+  SendStart(MakeStart(1, 1, "cpu0", "eager"));
+  ASSERT_TRUE(UntilEvents(kReport, 2));
+  EXPECT_EQ(TrainerStarts().size(), 1U);
+}
+
+TEST_F(WorkerTest, BusyAndUnknownSlotsHandBack) {
+  StartBoth("*:hang");
+  SendStart(MakeStart(1, 1, "cpu0", "eager"));
+  SendStart(MakeStart(2, 1, "cpu0", "eager"));
+  SendStart(MakeStart(3, 1, "GPU-7", "eager"));
+  ASSERT_TRUE(UntilEvents(kHandedBack, 2));
+  const std::vector<v1::WorkerEvent> events = session().events(kHandedBack);
+  EXPECT_EQ(events[0].handed_back().run().job_index(), 2U);
+  EXPECT_THAT(events[0].handed_back().reason(), HasSubstr("busy with run 1/1/0"));
+  EXPECT_EQ(events[1].handed_back().run().job_index(), 3U);
+  EXPECT_THAT(events[1].handed_back().reason(), HasSubstr("no slot GPU-7"));
+}
+
+TEST_F(WorkerTest, StoppedRunIsNotReportedAndItsSlotGoesOn) {
+  StartBoth("eager:stubborn");
+  SendStart(MakeStart(1, 1, "cpu0", "eager"));
+  ASSERT_TRUE(UntilEvents(kProgress, 1));
+  SendStop(1, 1);
+  SendStart(MakeStart(2, 1, "cpu0", "sdpa"));  // waits for the stubborn one to be killed
+  ASSERT_TRUE(UntilEvents(kReport, 1));
+  EXPECT_EQ(session().events(kReport)[0].report().run().job_index(), 2U);
+  EXPECT_THAT(session().events(kHandedBack), IsEmpty());
+  EXPECT_FALSE(IsRunning(TrainerPid(0)));
+}
+
+TEST_F(WorkerTest, WaitingRunIsActiveInTheHelloAndTheStoppedOneIsNot) {
+  StartBoth("*:stubborn");
+  SendStart(MakeStart(1, 1, "cpu0", "eager"));
+  ASSERT_TRUE(UntilEvents(kProgress, 1));
+  SendStop(1, 1);
+  SendStart(MakeStart(2, 1, "cpu0", "eager"));
+  SendStart(MakeStart(3, 1, "cpu1", "eager"));  // tells that the two before it are taken
+  ASSERT_TRUE(Until([&] { return TrainerStarts().size() == 2; }));
+  session().End(grpc::Status::OK);
+  ASSERT_TRUE(Until([&] { return coordinator_->sessions() == 2 && !session().events().empty(); }));
+  const v1::WorkerHello hello = session().events()[0].hello();
+  ASSERT_EQ(hello.active_size(), 2);
+  EXPECT_EQ(hello.active(0).run().job_index(), 2U);
+  EXPECT_EQ(hello.active(1).run().job_index(), 3U);
+}
+
+TEST_F(WorkerTest, StopOfAnOldAttemptOrAnUnknownRunChangesNothing) {
+  StartBoth("*:slow=0.3");
+  SendStop(9, 1);
+  SendStart(MakeStart(1, 2, "cpu0", "eager"));
+  ASSERT_TRUE(UntilEvents(kProgress, 1));
+  SendStop(1, 1);
+  ASSERT_TRUE(UntilEvents(kReport, 1));
+  EXPECT_EQ(session().events(kReport)[0].report().attempt(), 2U);
+}
+
+TEST_F(WorkerTest, RunThatCannotBeStartedIsReported) {
+  StartBoth();
+  SendStart(MakeStart(1, 1, "cpu0", "eagr"));
+  ASSERT_TRUE(UntilEvents(kReport, 1));
+  const v1::RunResult result = session().events(kReport)[0].report().result();
+  EXPECT_EQ(result.outcome(), v1::OUTCOME_FAILED);
+  EXPECT_THAT(result.reason(), HasSubstr("did you mean \"eager\""));
+}
+
+TEST_F(WorkerTest, DrainHandsBackWhatRunsAndEnds) {
+  StartBoth("*:hang");
+  SendStart(MakeStart(1, 1, "cpu0", "eager"));
+  ASSERT_TRUE(UntilEvents(kProgress, 1));
+  worker_->Drain();
+  ASSERT_TRUE(Until([&] { return ended_.has_value(); }));
+  EXPECT_TRUE(ended_->ok());
+  ASSERT_EQ(session().events(kHandedBack).size(), 1U);
+  EXPECT_EQ(session().events(kHandedBack)[0].handed_back().run().job_index(), 1U);
+  EXPECT_THAT(session().events(kReport), IsEmpty());
+  EXPECT_FALSE(IsRunning(TrainerPid(0)));
+  EXPECT_TRUE(session().half_closed());
+}
+
+TEST_F(WorkerTest, DrainTakesNothingNewAndLetsActiveRunsFinishInTime) {
+  drain_timeout_ = kPatience;
+  StartBoth("*:slow=0.5");
+  SendStart(MakeStart(1, 1, "cpu0", "eager"));
+  ASSERT_TRUE(UntilEvents(kProgress, 1));
+  worker_->Drain();
+  SendStart(MakeStart(2, 1, "cpu1", "eager"));
+  ASSERT_TRUE(UntilEvents(kHandedBack, 1));
+  EXPECT_EQ(session().events(kHandedBack)[0].handed_back().run().job_index(), 2U);
+  const std::vector<v1::WorkerEvent> heartbeats = session().events(v1::WorkerEvent::kHeartbeat);
+  ASSERT_FALSE(heartbeats.empty());
+  EXPECT_TRUE(heartbeats[0].heartbeat().draining());
+  ASSERT_TRUE(UntilEvents(kReport, 1));
+  Linger();
+  EXPECT_FALSE(ended_.has_value()) << "the report is not acknowledged yet";
+  session().Acknowledge(session().events(kReport)[0].report());
+  EXPECT_TRUE(Until([&] { return ended_.has_value(); }));
+}
+
+TEST_F(WorkerTest, DrainDoesNotWaitForEverForAnAcknowledgement) {
+  ack_limit_ = milliseconds(100);
+  StartBoth();
+  SendStart(MakeStart(1, 1, "cpu0", "eager"));
+  ASSERT_TRUE(UntilEvents(kReport, 1));
+  worker_->Drain();
+  ASSERT_TRUE(Until([&] { return ended_.has_value(); }));
+  EXPECT_EQ(Spool::Open(scratch_ / "spool").value()->reports().size(), 1U);
+}
+
+TEST_F(WorkerTest, DrainWithoutACoordinatorEndsAtOnce) {
+  StartWorker();
+  worker_->Drain();
+  EXPECT_TRUE(Until([&] { return ended_.has_value(); }));
+}
+
+TEST_F(WorkerTest, RefusalStopsWhatRuns) {
+  StartBoth("*:hang");
+  SendStart(MakeStart(1, 1, "cpu0", "eager"));
+  ASSERT_TRUE(UntilEvents(kProgress, 1));
+  session().End(grpc::Status(grpc::StatusCode::FAILED_PRECONDITION, "another protocol"));
+  ASSERT_TRUE(Until([&] { return ended_.has_value(); }));
+  EXPECT_THAT(std::string(ended_->message()), HasSubstr("another protocol"));
+  EXPECT_FALSE(IsRunning(TrainerPid(0)));
+}
+
+TEST_F(WorkerTest, ManyShortRunsAreEachReportedOnce) {
+  StartBoth();
+  constexpr uint32_t kRuns = 100;
+  uint32_t next = 0;
+  const auto feed = [&](const std::string& slot) { SendStart(MakeStart(++next, 1, slot, "eager")); };
+  feed("cpu0");
+  feed("cpu1");
+  size_t seen = 0;
+  ASSERT_TRUE(Until([&] {
+    const std::vector<v1::WorkerEvent> reports = session().events(kReport);
+    for (; seen < reports.size(); ++seen) {
+      session().Acknowledge(reports[seen].report());
+      if (next < kRuns) feed(reports[seen].report().slot());
+    }
+    return seen == kRuns;
+  }));
+  EXPECT_EQ(TrainerStarts().size(), kRuns);
+  EXPECT_TRUE(Until([&] { return Spool::Open(scratch_ / "spool").value()->reports().empty(); }));
+}
+
+}  // namespace
+}  // namespace attnfleet::worker
