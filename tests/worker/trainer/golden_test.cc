@@ -119,7 +119,7 @@ Difference Compare(const Golden& golden, Model& model, const Backend& backend) {
   return difference;
 }
 
-class GoldenModel : public testing::TestWithParam<std::tuple<const char*, const char*>> {};
+class GoldenModel : public testing::TestWithParam<std::tuple<std::string, std::string>> {};
 
 TEST_P(GoldenModel, EqualsHuggingFace) {
   const Golden golden(std::get<0>(GetParam()));
@@ -136,9 +136,7 @@ INSTANTIATE_TEST_SUITE_P(All, GoldenModel,
                          testing::Combine(testing::Values("both_biases_two_layer_head", "both_biases_one_layer_head",
                                                           "relative_bias", "no_bias"),
                                           testing::Values("eager", "sdpa")),
-                         [](const auto& test) {
-                           return std::string(std::get<0>(test.param)) + "_" + std::get<1>(test.param);
-                         });
+                         [](const auto& test) { return std::get<0>(test.param) + "_" + std::get<1>(test.param); });
 
 // What a wrong implementation of the bias would compute, by wrong tables.
 struct Mutant {
