@@ -46,6 +46,8 @@ std::optional<v1::Slot> FirstUsable(const Gpu& gpu) {
   return std::move(slots.front());
 }
 
+bool IsUuid(const std::string& entry) { return absl::StartsWith(entry, "GPU-") || absl::StartsWith(entry, "MIG-"); }
+
 // The one device that an entry of CUDA_VISIBLE_DEVICES means; none if it is invalid.
 std::optional<v1::Slot> Resolve(const std::vector<Gpu>& gpus, const std::string& entry) {
   int index = -1;
@@ -95,22 +97,21 @@ std::string Listed(const std::vector<v1::Slot>& slots) {
 
 // The slot of `visible` that an entry of --slots means.
 absl::StatusOr<v1::Slot> Choose(const std::vector<v1::Slot>& visible, const std::string& entry) {
-  int index = -1;
-  if (absl::SimpleAtoi(entry, &index) && index >= 0 && static_cast<size_t>(index) < visible.size()) {
-    return visible[static_cast<size_t>(index)];
-  }
-  std::vector<v1::Slot> matches;
-  if (absl::StartsWith(entry, "GPU-") || absl::StartsWith(entry, "MIG-")) {
-    for (const v1::Slot& slot : visible) {
-      if (absl::StartsWithIgnoreCase(slot.id(), entry)) matches.push_back(slot);
-    }
-  }
-  if (matches.size() == 1) return matches.front();
-  if (index < 0 && !absl::StartsWith(entry, "GPU-") && !absl::StartsWith(entry, "MIG-")) {
+  int index = 0;
+  const bool is_index = absl::SimpleAtoi(entry, &index);
+  if (!is_index && !IsUuid(entry)) {
     return absl::InvalidArgumentError(
         absl::StrCat("--slots: \"", entry,
                      "\" is no slot; give auto, cpu, cpu:N, gpu, or GPU indexes and UUIDs (0,1 or GPU-5b2f...)"));
   }
+  if (is_index && index >= 0 && static_cast<size_t>(index) < visible.size()) {
+    return visible[static_cast<size_t>(index)];
+  }
+  std::vector<v1::Slot> matches;
+  for (const v1::Slot& slot : visible) {
+    if (!is_index && absl::StartsWithIgnoreCase(slot.id(), entry)) matches.push_back(slot);
+  }
+  if (matches.size() == 1) return matches.front();
   return absl::NotFoundError(absl::StrCat("--slots: ", matches.empty() ? "there is no GPU \"" : "several GPUs match \"",
                                           entry, "\"; ", Listed(visible)));
 }

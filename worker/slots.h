@@ -14,9 +14,9 @@ namespace attnfleet::worker {
 
 // What decides which devices this worker offers.
 struct SlotOptions {
-  std::string slots = "auto";                       // --slots
+  std::string slots = "auto";                         // --slots
   std::optional<std::string> cuda_visible_devices{};  // the environment variable; absent is not the same as empty
-  bool cuda_works = true;                           // the trainer could load its CUDA module
+  bool cuda_works = true;                             // the trainer could load its CUDA module
   std::string cuda_error{};                           // why it could not
 };
 

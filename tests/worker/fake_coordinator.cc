@@ -123,10 +123,10 @@ FakeCoordinator::FakeCoordinator(const std::string& path, std::function<void(Ses
 }
 
 FakeCoordinator::~FakeCoordinator() {
+  // A session that does not read does not hear that its stream is cancelled, and Shutdown waits for it.
+  for (size_t i = 0; !reading_ && i < sessions(); ++i) session(i).End(grpc::Status::CANCELLED);
   server_->Shutdown(std::chrono::system_clock::now());
   std::unique_lock lock(mutex_);
-  // A session that never read does not hear that its stream is cancelled.
-  for (const auto& session : sessions_) session->End(grpc::Status::CANCELLED);
   session_done_.wait(lock, [this] {
     for (const auto& session : sessions_) {
       if (!session->done()) return false;

@@ -113,7 +113,7 @@ int FillDisk(const std::string& folder) {
     const std::string big(30'000, 'x');
     for (uint32_t job = 1; job <= 5; ++job) (*spool)->Add(MakeReport(job, 1, big));
     if ((*spool)->reports().size() != 5) _exit(2);
-    const size_t on_disk = OpenSpool(folder + "/spool")->reports().size();
+    const size_t on_disk = FilesIn(folder + "/spool");
     if (on_disk == 0 || on_disk == 5) _exit(3);
     for (uint32_t job = 1; job <= 5; ++job) (*spool)->Remove(MakeReport(job, 1).run(), 1);
     if (FilesIn(folder + "/spool") != 0) _exit(4);
