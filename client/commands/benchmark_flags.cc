@@ -1,0 +1,67 @@
+#include "client/commands/benchmark_flags.h"
+
+#include <pwd.h>
+#include <unistd.h>
+
+#include <array>
+
+#include "absl/strings/str_cat.h"
+#include "client/commands/flags.h"
+#include "client/output.h"
+#include "proto/spec.h"
+#include "proto/spec_text.h"
+#include "proto/support/exit_code.h"
+
+namespace attnfleet::client {
+namespace {
+
+// "user@host"
+std::string Submitter() {
+  const passwd* user = getpwuid(getuid());
+  std::array<char, 256> host{};
+  gethostname(host.data(), host.size() - 1);
+  return absl::StrCat(user != nullptr ? std::string(user->pw_name) : absl::StrCat(getuid()), "@", host.data());
+}
+
+}  // namespace
+
+std::vector<Flag> BenchmarkFlags::Flags() {
+  return Join({spec.Flags(), {{"dry-run", "", "print the jobs and the complete spec, and start nothing",
+                               SetBool(dry_run)}}});
+}
+
+absl::StatusOr<v1::BenchmarkSpec> BenchmarkFlags::Read() const {
+  const absl::StatusOr<std::optional<std::string>> text = ReadSpecFile(spec.file());
+  if (!text.ok()) return text.status();
+  absl::StatusOr<v1::BenchmarkSpec> result = spec.Spec(*text, {});
+  if (result.ok() && result->submitter().empty()) result->set_submitter(Submitter());
+  return result;
+}
+
+absl::StatusOr<int> ShowDryRun(const v1::BenchmarkSpec& spec, const OutputFlags& output) {
+  v1::Benchmark benchmark;
+  *benchmark.mutable_spec() = spec;
+  Grid grid;
+  grid.columns = {{"Job", true}, {"Batch", true}, {"Seq", true}, {"Backend"}, {"Runs", true}};
+  for (v1::Job& job : ExpandJobs(0, spec)) {
+    grid.rows.push_back({{absl::StrCat(job.index())},
+                         {absl::StrCat(job.shape().batch())},
+                         {absl::StrCat(job.shape().sequence_length())},
+                         {job.backend()},
+                         {absl::StrCat(job.runs_size())}});
+    benchmark.set_runs_total(benchmark.runs_total() + static_cast<uint32_t>(job.runs_size()));
+    *benchmark.add_jobs() = std::move(job);
+  }
+  absl::Status status;
+  if (output.format == Format::kTable) {
+    status = WriteOutput(output.path, absl::StrCat(GridText(grid, false), "\n", benchmark.jobs_size(), " jobs, ",
+                                                   benchmark.runs_total(), " runs. The spec, as --spec takes it:\n\n",
+                                                   FormatSpecText(spec)));
+  } else {
+    status = ShowList(grid, benchmark, output);
+  }
+  if (!status.ok()) return status;
+  return kExitOk;
+}
+
+}  // namespace attnfleet::client

@@ -1,0 +1,52 @@
+#include "absl/strings/str_cat.h"
+#include "client/commands/commands.h"
+#include "client/commands/flags.h"
+#include "client/connection.h"
+#include "client/output.h"
+#include "proto/support/exit_code.h"
+
+namespace attnfleet::client {
+namespace {
+
+class Cancel : public Command {
+ public:
+  std::vector<Flag> Flags() override {
+    return Join({{{"reason", "TEXT", "kept with the benchmark; default \"cancelled by its user\"", SetString(reason_)}},
+                 connection_.Flags()});
+  }
+
+  absl::StatusOr<int> Run(const std::vector<std::string>& arguments, StopSignals& signals) override {
+    const absl::StatusOr<uint64_t> id = ParseId(arguments[0]);
+    if (!id.ok()) return id.status();
+    const auto connection = Connection::Open(connection_, "attnfleet cancel", signals);
+    if (!connection.ok()) return connection.status();
+    const absl::StatusOr<v1::Benchmark> benchmark = (*connection)->server().Cancel(*id, reason_);
+    if (!benchmark.ok()) return benchmark.status();
+    const bool cancelled = benchmark->state() == v1::BENCHMARK_STATE_CANCELLED;
+    PrintNote(absl::StrCat("benchmark ", *id,
+                           cancelled ? " is cancelled; what was measured is kept: attnfleet results "
+                                     : " had ended before: attnfleet results ",
+                           *id, connection_.Suffix()));
+    return kExitOk;
+  }
+
+ private:
+  std::string reason_ = "cancelled by its user";
+  ConnectionFlags connection_;
+};
+
+}  // namespace
+
+const CommandInfo kCancelCommand = {
+    "cancel",
+    "",
+    "ID",
+    1,
+    1,
+    "stop a benchmark; what was measured is kept",
+    "  attnfleet cancel 12 --server=HOST:7600\n"
+    "  attnfleet cancel 12 --server=HOST:7600 --reason=\"wrong shapes\"\n",
+    [] { return std::unique_ptr<Command>(new Cancel); },
+};
+
+}  // namespace attnfleet::client

@@ -1,0 +1,139 @@
+#include "client/commands/commands.h"
+
+#include <array>
+#include <memory>
+
+#include "absl/strings/str_cat.h"
+#include "client/output.h"
+#include "client/text.h"
+#include "proto/suggest.h"
+#include "proto/support/exit_code.h"
+#include "proto/version.h"
+
+namespace attnfleet::client {
+namespace {
+
+constexpr char kExitCodes[] =
+    "Exit codes:\n"
+    "  0    done; out of memory and \"unsupported here\" are results, not failures\n"
+    "  1    at least one run failed, or the result could not be written\n"
+    "  2    wrong usage: a flag, a spec file, an unknown benchmark\n"
+    "  3    the server cannot be reached, or the state directory is in use or cannot be written\n"
+    "  130  interrupted; what was measured is kept and shown\n";
+
+const std::array<const CommandInfo*, 9>& Table() {
+  static const std::array<const CommandInfo*, 9> table = {
+      &kRunCommand,     &kResultsCommand, &kListCommand,    &kSubmitCommand,   &kWatchCommand,
+      &kCancelCommand,  &kExplainCommand, &kWorkersCommand, &kBackendsCommand,
+  };
+  return table;
+}
+
+std::string MainHelp() {
+  std::string text =
+      "attnfleet: which attention implementation trains your document model fastest, and what it costs in memory.\n\n"
+      "  attnfleet run --preset=tiny                              a first table, on this machine\n"
+      "  attnfleet run --backends=eager,sdpa --shapes=32x128      a benchmark of your own\n"
+      "  attnfleet results                                        the newest table again\n"
+      "  attnfleet submit --server=HOST:7600 --preset=published   on a fleet\n\n"
+      "Commands (attnfleet help COMMAND tells more):\n";
+  for (const CommandInfo* command : Table()) {
+    absl::StrAppend(&text, "  ", PadRight(absl::StrCat(command->name, " ", command->arguments), 14), " ",
+                    command->summary, "\n");
+  }
+  absl::StrAppend(&text, "  ", PadRight("help [COMMAND]", 14), " this text, or a command's\n\n", kExitCodes);
+  return text;
+}
+
+std::string CommandHelp(const CommandInfo& info) {
+  const std::unique_ptr<Command> command = info.make();
+  return absl::StrCat("attnfleet ", info.name, info.arguments.empty() ? "" : " ", info.arguments, ": ", info.summary,
+                      "\n\n", info.examples, "\nFlags (--name=value or --name value):\n", FlagHelp(command->Flags()),
+                      "\n", kExitCodes);
+}
+
+const CommandInfo* FindCommand(const std::string& name) {
+  for (const CommandInfo* command : Table()) {
+    if (command->name == name || (!command->alias.empty() && command->alias == name)) return command;
+  }
+  return nullptr;
+}
+
+absl::Status UnknownCommand(const std::string& name) {
+  std::vector<std::string> names;
+  for (const CommandInfo* command : Table()) names.push_back(command->name);
+  names.emplace_back("help");
+  return absl::InvalidArgumentError(UnknownName("command", name, names));
+}
+
+absl::StatusOr<int> Print(const std::string& text) {
+  const absl::Status status = WriteOutput("", text);
+  if (!status.ok()) return status;
+  return kExitOk;
+}
+
+bool AsksForHelp(const std::vector<std::string>& arguments) {
+  for (const std::string& argument : arguments) {
+    if (argument == "--") return false;
+    if (argument == "--help" || argument == "-h") return true;
+  }
+  return false;
+}
+
+absl::StatusOr<int> RunCommand(const CommandInfo& info, const std::vector<std::string>& arguments,
+                               StopSignals& signals) {
+  if (AsksForHelp(arguments)) return Print(CommandHelp(info));
+  const std::unique_ptr<Command> command = info.make();
+  const absl::StatusOr<std::vector<std::string>> positional = ParseArguments(arguments, command->Flags());
+  if (!positional.ok()) return positional.status();
+  if (positional->size() < info.least_arguments) {
+    return absl::InvalidArgumentError(absl::StrCat(info.arguments, " is needed: attnfleet ", info.name, " ",
+                                                   info.arguments));
+  }
+  if (positional->size() > info.most_arguments) {
+    return absl::InvalidArgumentError(absl::StrCat("what is \"", (*positional)[info.most_arguments],
+                                                   "\"? The form is: attnfleet ", info.name, " [FLAGS] ",
+                                                   info.arguments));
+  }
+  return command->Run(*positional, signals);
+}
+
+absl::StatusOr<int> Dispatch(const std::vector<std::string>& arguments, StopSignals& signals) {
+  const std::string name = arguments.empty() ? "" : arguments[0];
+  if (name == "--version") return Print(absl::StrCat("attnfleet ", kVersion, "\n"));
+  if (name == "--help" || name == "-h" || (name == "help" && arguments.size() == 1)) return Print(MainHelp());
+  if (name.empty()) return absl::InvalidArgumentError("a command is needed; attnfleet help lists them");
+  const std::string wanted = name == "help" ? arguments[1] : name;
+  const CommandInfo* command = FindCommand(wanted);
+  if (command == nullptr) return UnknownCommand(wanted);
+  if (name == "help") return Print(CommandHelp(*command));
+  return RunCommand(*command, {arguments.begin() + 1, arguments.end()}, signals);
+}
+
+}  // namespace
+
+int ExitCodeOf(const absl::Status& error) {
+  switch (error.code()) {
+    case absl::StatusCode::kOk:
+      return kExitOk;
+    case absl::StatusCode::kInvalidArgument:
+    case absl::StatusCode::kNotFound:
+      return kExitUsage;
+    case absl::StatusCode::kUnavailable:
+    case absl::StatusCode::kDeadlineExceeded:
+      return kExitUnavailable;
+    case absl::StatusCode::kCancelled:
+      return kExitInterrupted;
+    default:
+      return kExitFailed;
+  }
+}
+
+int RunCommandLine(const std::vector<std::string>& arguments, StopSignals& signals) {
+  const absl::StatusOr<int> result = Dispatch(arguments, signals);
+  if (result.ok()) return *result;
+  PrintNote(std::string(result.status().message()));
+  return ExitCodeOf(result.status());
+}
+
+}  // namespace attnfleet::client

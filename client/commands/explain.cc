@@ -1,0 +1,54 @@
+#include "client/commands/commands.h"
+#include "client/commands/flags.h"
+#include "client/connection.h"
+#include "client/show.h"
+#include "proto/spec.h"
+#include "proto/support/exit_code.h"
+
+namespace attnfleet::client {
+namespace {
+
+Grid MakeGrid(const v1::ExplainResponse& response) {
+  Grid grid;
+  grid.columns = {{"Shape"}, {"Backend"}, {"Where its runs are, or why they wait"}};
+  for (const v1::Explanation& explanation : response.explanations()) {
+    grid.rows.push_back({{FormatShape(explanation.shape())}, {explanation.backend()}, {explanation.text()}});
+  }
+  return grid;
+}
+
+class Explain : public Command {
+ public:
+  std::vector<Flag> Flags() override { return Join({output_.Flags(), connection_.Flags()}); }
+
+  absl::StatusOr<int> Run(const std::vector<std::string>& arguments, StopSignals& signals) override {
+    const absl::StatusOr<uint64_t> id = ParseId(arguments[0]);
+    if (!id.ok()) return id.status();
+    const auto connection = Connection::Open(connection_, "attnfleet explain", signals);
+    if (!connection.ok()) return connection.status();
+    const absl::StatusOr<v1::ExplainResponse> response = (*connection)->server().Explain(*id);
+    if (!response.ok()) return response.status();
+    (*connection)->Close();
+    if (const absl::Status status = ShowList(MakeGrid(*response), *response, output_); !status.ok()) return status;
+    return kExitOk;
+  }
+
+ private:
+  OutputFlags output_;
+  ConnectionFlags connection_;
+};
+
+}  // namespace
+
+const CommandInfo kExplainCommand = {
+    "explain",
+    "",
+    "ID",
+    1,
+    1,
+    "say why a benchmark's runs wait, or where they are",
+    "  attnfleet explain 12 --server=HOST:7600\n",
+    [] { return std::unique_ptr<Command>(new Explain); },
+};
+
+}  // namespace attnfleet::client

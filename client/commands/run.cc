@@ -1,0 +1,123 @@
+#include "absl/strings/str_cat.h"
+#include "client/commands/benchmark_flags.h"
+#include "client/commands/commands.h"
+#include "client/commands/flags.h"
+#include "client/connection.h"
+#include "client/follow.h"
+#include "client/output.h"
+#include "client/progress.h"
+#include "client/requirements.h"
+#include "client/show.h"
+#include "proto/spec.h"
+#include "proto/support/exit_code.h"
+
+namespace attnfleet::client {
+namespace {
+
+std::string SlotsFor(v1::DeviceKind kind) {
+  if (kind == v1::DEVICE_KIND_CPU) return "cpu";
+  return kind == v1::DEVICE_KIND_CUDA ? "gpu" : "auto";
+}
+
+class RunBenchmark : public Command {
+ public:
+  std::vector<Flag> Flags() override {
+    return Join({benchmark_.Flags(), output_.Flags(), connection_.Flags(), connection_.WorkerFlags()});
+  }
+
+  absl::StatusOr<int> Run(const std::vector<std::string>&, StopSignals& signals) override {
+    const absl::StatusOr<v1::BenchmarkSpec> spec = benchmark_.Read();
+    if (!spec.ok()) return spec.status();
+    if (benchmark_.dry_run) return ShowDryRun(*spec, output_);
+    if (const absl::Status status = CheckOutput(output_.path); !status.ok()) return status;
+    const auto connection = connection_.local() ? StartLocal(*spec, signals)
+                                                : Connection::Open(connection_, "attnfleet run", signals);
+    if (!connection.ok()) return connection.status();
+    const absl::StatusOr<v1::Benchmark> submitted = (*connection)->server().Submit(*spec);
+    if (!submitted.ok()) return benchmark_.spec.NameFlag(submitted.status());
+    const uint64_t id = submitted->id();
+    const absl::StatusOr<FollowResult> result =
+        Follow((*connection)->server(), id, {true, (*connection)->fleet()}, signals);
+    if (!result.ok()) return result.status();
+    (*connection)->Close();
+    return Show(id, *result);
+  }
+
+ private:
+  // A private server and worker, ready for this benchmark.
+  absl::StatusOr<std::unique_ptr<Connection>> StartLocal(const v1::BenchmarkSpec& spec, StopSignals& signals) {
+    auto connection = Connection::OpenOwn(connection_, "attnfleet run", SlotsFor(spec.requirements().device_kind()),
+                                          signals);
+    if (!connection.ok()) return connection;
+    Server& server = (*connection)->server();
+    // Before there is a worker that would take up what was left.
+    if (const absl::Status status = CancelLeft(server); !status.ok()) return status;
+    if (const absl::Status status = (*connection)->fleet()->StartWorker(signals); !status.ok()) return status;
+
+    const absl::StatusOr<v1::ListBackendsResponse> backends = server.ListBackends();
+    if (!backends.ok()) return backends.status();
+    std::vector<std::string> names;
+    for (const v1::Backend& backend : backends->backends()) names.push_back(backend.name());
+    if (const absl::Status status = ValidateSpec(spec, names); !status.ok()) return benchmark_.spec.NameFlag(status);
+
+    const absl::StatusOr<v1::ListWorkersResponse> workers = server.ListWorkers();
+    if (!workers.ok()) return workers.status();
+    const absl::Status status = CheckRequirements(spec.requirements(), *workers);
+    if (!status.ok()) return benchmark_.spec.NameFlag(status);
+    return connection;
+  }
+
+  // Benchmarks whose client was killed: nobody waits for them.
+  absl::Status CancelLeft(Server& server) {
+    const absl::StatusOr<v1::ListResponse> list = server.List(0, 0);
+    if (!list.ok()) return list.status();
+    for (const v1::Benchmark& benchmark : list->benchmarks()) {
+      if (HasEnded(benchmark)) continue;
+      const absl::Status status = server.Cancel(benchmark.id(), "interrupted: its client ended").status();
+      if (!status.ok()) return status;
+      PrintNote(absl::StrCat("benchmark ", benchmark.id(), " was interrupted; what was measured is kept: ",
+                             "attnfleet results ", benchmark.id(), connection_.Suffix()));
+    }
+    return absl::OkStatus();
+  }
+
+  absl::StatusOr<int> Show(uint64_t id, const FollowResult& result) {
+    if (!HasEnded(result.benchmark)) {  // stopped at once: the summaries are not known here
+      PrintNote(absl::StrCat("stopped; what was measured is kept: attnfleet results ", id, connection_.Suffix()));
+      return kExitInterrupted;
+    }
+    const absl::Status shown = ShowBenchmark(result.benchmark, connection_, output_);
+    if (!shown.ok()) return shown;
+    if (result.interrupted) return kExitInterrupted;
+    const bool whole = result.benchmark.state() == v1::BENCHMARK_STATE_FINISHED && !AnyRunFailed(result.benchmark);
+    return whole ? kExitOk : kExitFailed;
+  }
+
+  BenchmarkFlags benchmark_;
+  OutputFlags output_;
+  ConnectionFlags connection_;
+};
+
+}  // namespace
+
+const CommandInfo kRunCommand = {
+    "run",
+    "",
+    "",
+    0,
+    0,
+    "run a benchmark, show its progress and then its results",
+    "  attnfleet run --preset=tiny                                    a small model, for a CPU\n"
+    "  attnfleet run --backends=eager,sdpa --shapes=32x128,32x512     batch x sequence length\n"
+    "  attnfleet run --batch=32,64 --seq=128,512 --repetitions=5      every batch at every length\n"
+    "  attnfleet run --preset=published --steps=50                    the published table, but quicker\n"
+    "  attnfleet run --spec=mine.textproto --format=json --output=result.json\n"
+    "  attnfleet run --preset=published --server=HOST:7600            on a fleet\n"
+    "  attnfleet run --preset=tiny --dry-run                          what would run\n\n"
+    "Without --server it starts a private coordinator and worker on this machine and stops them at the end; results\n"
+    "stay in the local store (attnfleet results). Ctrl-C stops cleanly and shows what was measured; twice stops at\n"
+    "once.\n",
+    [] { return std::unique_ptr<Command>(new RunBenchmark); },
+};
+
+}  // namespace attnfleet::client

@@ -1,0 +1,57 @@
+#include "absl/strings/str_cat.h"
+#include "client/commands/benchmark_flags.h"
+#include "client/commands/commands.h"
+#include "client/commands/flags.h"
+#include "client/connection.h"
+#include "client/output.h"
+#include "client/show.h"
+#include "proto/support/exit_code.h"
+
+namespace attnfleet::client {
+namespace {
+
+class Submit : public Command {
+ public:
+  std::vector<Flag> Flags() override {
+    return Join({benchmark_.Flags(), output_.Flags(), connection_.Flags()});
+  }
+
+  absl::StatusOr<int> Run(const std::vector<std::string>&, StopSignals& signals) override {
+    const absl::StatusOr<v1::BenchmarkSpec> spec = benchmark_.Read();
+    if (!spec.ok()) return spec.status();
+    if (benchmark_.dry_run) return ShowDryRun(*spec, output_);
+    if (connection_.local()) {
+      return absl::InvalidArgumentError(
+          "--server is needed, for example --server=127.0.0.1:7600; without a server, attnfleet run does it all");
+    }
+    Server server(connection_.server, absl::Seconds(connection_.timeout_seconds), signals);
+    const absl::StatusOr<v1::Benchmark> benchmark = server.Submit(*spec);
+    if (!benchmark.ok()) return benchmark_.spec.NameFlag(benchmark.status());
+    if (const absl::Status status = WriteOutput("", absl::StrCat(benchmark->id(), "\n")); !status.ok()) return status;
+    PrintNote(absl::StrCat(benchmark->runs_total(), " runs; to follow them: attnfleet watch ", benchmark->id(),
+                           connection_.Suffix()));
+    return kExitOk;
+  }
+
+ private:
+  BenchmarkFlags benchmark_;
+  OutputFlags output_;
+  ConnectionFlags connection_;
+};
+
+}  // namespace
+
+const CommandInfo kSubmitCommand = {
+    "submit",
+    "",
+    "",
+    0,
+    0,
+    "hand a benchmark to a server and print its number",
+    "  attnfleet submit --server=HOST:7600 --preset=published\n"
+    "  attnfleet submit --server=HOST:7600 --backends=eager,sdpa --batch=32,64 --seq=128,512 --device-name=H100\n"
+    "  attnfleet watch $(attnfleet submit --server=HOST:7600 --preset=tiny) --server=HOST:7600\n",
+    [] { return std::unique_ptr<Command>(new Submit); },
+};
+
+}  // namespace attnfleet::client

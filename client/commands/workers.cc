@@ -1,0 +1,78 @@
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "absl/strings/str_join.h"
+#include "client/commands/commands.h"
+#include "client/commands/flags.h"
+#include "client/connection.h"
+#include "client/show.h"
+#include "proto/spec.h"
+#include "proto/support/exit_code.h"
+
+namespace attnfleet::client {
+namespace {
+
+std::string StateOf(const v1::WorkerStatus& worker, const std::string& slot) {
+  if (!worker.connected()) return "lost";
+  for (const v1::ActiveRun& run : worker.active()) {
+    if (run.slot() == slot) return "runs " + FormatRunKey(run.run());
+  }
+  return worker.draining() ? "draining" : "idle";
+}
+
+// One row for each slot.
+Grid MakeGrid(const v1::ListWorkersResponse& response) {
+  Grid grid;
+  grid.columns = {{"Worker"}, {"Host"}, {"Slot"}, {"State"}, {"Device"}, {"GB", true}, {"LibTorch"}, {"Labels"}};
+  for (const v1::WorkerStatus& worker : response.workers()) {
+    const v1::WorkerInfo& info = worker.info();
+    for (const v1::Slot& slot : info.slots()) {
+      grid.rows.push_back({{info.name()},
+                           {info.host()},
+                           {slot.id()},
+                           {StateOf(worker, slot.id())},
+                           {slot.device_name()},
+                           {absl::StrFormat("%.1f", static_cast<double>(slot.memory_bytes()) / 1e9)},
+                           {info.libtorch_version()},
+                           {absl::StrJoin(info.labels(), ",", absl::PairFormatter("="))}});
+    }
+  }
+  return grid;
+}
+
+class Workers : public Command {
+ public:
+  std::vector<Flag> Flags() override {
+    return Join({output_.Flags(), connection_.Flags(), connection_.WorkerFlags()});
+  }
+
+  absl::StatusOr<int> Run(const std::vector<std::string>&, StopSignals& signals) override {
+    const auto connection = Connection::OpenWithWorker(connection_, "attnfleet workers", signals);
+    if (!connection.ok()) return connection.status();
+    const absl::StatusOr<v1::ListWorkersResponse> response = (*connection)->server().ListWorkers();
+    if (!response.ok()) return response.status();
+    (*connection)->Close();
+    if (const absl::Status status = ShowList(MakeGrid(*response), *response, output_); !status.ok()) return status;
+    return kExitOk;
+  }
+
+ private:
+  OutputFlags output_;
+  ConnectionFlags connection_;
+};
+
+}  // namespace
+
+const CommandInfo kWorkersCommand = {
+    "workers",
+    "",
+    "",
+    0,
+    0,
+    "list workers, their devices and what runs there",
+    "  attnfleet workers --server=HOST:7600\n"
+    "  attnfleet workers                         what this machine offers\n\n"
+    "A run is shown as benchmark/job/repetition. 1 GB = 1e9 bytes.\n",
+    [] { return std::unique_ptr<Command>(new Workers); },
+};
+
+}  // namespace attnfleet::client

@@ -1,0 +1,135 @@
+#include "client/connection.h"
+
+#include <utility>
+
+#include "absl/strings/numbers.h"
+#include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
+#include "proto/address.h"
+
+namespace attnfleet::client {
+namespace {
+
+// Commands on the local store are short; a second one waits for the first.
+constexpr absl::Duration kStorePatience = absl::Seconds(10);
+// A benchmark is long: nobody waits for it.
+constexpr absl::Duration kOwnStorePatience = absl::Seconds(2);
+constexpr absl::Duration kPause = absl::Milliseconds(50);
+constexpr absl::Duration kProbeTimeout = absl::Seconds(2);
+
+LocalFleetOptions FleetOptions(const ConnectionFlags& flags, const std::string& command, const std::string& slots) {
+  return {flags.state_dir, command, slots, flags.torch, flags.trainer, flags.verbose};
+}
+
+absl::Status InUse(const ConnectionFlags& flags, const absl::Status& lock) {
+  return absl::UnavailableError(absl::StrCat("another attnfleet is running a benchmark in ", flags.state_dir, ": ",
+                                             std::string(lock.message()),
+                                             "; wait for it, or give another --state-dir"));
+}
+
+}  // namespace
+
+ConnectionFlags::ConnectionFlags() : state_dir(DefaultStateDirectory()) {}
+
+std::vector<Flag> ConnectionFlags::Flags() {
+  return {
+      {"server", "ADDRESS", "the server: HOST:PORT or unix:PATH; default: the local store of `attnfleet run`",
+       [this](const std::string& text) {
+         server = text;
+         const absl::Status status = ValidateAddress("", text);
+         if (status.ok()) return status;
+         return absl::InvalidArgumentError(status.message().substr(2));  // behind the empty flag's ": "
+       }},
+      {"timeout", "TIME", "how long to try to reach the server; default 10s",
+       [this](const std::string& text) {
+         const absl::StatusOr<double> value = ParseSeconds(text);
+         if (value.ok()) timeout_seconds = *value;
+         return value.status();
+       }},
+      {"state-dir", "DIR", "the local store's folder; default " + DefaultStateDirectory(), SetString(state_dir)},
+      {"verbose", "", "show what the local server and worker say", SetBool(verbose)},
+  };
+}
+
+std::vector<Flag> ConnectionFlags::WorkerFlags() {
+  return {
+      {"torch", "DIR", "LibTorch for the local worker; default: $ATTNFLEET_TORCH, else the one python3 knows",
+       SetString(torch)},
+      {"trainer", "FILE", "the trainer for the local worker; default: attnfleet-trainer beside it", SetString(trainer)},
+  };
+}
+
+std::string ConnectionFlags::Suffix() const {
+  if (!server.empty()) return " --server=" + server;
+  if (state_dir != DefaultStateDirectory()) return " --state-dir=" + state_dir;
+  return "";
+}
+
+Connection::Connection(const ConnectionFlags& flags, const std::string& address, std::unique_ptr<LocalFleet> fleet,
+                       StopSignals& signals)
+    : fleet_(std::move(fleet)), signals_(signals), server_(address, absl::Seconds(flags.timeout_seconds), signals) {}
+
+Connection::~Connection() { Close(); }
+
+void Connection::Close() {
+  if (fleet_ != nullptr) fleet_->Stop(signals_);
+  fleet_.reset();
+}
+
+absl::StatusOr<std::unique_ptr<Connection>> Connection::OpenLocal(const ConnectionFlags& flags,
+                                                                  const LocalFleetOptions& options, bool use_running,
+                                                                  StopSignals& signals) {
+  const absl::Time deadline = absl::Now() + (use_running ? kStorePatience : kOwnStorePatience);
+  for (;;) {
+    absl::StatusOr<std::unique_ptr<LocalFleet>> fleet = LocalFleet::Start(options, signals);
+    if (fleet.ok()) {
+      const std::string address = (*fleet)->address();
+      return std::unique_ptr<Connection>(new Connection(flags, address, *std::move(fleet), signals));
+    }
+    if (!absl::IsAlreadyExists(fleet.status())) return fleet.status();
+    const std::optional<std::string> running = RunningLocalServer(flags.state_dir);
+    if (use_running && running.has_value()) {
+      // It may be about to end.
+      const absl::Status alive = Server(*running, kProbeTimeout, signals).List(1, 0).status();
+      if (alive.ok()) return std::unique_ptr<Connection>(new Connection(flags, *running, nullptr, signals));
+      if (absl::IsCancelled(alive)) return alive;
+    }
+    if (absl::Now() > deadline) return InUse(flags, fleet.status());
+    if (signals.Wait(absl::ToChronoMilliseconds(kPause)) != 0) return absl::CancelledError("interrupted");
+  }
+}
+
+absl::StatusOr<std::unique_ptr<Connection>> Connection::Open(const ConnectionFlags& flags, const std::string& command,
+                                                             StopSignals& signals) {
+  if (!flags.local()) return std::unique_ptr<Connection>(new Connection(flags, flags.server, nullptr, signals));
+  if (!HasLocalStore(flags.state_dir)) {
+    return absl::NotFoundError(
+        absl::StrCat("no benchmark was run here yet (", flags.state_dir, "); try: attnfleet run --preset=tiny"));
+  }
+  return OpenLocal(flags, FleetOptions(flags, command, ""), /*use_running=*/true, signals);
+}
+
+absl::StatusOr<std::unique_ptr<Connection>> Connection::OpenWithWorker(const ConnectionFlags& flags,
+                                                                       const std::string& command,
+                                                                       StopSignals& signals) {
+  if (!flags.local()) return std::unique_ptr<Connection>(new Connection(flags, flags.server, nullptr, signals));
+  auto connection = OpenLocal(flags, FleetOptions(flags, command, "auto"), /*use_running=*/true, signals);
+  if (!connection.ok() || (*connection)->fleet() == nullptr) return connection;
+  if (const absl::Status status = (*connection)->fleet()->StartWorker(signals); !status.ok()) return status;
+  return connection;
+}
+
+absl::StatusOr<std::unique_ptr<Connection>> Connection::OpenOwn(const ConnectionFlags& flags,
+                                                                const std::string& command, const std::string& slots,
+                                                                StopSignals& signals) {
+  return OpenLocal(flags, FleetOptions(flags, command, slots), /*use_running=*/false, signals);
+}
+
+absl::StatusOr<uint64_t> ParseId(const std::string& text) {
+  uint64_t id = 0;
+  if (absl::SimpleAtoi(text, &id) && id > 0) return id;
+  return absl::InvalidArgumentError(
+      absl::StrCat("\"", text, "\" is no benchmark's number; `attnfleet list` shows those there are"));
+}
+
+}  // namespace attnfleet::client

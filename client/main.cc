@@ -1,0 +1,14 @@
+// attnfleet: the command line.
+
+#include <string>
+#include <vector>
+
+#include "client/commands/commands.h"
+#include "proto/support/log.h"
+#include "proto/support/stop_signals.h"
+
+int main(int argc, char** argv) {
+  attnfleet::StopSignals signals;  // before any thread
+  attnfleet::InitLog("attnfleet", attnfleet::Severity::kWarning);
+  return attnfleet::client::RunCommandLine(std::vector<std::string>(argv + 1, argv + argc), signals);
+}

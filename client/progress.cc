@@ -1,0 +1,142 @@
+#include "client/progress.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "client/text.h"
+#include "proto/spec.h"
+
+namespace attnfleet::client {
+namespace {
+
+constexpr size_t kMostActiveLines = 4;
+constexpr int kBarWidth = 20;
+
+// The run's place in the benchmark; null if the server speaks of one that does not exist.
+v1::Run* FindRun(v1::Benchmark& benchmark, const v1::RunKey& key) {
+  if (key.job_index() >= static_cast<uint32_t>(benchmark.jobs_size())) return nullptr;
+  v1::Job& job = *benchmark.mutable_jobs(static_cast<int>(key.job_index()));
+  if (key.repetition() >= static_cast<uint32_t>(job.runs_size())) return nullptr;
+  return job.mutable_runs(static_cast<int>(key.repetition()));
+}
+
+// What the step from `before` to `after` is worth telling.
+std::optional<Change> Compare(const v1::Run& before, const v1::Run& after) {
+  if (after.state() == v1::RUN_STATE_ENDED && before.state() != v1::RUN_STATE_ENDED) return Change{after, true};
+  if (after.failed_attempts_size() > before.failed_attempts_size()) return Change{after, false};
+  return std::nullopt;
+}
+
+// "sdpa 4x128, repetition 2 of 3"
+std::string RunName(const v1::Benchmark& benchmark, const v1::RunKey& key) {
+  if (key.job_index() >= static_cast<uint32_t>(benchmark.jobs_size())) return "run " + FormatRunKey(key);
+  const v1::Job& job = benchmark.jobs(static_cast<int>(key.job_index()));
+  std::string name = absl::StrCat(job.backend(), " ", FormatShape(job.shape()));
+  if (job.runs_size() > 1) absl::StrAppend(&name, ", repetition ", key.repetition() + 1, " of ", job.runs_size());
+  return name;
+}
+
+std::string PhaseText(const v1::Run& run) {
+  const v1::TrainerProgress& progress = run.progress();
+  std::string phase = "starting";
+  if (progress.phase() == v1::TRAINER_PHASE_SETUP) phase = "set-up";
+  if (progress.phase() == v1::TRAINER_PHASE_WARMUP) phase = "warm-up";
+  if (progress.phase() == v1::TRAINER_PHASE_TIMED) phase = "timed";
+  if (progress.steps_total() > 0) {
+    absl::StrAppend(&phase, " step ", progress.steps_done(), "/", progress.steps_total());
+  }
+  return phase;
+}
+
+std::string Bar(double share) {
+  const int filled = std::clamp(static_cast<int>(share * kBarWidth), 0, kBarWidth);
+  return absl::StrCat("[", std::string(static_cast<size_t>(filled), '#'),
+                      std::string(static_cast<size_t>(kBarWidth - filled), '.'), "]");
+}
+
+}  // namespace
+
+std::vector<Change> ApplyUpdate(v1::Benchmark& benchmark, const v1::WatchResponse& update) {
+  std::vector<Change> changes;
+  if (update.has_benchmark()) {
+    v1::Benchmark fresh = update.benchmark();
+    for (const v1::Job& job : fresh.jobs()) {
+      for (const v1::Run& run : job.runs()) {
+        const v1::Run* before = FindRun(benchmark, run.key());
+        if (before == nullptr) continue;
+        if (std::optional<Change> change = Compare(*before, run)) changes.push_back(std::move(*change));
+      }
+    }
+    benchmark = std::move(fresh);
+  } else if (update.has_run()) {
+    v1::Run* run = FindRun(benchmark, update.run().key());
+    if (run == nullptr) return changes;
+    if (std::optional<Change> change = Compare(*run, update.run())) {
+      if (change->ended) benchmark.set_runs_ended(benchmark.runs_ended() + 1);
+      changes.push_back(std::move(*change));
+    }
+    *run = update.run();
+  }
+  return changes;
+}
+
+std::string ChangeLine(const v1::Benchmark& benchmark, const Change& change, std::optional<double> seconds_left) {
+  const v1::RunResult& result = change.run.result();
+  std::string text = absl::StrCat("[", benchmark.runs_ended(), "/", benchmark.runs_total(), "] ",
+                                  RunName(benchmark, change.run.key()), ": ");
+  if (!change.ended) {
+    const v1::AttemptFailure& failure = *change.run.failed_attempts().rbegin();
+    absl::StrAppend(&text, "attempt ", failure.attempt(), " failed, it is tried again: ", failure.reason());
+  } else if (result.outcome() == v1::OUTCOME_MEASURED) {
+    absl::StrAppend(&text, absl::StrFormat("%.2f it/s", result.measurement().iterations_per_second()));
+  } else {
+    absl::StrAppend(&text, OutcomeName(result.outcome()), result.reason().empty() ? "" : ": ", result.reason());
+  }
+  if (seconds_left.has_value() && benchmark.runs_ended() < benchmark.runs_total()) {
+    absl::StrAppend(&text, "; about ", FormatDuration(*seconds_left), " left");
+  }
+  return Printable(text);
+}
+
+std::vector<std::string> ProgressLines(const v1::Benchmark& benchmark, double elapsed_seconds,
+                                       std::optional<double> seconds_left, int width) {
+  const double share = benchmark.runs_total() == 0 ? 0.0
+                                                   : static_cast<double>(benchmark.runs_ended()) /
+                                                         static_cast<double>(benchmark.runs_total());
+  std::string first = absl::StrCat("benchmark ", benchmark.id(), " ", Bar(share), " ", benchmark.runs_ended(), "/",
+                                   benchmark.runs_total(), " runs, ", FormatDuration(elapsed_seconds));
+  if (seconds_left.has_value()) absl::StrAppend(&first, ", about ", FormatDuration(*seconds_left), " left");
+  std::vector<std::string> lines = {first};
+  size_t active = 0;
+  for (const v1::Job& job : benchmark.jobs()) {
+    for (const v1::Run& run : job.runs()) {
+      if (run.state() != v1::RUN_STATE_ASSIGNED && run.state() != v1::RUN_STATE_RUNNING) continue;
+      if (++active > kMostActiveLines) continue;
+      std::string line = absl::StrCat("  ", RunName(benchmark, run.key()), ": ", PhaseText(run));
+      if (run.attempt() > 1) absl::StrAppend(&line, ", attempt ", run.attempt());
+      absl::StrAppend(&line, " (", run.worker(), "/", run.slot(), ")");
+      lines.push_back(line);
+    }
+  }
+  if (active > kMostActiveLines) lines.push_back(absl::StrCat("  and ", active - kMostActiveLines, " more"));
+  if (active == 0 && benchmark.runs_ended() < benchmark.runs_total()) lines.emplace_back("  waiting for a worker");
+  for (std::string& line : lines) line = Truncate(Printable(line), width);
+  return lines;
+}
+
+bool AnyRunFailed(const v1::Benchmark& benchmark) {
+  for (const v1::Job& job : benchmark.jobs()) {
+    for (const v1::Run& run : job.runs()) {
+      if (run.result().outcome() == v1::OUTCOME_FAILED) return true;
+    }
+  }
+  return false;
+}
+
+bool HasEnded(const v1::Benchmark& benchmark) {
+  return benchmark.state() == v1::BENCHMARK_STATE_FINISHED || benchmark.state() == v1::BENCHMARK_STATE_CANCELLED;
+}
+
+}  // namespace attnfleet::client

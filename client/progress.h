@@ -1,0 +1,37 @@
+#ifndef ATTNFLEET_CLIENT_PROGRESS_H_
+#define ATTNFLEET_CLIENT_PROGRESS_H_
+
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "attnfleet/v1/service.pb.h"
+
+// Pure: what a watched benchmark's updates mean, and the lines that show it.
+
+namespace attnfleet::client {
+
+// What an update has brought, as lines for a log: runs that ended, attempts that failed and are tried again.
+struct Change {
+  v1::Run run;
+  bool ended = false;  // else its last attempt failed
+};
+
+// Brings `benchmark` up to date. The first update (benchmark.id() == 0) is where watching begins and no change.
+std::vector<Change> ApplyUpdate(v1::Benchmark& benchmark, const v1::WatchResponse& update);
+
+// "[3/12] sdpa 4x128, repetition 1 of 3: 35.10 it/s"
+std::string ChangeLine(const v1::Benchmark& benchmark, const Change& change, std::optional<double> seconds_left);
+
+// A few lines of at most `width` columns: runs done, time elapsed and left, and what runs now.
+std::vector<std::string> ProgressLines(const v1::Benchmark& benchmark, double elapsed_seconds,
+                                       std::optional<double> seconds_left, int width);
+
+// True if a run has ended as failed.
+bool AnyRunFailed(const v1::Benchmark& benchmark);
+
+bool HasEnded(const v1::Benchmark& benchmark);
+
+}  // namespace attnfleet::client
+
+#endif  // ATTNFLEET_CLIENT_PROGRESS_H_

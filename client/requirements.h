@@ -1,0 +1,15 @@
+#ifndef ATTNFLEET_CLIENT_REQUIREMENTS_H_
+#define ATTNFLEET_CLIENT_REQUIREMENTS_H_
+
+#include "absl/status/status.h"
+#include "attnfleet/v1/service.pb.h"
+
+namespace attnfleet::client {
+
+// A private fleet has one worker: what it does not offer never comes. INVALID_ARGUMENT names the field and what there
+// is. Pure.
+absl::Status CheckRequirements(const v1::SlotRequirements& requirements, const v1::ListWorkersResponse& fleet);
+
+}  // namespace attnfleet::client
+
+#endif  // ATTNFLEET_CLIENT_REQUIREMENTS_H_

@@ -1,0 +1,131 @@
+#include "client/server.h"
+
+#include <grpcpp/client_context.h>
+
+#include <chrono>
+#include <future>
+#include <random>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "absl/time/clock.h"
+#include "client/text.h"
+#include "proto/address.h"
+#include "proto/status.h"
+
+namespace attnfleet::client {
+namespace {
+
+constexpr std::chrono::milliseconds kSignalPoll{20};
+constexpr absl::Duration kRetryPause = absl::Milliseconds(150);
+
+std::string RandomId() {
+  std::random_device device;
+  return absl::StrFormat("%08x%08x%08x%08x", device(), device(), device(), device());
+}
+
+}  // namespace
+
+std::string ConnectionProblem(const std::string& grpc_message) {
+  const std::string marker = "Failed to connect to remote host: ";
+  const size_t found = grpc_message.rfind(marker);
+  return found == std::string::npos ? Printable(grpc_message) : Printable(grpc_message.substr(found + marker.size()));
+}
+
+Server::Server(std::string address, absl::Duration timeout, StopSignals& signals)
+    : address_(std::move(address)),
+      timeout_(timeout),
+      signals_(signals),
+      channel_(MakeChannel(address_)),
+      benchmarks_(v1::BenchmarkService::NewStub(channel_)),
+      fleet_(v1::FleetService::NewStub(channel_)) {}
+
+template <typename Response>
+absl::StatusOr<Response> Server::Call(
+    const std::function<void(grpc::ClientContext*, Response*, std::function<void(grpc::Status)>)>& start) {
+  const absl::Time deadline = absl::Now() + timeout_;
+  std::string problem = "no answer";
+  for (;;) {
+    grpc::ClientContext context;
+    context.set_deadline(absl::ToChronoTime(deadline));
+    Response response;
+    std::promise<grpc::Status> promise;
+    std::future<grpc::Status> answer = promise.get_future();
+    start(&context, &response, [&promise](const grpc::Status& status) { promise.set_value(status); });
+    bool interrupted = false;
+    while (answer.wait_for(kSignalPoll) != std::future_status::ready) {
+      if (signals_.Wait(std::chrono::milliseconds(0)) == 0) continue;
+      interrupted = true;
+      context.TryCancel();
+    }
+    const grpc::Status status = answer.get();
+    if (status.ok()) return response;
+    if (interrupted) return absl::CancelledError("interrupted");
+    const bool late = status.error_code() == grpc::StatusCode::DEADLINE_EXCEEDED;
+    if (status.error_code() == grpc::StatusCode::UNAVAILABLE) {
+      problem = ConnectionProblem(status.error_message());
+    } else if (!late) {
+      return FromGrpc(status);
+    }
+    if (late || absl::Now() + kRetryPause >= deadline) {
+      return absl::UnavailableError(absl::StrCat("cannot reach the server at ", address_, " within ",
+                                                 FormatDuration(absl::ToDoubleSeconds(timeout_)), ": ", problem));
+    }
+    if (signals_.Wait(absl::ToChronoMilliseconds(kRetryPause)) != 0) return absl::CancelledError("interrupted");
+  }
+}
+
+absl::StatusOr<v1::Benchmark> Server::Submit(const v1::BenchmarkSpec& spec) {
+  v1::SubmitRequest request;
+  *request.mutable_spec() = spec;
+  request.set_request_id(RandomId());
+  absl::StatusOr<v1::SubmitResponse> response = Call<v1::SubmitResponse>(
+      [&](auto* context, auto* out, auto done) { benchmarks_->async()->Submit(context, &request, out, done); });
+  if (!response.ok()) return response.status();
+  return std::move(*response->mutable_benchmark());
+}
+
+absl::StatusOr<v1::Benchmark> Server::Get(uint64_t id) {
+  v1::GetRequest request;
+  request.set_id(id);
+  return Call<v1::Benchmark>(
+      [&](auto* context, auto* out, auto done) { benchmarks_->async()->Get(context, &request, out, done); });
+}
+
+absl::StatusOr<v1::ListResponse> Server::List(int limit, uint64_t before_id) {
+  v1::ListRequest request;
+  request.set_limit(limit);
+  request.set_before_id(before_id);
+  return Call<v1::ListResponse>(
+      [&](auto* context, auto* out, auto done) { benchmarks_->async()->List(context, &request, out, done); });
+}
+
+absl::StatusOr<v1::Benchmark> Server::Cancel(uint64_t id, const std::string& reason) {
+  v1::CancelRequest request;
+  request.set_id(id);
+  request.set_reason(reason);
+  return Call<v1::Benchmark>(
+      [&](auto* context, auto* out, auto done) { benchmarks_->async()->Cancel(context, &request, out, done); });
+}
+
+absl::StatusOr<v1::ExplainResponse> Server::Explain(uint64_t id) {
+  v1::ExplainRequest request;
+  request.set_id(id);
+  return Call<v1::ExplainResponse>(
+      [&](auto* context, auto* out, auto done) { benchmarks_->async()->Explain(context, &request, out, done); });
+}
+
+absl::StatusOr<v1::ListWorkersResponse> Server::ListWorkers() {
+  const v1::ListWorkersRequest request;
+  return Call<v1::ListWorkersResponse>(
+      [&](auto* context, auto* out, auto done) { fleet_->async()->ListWorkers(context, &request, out, done); });
+}
+
+absl::StatusOr<v1::ListBackendsResponse> Server::ListBackends() {
+  const v1::ListBackendsRequest request;
+  return Call<v1::ListBackendsResponse>(
+      [&](auto* context, auto* out, auto done) { fleet_->async()->ListBackends(context, &request, out, done); });
+}
+
+}  // namespace attnfleet::client

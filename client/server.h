@@ -1,0 +1,56 @@
+#ifndef ATTNFLEET_CLIENT_SERVER_H_
+#define ATTNFLEET_CLIENT_SERVER_H_
+
+#include <grpcpp/channel.h>
+#include <grpcpp/client_context.h>
+
+#include <functional>
+#include <memory>
+#include <string>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/time/time.h"
+#include "attnfleet/v1/service.grpc.pb.h"
+#include "proto/support/stop_signals.h"
+
+namespace attnfleet::client {
+
+// The coordinator as the client calls it. Every call ends within the timeout: while the server cannot be reached it is
+// tried again, so that a restart goes unnoticed. UNAVAILABLE names the address; CANCELLED means that a stop signal came.
+class Server {
+ public:
+  // `signals` must outlive it.
+  Server(std::string address, absl::Duration timeout, StopSignals& signals);
+
+  absl::StatusOr<v1::Benchmark> Submit(const v1::BenchmarkSpec& spec);
+  absl::StatusOr<v1::Benchmark> Get(uint64_t id);  // 0 = the newest
+  absl::StatusOr<v1::ListResponse> List(int limit, uint64_t before_id);
+  absl::StatusOr<v1::Benchmark> Cancel(uint64_t id, const std::string& reason);
+  absl::StatusOr<v1::ExplainResponse> Explain(uint64_t id);
+  absl::StatusOr<v1::ListWorkersResponse> ListWorkers();
+  absl::StatusOr<v1::ListBackendsResponse> ListBackends();
+
+  const std::string& address() const { return address_; }
+  const std::shared_ptr<grpc::Channel>& channel() const { return channel_; }
+
+ private:
+  // `start` begins one try: (context, response, done).
+  template <typename Response>
+  absl::StatusOr<Response> Call(
+      const std::function<void(grpc::ClientContext*, Response*, std::function<void(grpc::Status)>)>& start);
+
+  const std::string address_;
+  const absl::Duration timeout_;
+  StopSignals& signals_;
+  const std::shared_ptr<grpc::Channel> channel_;
+  const std::unique_ptr<v1::BenchmarkService::Stub> benchmarks_;
+  const std::unique_ptr<v1::FleetService::Stub> fleet_;
+};
+
+// gRPC's words for a failed connection, without what is no use to a person.
+std::string ConnectionProblem(const std::string& grpc_message);
+
+}  // namespace attnfleet::client
+
+#endif  // ATTNFLEET_CLIENT_SERVER_H_
