@@ -90,7 +90,11 @@ absl::StatusOr<std::unique_ptr<LocalFleet>> LocalFleet::Start(const LocalFleetOp
     const absl::Status ready = fleet->server_->child.WaitUntilReady(kServerPatience, signals);
     if (ready.ok()) break;
     const bool orphan = absl::IsUnavailable(ready) && absl::StrContains(ready.message(), "is held by process");
-    if (!orphan || absl::Now() > patience) return ready;
+    if (!orphan || absl::Now() > patience) {
+      // On a full disk the server's own words were lost with its log.
+      const absl::Status disk = PrepareStateDirectory(local);
+      return disk.ok() ? ready : Unavailable(disk);
+    }
     if (signals.Wait(absl::ToChronoMilliseconds(kOrphanPause)) != 0) return absl::CancelledError("interrupted");
   }
   if (const absl::Status status = WriteFileAtomically(AddressFile(options.state_dir), fleet->address_); !status.ok()) {

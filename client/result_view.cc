@@ -48,8 +48,9 @@ class Notes {
   std::vector<Note> notes_;
 };
 
-std::string FormatSpeed(double iterations_per_second) {
-  return absl::StrFormat(iterations_per_second < 0.1 ? "%.4f" : "%.2f", iterations_per_second);
+// `value` with the digits that suit a speed of `iterations_per_second`.
+std::string FormatSpeed(double value, double iterations_per_second) {
+  return absl::StrFormat("%.*f", iterations_per_second < 0.1 ? 4 : 2, value);
 }
 
 std::string FormatGigabytes(int64_t bytes) { return absl::StrFormat("%.2f", static_cast<double>(bytes) / 1e9); }
@@ -81,8 +82,9 @@ ResultCell MakeCell(const v1::Job& job, bool allocated, Notes& notes) {
   cell.ratio = "-";
   cell.memory = "-";
   if (summary.outcome() == v1::OUTCOME_MEASURED) {
-    cell.speed = FormatSpeed(summary.iterations_per_second_median());
-    if (summary.measured_runs() > 1) cell.spread = "±" + FormatSpeed(summary.iterations_per_second_stddev());
+    const double speed = summary.iterations_per_second_median();
+    cell.speed = FormatSpeed(speed, speed);
+    if (summary.measured_runs() > 1) cell.spread = "±" + FormatSpeed(summary.iterations_per_second_stddev(), speed);
     if (summary.ratio_to_eager() > 0) cell.ratio = absl::StrFormat("%.2fx", summary.ratio_to_eager());
     const int64_t bytes = allocated ? summary.peak_allocated_bytes() : summary.peak_resident_bytes();
     if (bytes > 0) cell.memory = FormatGigabytes(bytes);

@@ -42,11 +42,10 @@ absl::StatusOr<int> ShowDryRun(const v1::BenchmarkSpec& spec, const OutputFlags&
   v1::Benchmark benchmark;
   *benchmark.mutable_spec() = spec;
   Grid grid;
-  grid.columns = {{"Job", true}, {"Batch", true}, {"Seq", true}, {"Backend"}, {"Runs", true}};
+  grid.columns = {{"Job", true}, {"Shape"}, {"Backend"}, {"Runs", true}};
   for (v1::Job& job : ExpandJobs(0, spec)) {
     grid.rows.push_back({{absl::StrCat(job.index())},
-                         {absl::StrCat(job.shape().batch())},
-                         {absl::StrCat(job.shape().sequence_length())},
+                         {FormatShape(job.shape())},
                          {job.backend()},
                          {absl::StrCat(job.runs_size())}});
     benchmark.set_runs_total(benchmark.runs_total() + static_cast<uint32_t>(job.runs_size()));
