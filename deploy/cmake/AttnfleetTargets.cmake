@@ -12,6 +12,8 @@ target_compile_options(
   attnfleet_options
   INTERFACE -Wall -Wextra -Wpedantic -Wshadow -Wconversion -Werror
             -ffile-prefix-map=${CMAKE_SOURCE_DIR}/= -ffile-prefix-map=${CMAKE_BINARY_DIR}/=build/)
+# GCC 12 warns of overlaps inside its own std::string (GCC bug 105651).
+target_compile_options(attnfleet_options INTERFACE $<$<CXX_COMPILER_ID:GNU>:-Wno-restrict>)
 target_compile_definitions(attnfleet_options INTERFACE ATTNFLEET_VERSION="${PROJECT_VERSION}")
 if(ATTNFLEET_SANITIZE)
   add_compile_options(-fsanitize=${ATTNFLEET_SANITIZE} -fno-omit-frame-pointer -fno-sanitize-recover=all)
