@@ -25,6 +25,7 @@
 #include "proto/version.h"
 #include "worker/daemon.h"
 #include "worker/slot_lock.h"
+#include "worker/slots.h"
 
 ABSL_FLAG(std::string, server, attnfleet::kDefaultAddress, "");
 ABSL_FLAG(std::string, name, "", "");
@@ -126,6 +127,7 @@ absl::StatusOr<DaemonOptions> ReadFlags() {
   }
   if (absl::Status status = ParseLabels(absl::GetFlag(FLAGS_labels), options.info); !status.ok()) return status;
   options.slots = absl::GetFlag(FLAGS_slots);
+  if (absl::Status status = CheckSlots(options.slots); !status.ok()) return status;
   if (const char* visible = std::getenv("CUDA_VISIBLE_DEVICES")) options.cuda_visible_devices = visible;
   options.state_directory = absl::GetFlag(FLAGS_state_dir);
   if (options.state_directory.empty()) options.state_directory = DefaultStateDirectory() + "/worker";

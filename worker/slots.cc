@@ -46,6 +46,15 @@ std::optional<v1::Slot> FirstUsable(const Gpu& gpu) {
   return std::move(slots.front());
 }
 
+// A list of devices, as --slots and CUDA_VISIBLE_DEVICES give it.
+std::vector<std::string> Entries(const std::string& list) {
+  std::vector<std::string> entries = absl::StrSplit(list, ',');
+  for (std::string& entry : entries) absl::StripAsciiWhitespace(&entry);
+  return entries;
+}
+
+bool IsCpu(const std::string& slots) { return slots == "cpu" || absl::StartsWith(slots, "cpu:"); }
+
 bool IsUuid(const std::string& entry) { return absl::StartsWith(entry, "GPU-") || absl::StartsWith(entry, "MIG-"); }
 
 // The one device that an entry of CUDA_VISIBLE_DEVICES means; none if it is invalid.
@@ -99,11 +108,6 @@ std::string Listed(const std::vector<v1::Slot>& slots) {
 absl::StatusOr<v1::Slot> Choose(const std::vector<v1::Slot>& visible, const std::string& entry) {
   int index = 0;
   const bool is_index = absl::SimpleAtoi(entry, &index);
-  if (!is_index && !IsUuid(entry)) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("--slots: \"", entry,
-                     "\" is no slot; give auto, cpu, cpu:N, gpu, or GPU indexes and UUIDs (0,1 or GPU-5b2f...)"));
-  }
   if (is_index && index >= 0 && static_cast<size_t>(index) < visible.size()) {
     return visible[static_cast<size_t>(index)];
   }
@@ -118,8 +122,8 @@ absl::StatusOr<v1::Slot> Choose(const std::vector<v1::Slot>& visible, const std:
 
 absl::StatusOr<std::vector<v1::Slot>> ChooseAll(const std::vector<v1::Slot>& visible, const std::string& list) {
   std::vector<v1::Slot> slots;
-  for (const std::string& entry : std::vector<std::string>(absl::StrSplit(list, ','))) {
-    absl::StatusOr<v1::Slot> slot = Choose(visible, std::string(absl::StripAsciiWhitespace(entry)));
+  for (const std::string& entry : Entries(list)) {
+    absl::StatusOr<v1::Slot> slot = Choose(visible, entry);
     if (!slot.ok()) return slot.status();
     for (const v1::Slot& other : slots) {
       if (other.id() == slot->id()) {
@@ -141,12 +145,22 @@ absl::StatusOr<int> CpuCount(const std::string& slots) {
 
 }  // namespace
 
-absl::StatusOr<std::vector<v1::Slot>> DiscoverSlots(const SlotOptions& options, GpuLister& lister) {
-  if (options.slots == "cpu" || absl::StartsWith(options.slots, "cpu:")) {
-    const absl::StatusOr<int> count = CpuCount(options.slots);
-    if (!count.ok()) return count.status();
-    return CpuSlots(*count);
+absl::Status CheckSlots(const std::string& slots) {
+  if (slots == "auto" || slots == "gpu") return absl::OkStatus();
+  if (IsCpu(slots)) return CpuCount(slots).status();
+  for (const std::string& entry : Entries(slots)) {
+    int index = 0;
+    if (IsUuid(entry) || (absl::SimpleAtoi(entry, &index) && index >= 0)) continue;
+    return absl::InvalidArgumentError(
+        absl::StrCat("--slots: \"", entry,
+                     "\" is no slot; give auto, cpu, cpu:N, gpu, or GPU indexes and UUIDs (0,1 or GPU-5b2f...)"));
   }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<std::vector<v1::Slot>> DiscoverSlots(const SlotOptions& options, GpuLister& lister) {
+  if (absl::Status status = CheckSlots(options.slots); !status.ok()) return status;
+  if (IsCpu(options.slots)) return CpuSlots(*CpuCount(options.slots));
   const bool automatic = options.slots == "auto";
   const absl::StatusOr<std::vector<Gpu>> gpus = lister.List();
   if (!gpus.ok()) {
@@ -177,8 +191,8 @@ std::vector<v1::Slot> VisibleGpus(const std::vector<Gpu>& gpus,
     }
     return visible;
   }
-  for (const std::string& entry : std::vector<std::string>(absl::StrSplit(*cuda_visible_devices, ','))) {
-    std::optional<v1::Slot> slot = Resolve(gpus, std::string(absl::StripAsciiWhitespace(entry)));
+  for (const std::string& entry : Entries(*cuda_visible_devices)) {
+    std::optional<v1::Slot> slot = Resolve(gpus, entry);
     if (!slot) break;
     const auto same = [&slot](const v1::Slot& other) { return other.id() == slot->id(); };
     if (std::any_of(visible.begin(), visible.end(), same)) return {};

@@ -20,6 +20,9 @@ struct SlotOptions {
   std::string cuda_error{};                           // why it could not
 };
 
+// Whether `slots` can name slots at all, wherever it is. INVALID_ARGUMENT names the flag and what it takes.
+absl::Status CheckSlots(const std::string& slots);
+
 // The slots that `options.slots` names: "auto" (every visible GPU, or one CPU slot where there is none), "cpu",
 // "cpu:N", "gpu" (every visible GPU), or a comma list of indexes and UUIDs (or their unique beginnings) of visible GPUs
 // and MIG instances. A GPU that is partitioned is offered as its instances. INVALID_ARGUMENT and NOT_FOUND name the

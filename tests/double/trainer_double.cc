@@ -13,7 +13,7 @@
 //              garbage | half | huge             a line that is no JSON; half a line; a line without end
 //              chatty=BYTES    so many bytes on standard error, then exit status 1
 //              orphan          leaves a child of its own behind that holds its streams
-//   ATTNFLEET_DOUBLE_LOG=FILE  one line for each run that is started: PID BACKEND BATCHxLENGTH SEED
+//   ATTNFLEET_DOUBLE_LOG=FILE  one line for each run that is started: PID ARGUMENT ...
 //
 // In C++'s smaller half and with system calls: a benchmark measures the start of this process.
 
@@ -122,13 +122,14 @@ Behaviour Choose(const Arguments& arguments) {
   return {};
 }
 
-void LogStart(const Arguments& arguments) {
+void LogStart(int argc, char** argv) {
   const char* path = std::getenv("ATTNFLEET_DOUBLE_LOG");
   if (path == nullptr || *path == '\0') return;
   const int descriptor = open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0644);
   if (descriptor < 0) return;
-  Write(descriptor, Format("%d %s %s %llu\n", static_cast<int>(getpid()), arguments.backend.c_str(),
-                           ShapeOf(arguments).c_str(), arguments.seed));
+  std::string line = Format("%d", static_cast<int>(getpid()));
+  for (int i = 1; i < argc; ++i) line += std::string(" ") + argv[i];
+  Write(descriptor, line + "\n");
   close(descriptor);
 }
 
@@ -288,6 +289,6 @@ int main(int argc, char** argv) {
     ListBackends();
     return 0;
   }
-  if (!arguments.list) LogStart(arguments);
+  if (!arguments.list) LogStart(argc, argv);
   return Run(arguments, behaviour);
 }
