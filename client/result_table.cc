@@ -21,9 +21,10 @@ Style StyleOf(const ResultCell& cell) {
   return cell.fastest ? Style::kGood : Style::kPlain;
 }
 
-std::string SpeedText(const ResultCell& cell, bool with_spread) {
-  std::vector<std::string> parts = {cell.speed};
-  if (with_spread && !cell.spread.empty()) parts.push_back(cell.spread);
+// Narrow: without the spread, and with no more than the footnote's mark where a figure is missing.
+std::string SpeedText(const ResultCell& cell, bool narrow) {
+  std::vector<std::string> parts = {narrow && cell.bad && cell.speed != "OOM" ? "-" : cell.speed};
+  if (!narrow && !cell.spread.empty()) parts.push_back(cell.spread);
   if (!cell.note.empty()) parts.push_back(cell.note);
   return absl::StrJoin(parts, " ");
 }
@@ -43,7 +44,7 @@ Grid WideGrid(const ResultView& view, bool markdown) {
     const std::vector<ResultCell>& cells = view.cells[row];
     std::vector<GridCell> line = {{absl::StrCat(view.shapes[row].batch())},
                                   {absl::StrCat(view.shapes[row].sequence_length())}};
-    for (const ResultCell& cell : cells) line.emplace_back(SpeedText(cell, true), StyleOf(cell));
+    for (const ResultCell& cell : cells) line.emplace_back(SpeedText(cell, false), StyleOf(cell));
     for (size_t i = 0; i < cells.size(); ++i) {
       if (view.has_ratio && view.backends[i] != "eager") line.emplace_back(cells[i].ratio);
     }
@@ -63,7 +64,7 @@ Grid LongGrid(const ResultView& view, bool narrow) {
     for (size_t i = 0; i < view.backends.size(); ++i) {
       const ResultCell& cell = view.cells[row][i];
       std::vector<GridCell> line = {{FormatShape(view.shapes[row])}, {view.backends[i]}};
-      line.emplace_back(SpeedText(cell, !narrow), StyleOf(cell));
+      line.emplace_back(SpeedText(cell, narrow), StyleOf(cell));
       if (view.has_ratio) line.emplace_back(cell.ratio);
       line.emplace_back(cell.memory);
       grid.rows.push_back(std::move(line));

@@ -1,0 +1,387 @@
+// The commands against a service in this process, over a Unix socket.
+
+#include "client/commands/commands.h"
+
+#include <gmock/gmock.h>
+#include <grpcpp/server.h>
+#include <grpcpp/server_builder.h>
+#include <gtest/gtest.h>
+#include <unistd.h>
+
+#include <chrono>
+#include <csignal>
+#include <cstdlib>
+#include <filesystem>
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <set>
+#include <thread>
+
+#include "absl/time/clock.h"
+#include "attnfleet/v1/service.grpc.pb.h"
+#include "client/progress.h"
+#include "client/server.h"
+#include "client/watcher.h"
+#include "proto/address.h"
+#include "proto/support/exit_code.h"
+#include "sample.h"
+
+namespace attnfleet::client {
+namespace {
+
+using testing::ElementsAre;
+using testing::HasSubstr;
+using testing::SizeIs;
+using testing::StartsWith;
+
+// Answers as the test says.
+class FakeService : public v1::BenchmarkService::Service {
+ public:
+  std::function<grpc::Status(grpc::ServerContext*)> before = [](grpc::ServerContext*) { return grpc::Status::OK; };
+  std::function<grpc::Status(grpc::ServerContext*, grpc::ServerWriter<v1::WatchResponse>*)> watch;
+  std::set<std::string> request_ids;
+  int submits = 0;
+  v1::Benchmark benchmark = FinishedBenchmark();
+  std::string cancel_reason;
+
+  grpc::Status Submit(grpc::ServerContext* context, const v1::SubmitRequest* request,
+                      v1::SubmitResponse* response) override {
+    ++submits;
+    request_ids.insert(request->request_id());
+    *response->mutable_benchmark() = benchmark;
+    return before(context);
+  }
+  grpc::Status Get(grpc::ServerContext* context, const v1::GetRequest* request, v1::Benchmark* response) override {
+    if (request->id() > benchmark.id()) return {grpc::StatusCode::NOT_FOUND, "no benchmark 99"};
+    *response = benchmark;
+    return before(context);
+  }
+  grpc::Status Cancel(grpc::ServerContext* context, const v1::CancelRequest* request,
+                      v1::Benchmark* response) override {
+    cancel_reason = request->reason();
+    *response = benchmark;
+    return before(context);
+  }
+  grpc::Status Watch(grpc::ServerContext* context, const v1::WatchRequest*,
+                     grpc::ServerWriter<v1::WatchResponse>* writer) override {
+    return watch(context, writer);
+  }
+};
+
+class CommandsTest : public testing::Test {
+ protected:
+  CommandsTest() {
+    std::string path = testing::TempDir() + "commands_test.XXXXXX";
+    dir_ = mkdtemp(path.data());
+    address_ = "unix:" + dir_ + "/s";
+    setenv("XDG_STATE_HOME", dir_.c_str(), 1);
+    unsetenv("COLUMNS");
+  }
+  ~CommandsTest() override {
+    Stop();
+    std::filesystem::remove_all(dir_);
+  }
+
+  void Start() {
+    grpc::ServerBuilder builder;
+    ApplyServerLimits(builder);
+    builder.AddListeningPort(address_, grpc::InsecureServerCredentials());
+    builder.RegisterService(&service_);
+    grpc_server_ = builder.BuildAndStart();
+    ASSERT_NE(grpc_server_, nullptr);
+  }
+  void Stop() {
+    if (grpc_server_ != nullptr) grpc_server_->Shutdown(std::chrono::system_clock::now());
+    grpc_server_.reset();
+  }
+
+  // Runs a command line; out_ and err_ hold what it wrote.
+  int Run(std::vector<std::string> arguments) {
+    testing::internal::CaptureStdout();
+    testing::internal::CaptureStderr();
+    const int code = RunCommandLine(arguments, signals_);
+    out_ = testing::internal::GetCapturedStdout();
+    err_ = testing::internal::GetCapturedStderr();
+    return code;
+  }
+  int RunOnServer(std::vector<std::string> arguments) {
+    arguments.push_back("--server=" + address_);
+    return Run(std::move(arguments));
+  }
+
+  static v1::WatchResponse Whole(const v1::Benchmark& benchmark) {
+    v1::WatchResponse update;
+    *update.mutable_benchmark() = benchmark;
+    return update;
+  }
+
+  StopSignals signals_;
+  std::string dir_;
+  std::string address_;
+  FakeService service_;
+  std::unique_ptr<grpc::Server> grpc_server_;
+  std::string out_;
+  std::string err_;
+};
+
+TEST_F(CommandsTest, HelpTeachesByExampleAndListsExitCodes) {
+  EXPECT_EQ(Run({"--help"}), kExitOk);
+  EXPECT_THAT(out_, HasSubstr("attnfleet run --preset=tiny"));
+  EXPECT_THAT(out_, HasSubstr("Exit codes"));
+  for (const char* command :
+       {"run", "submit", "watch", "list", "results", "cancel", "workers", "backends", "explain"}) {
+    EXPECT_EQ(Run({command, "--help"}), kExitOk);
+    const std::string help = out_;
+    EXPECT_THAT(help, HasSubstr(std::string("  attnfleet ") + command)) << command;
+    EXPECT_THAT(help, HasSubstr("--server=ADDRESS")) << command;
+    EXPECT_THAT(help, HasSubstr("Exit codes")) << command;
+    EXPECT_EQ(Run({"help", command}), kExitOk);
+    EXPECT_EQ(out_, help);
+  }
+  EXPECT_EQ(Run({"--version"}), kExitOk);
+  EXPECT_THAT(out_, StartsWith("attnfleet "));
+}
+
+TEST_F(CommandsTest, WrongUseIsOneLineOnStandardError) {
+  const std::vector<std::pair<std::vector<std::string>, std::string>> cases = {
+      {{}, "a command is needed"},
+      {{"rnu"}, "unknown command \"rnu\"; did you mean \"run\"?"},
+      {{"help", "rnu"}, "did you mean \"run\"?"},
+      {{"watch"}, "ID is needed: attnfleet watch ID"},
+      {{"watch", "1", "2"}, "what is \"2\"?"},
+      {{"results", "seven"}, "\"seven\" is no benchmark's number"},
+      {{"list", "--steps=3"}, "unknown flag \"--steps\""},
+      {{"list", "--server=nonsense"}, "--server: \"nonsense\" is no address"},
+      {{"list", "--format=xml"}, "--format: unknown format \"xml\"; available: table, markdown, csv, json"},
+      {{"submit", "--preset=tiny"}, "--server is needed"},
+      {{"run", "--preset=tiny", "--output=/nowhere/x"}, "--output: /nowhere/x"},
+  };
+  for (const auto& [arguments, text] : cases) {
+    EXPECT_EQ(Run(arguments), kExitUsage) << text;
+    EXPECT_THAT(err_, HasSubstr(text));
+    EXPECT_EQ(std::count(err_.begin(), err_.end(), '\n'), 1) << err_;
+    EXPECT_EQ(out_, "");
+  }
+}
+
+TEST_F(CommandsTest, DryRunPrintsJobsAndSpec) {
+  EXPECT_EQ(Run({"run", "--preset=tiny", "--dry-run"}), kExitOk);
+  EXPECT_THAT(out_, HasSubstr("4x128"));
+  EXPECT_THAT(out_, HasSubstr("4 jobs, 12 runs"));
+  EXPECT_THAT(out_, HasSubstr("timed_steps: 40"));
+}
+
+TEST_F(CommandsTest, SubmitPrintsTheNumber) {
+  Start();
+  EXPECT_EQ(RunOnServer({"submit", "--preset=tiny"}), kExitOk) << err_;
+  EXPECT_EQ(out_, "12\n");
+  EXPECT_THAT(err_, HasSubstr("attnfleet watch 12 --server=" + address_));
+}
+
+TEST_F(CommandsTest, ARetriedSubmitKeepsItsRequestId) {
+  service_.before = [this](grpc::ServerContext*) {
+    return service_.submits < 3 ? grpc::Status(grpc::StatusCode::UNAVAILABLE, "restarting") : grpc::Status::OK;
+  };
+  Start();
+  EXPECT_EQ(RunOnServer({"submit", "--preset=tiny"}), kExitOk) << err_;
+  EXPECT_EQ(service_.submits, 3);
+  EXPECT_THAT(service_.request_ids, SizeIs(1));
+  EXPECT_THAT(*service_.request_ids.begin(), SizeIs(32));
+}
+
+TEST_F(CommandsTest, TheServersRefusalNamesTheFlag) {
+  service_.before = [](grpc::ServerContext*) {
+    return grpc::Status(grpc::StatusCode::INVALID_ARGUMENT, "backends: unknown backend \"flsh\"");
+  };
+  Start();
+  EXPECT_EQ(RunOnServer({"submit", "--preset=tiny", "--backends=flsh"}), kExitUsage);
+  EXPECT_EQ(err_, "attnfleet: --backends: unknown backend \"flsh\"\n");
+}
+
+TEST_F(CommandsTest, AnUnreachableServerIsNamedWithinTheTimeout) {
+  const absl::Time start = absl::Now();
+  EXPECT_EQ(RunOnServer({"list", "--timeout=0.5"}), kExitUnavailable);
+  EXPECT_LT(absl::Now() - start, absl::Seconds(5));
+  EXPECT_THAT(err_, HasSubstr("cannot reach the server at " + address_));
+  EXPECT_EQ(std::count(err_.begin(), err_.end(), '\n'), 1) << err_;
+}
+
+TEST_F(CommandsTest, AServerThatDoesNotAnswerIsGivenUp) {
+  service_.before = [](grpc::ServerContext* context) {
+    while (!context->IsCancelled()) std::this_thread::sleep_for(std::chrono::milliseconds(5));
+    return grpc::Status::OK;
+  };
+  Start();
+  EXPECT_EQ(RunOnServer({"results", "--timeout=0.3"}), kExitUnavailable);
+  EXPECT_THAT(err_, HasSubstr("no answer"));
+}
+
+TEST_F(CommandsTest, CtrlCEndsACall) {
+  service_.before = [](grpc::ServerContext* context) {
+    kill(getpid(), SIGINT);
+    while (!context->IsCancelled()) std::this_thread::sleep_for(std::chrono::milliseconds(5));
+    return grpc::Status::OK;
+  };
+  Start();
+  EXPECT_EQ(RunOnServer({"results"}), kExitInterrupted);
+}
+
+TEST_F(CommandsTest, UnknownBenchmarkIsWrongUse) {
+  Start();
+  for (const char* command : {"results", "watch"}) {
+    EXPECT_EQ(RunOnServer({command, "99"}), kExitUsage);
+    EXPECT_THAT(err_, HasSubstr("99"));
+  }
+}
+
+TEST_F(CommandsTest, ResultsCanBeWrittenToAFile) {
+  Start();
+  const std::string path = dir_ + "/result.csv";
+  EXPECT_EQ(RunOnServer({"results", "12", "--format=csv", "--output=" + path}), kExitOk) << err_;
+  EXPECT_EQ(out_, "");
+  EXPECT_TRUE(std::filesystem::exists(path));
+  EXPECT_GT(std::filesystem::file_size(path), 500U);
+}
+
+TEST_F(CommandsTest, AFullDeviceIsAFailure) {
+  Start();
+  EXPECT_EQ(RunOnServer({"results", "--output=/dev/full"}), kExitFailed);
+  EXPECT_THAT(err_, HasSubstr("No space left on device"));
+}
+
+TEST_F(CommandsTest, CancelPassesTheReasonOn) {
+  Start();
+  EXPECT_EQ(RunOnServer({"cancel", "12", "--reason=wrong shapes"}), kExitOk);
+  EXPECT_EQ(service_.cancel_reason, "wrong shapes");
+  EXPECT_THAT(err_, HasSubstr("had ended before"));
+}
+
+TEST_F(CommandsTest, WithoutALocalStoreResultsSayHowToBegin) {
+  EXPECT_EQ(Run({"results"}), kExitUsage);
+  EXPECT_THAT(err_, HasSubstr("attnfleet run --preset=tiny"));
+}
+
+TEST_F(CommandsTest, WatchShowsProgressAndTheTable) {
+  service_.watch = [](grpc::ServerContext*, grpc::ServerWriter<v1::WatchResponse>* writer) {
+    v1::Benchmark benchmark = QueuedBenchmark({"eager", "sdpa", "flash2"}, 3);
+    writer->Write(Whole(benchmark));
+    v1::WatchResponse update;
+    *update.mutable_run() = FinishedBenchmark().jobs(0).runs(0);
+    writer->Write(update);
+    writer->Write(Whole(FinishedBenchmark()));
+    return grpc::Status::OK;
+  };
+  Start();
+  EXPECT_EQ(RunOnServer({"watch", "12"}), kExitOk) << err_;
+  EXPECT_THAT(err_, HasSubstr("[1/18] eager 32x128, repetition 1 of 3: 23.40 it/s"));
+  EXPECT_THAT(err_, testing::Not(HasSubstr("\033")));
+  EXPECT_THAT(out_, HasSubstr("29.35 ±0.12"));
+}
+
+TEST_F(CommandsTest, AFailedRunIsExitCode1) {
+  EndWithout(*service_.benchmark.mutable_jobs(0), v1::OUTCOME_FAILED, "signal 11");
+  service_.watch = [this](grpc::ServerContext*, grpc::ServerWriter<v1::WatchResponse>* writer) {
+    writer->Write(Whole(service_.benchmark));
+    return grpc::Status::OK;
+  };
+  Start();
+  EXPECT_EQ(RunOnServer({"watch", "12"}), kExitFailed);
+  EXPECT_THAT(out_, HasSubstr("eager 32x128: failed: signal 11"));
+}
+
+TEST_F(CommandsTest, CtrlCInWatchLeavesTheBenchmarkAlone) {
+  service_.watch = [](grpc::ServerContext* context, grpc::ServerWriter<v1::WatchResponse>* writer) {
+    writer->Write(Whole(QueuedBenchmark({"eager"}, 1)));
+    kill(getpid(), SIGINT);
+    while (!context->IsCancelled()) std::this_thread::sleep_for(std::chrono::milliseconds(5));
+    return grpc::Status::OK;
+  };
+  Start();
+  EXPECT_EQ(RunOnServer({"watch", "12"}), kExitInterrupted);
+  EXPECT_THAT(err_, HasSubstr("benchmark 12 goes on"));
+  EXPECT_EQ(service_.cancel_reason, "");
+}
+
+TEST_F(CommandsTest, WatchGoesOnWhereItWasAfterTheServerRestarts) {
+  int streams = 0;
+  std::mutex mutex;
+  service_.watch = [&](grpc::ServerContext*, grpc::ServerWriter<v1::WatchResponse>* writer) {
+    const std::lock_guard<std::mutex> lock(mutex);
+    if (++streams == 1) {
+      writer->Write(Whole(QueuedBenchmark({"eager", "sdpa", "flash2"}, 3)));
+      return grpc::Status(grpc::StatusCode::UNAVAILABLE, "going down");
+    }
+    if (streams == 2) return grpc::Status(grpc::StatusCode::CANCELLED, "still starting");
+    writer->Write(Whole(FinishedBenchmark()));
+    return grpc::Status::OK;
+  };
+  Start();
+  EXPECT_EQ(RunOnServer({"watch", "12"}), kExitOk) << err_;
+  EXPECT_EQ(streams, 3);
+  EXPECT_THAT(err_, HasSubstr("flash2 64x1024, repetition 3 of 3: unsupported"));
+}
+
+TEST_F(CommandsTest, WatcherSurvivesAServerThatIsReallyGoneForAWhile) {
+  service_.watch = [](grpc::ServerContext* context, grpc::ServerWriter<v1::WatchResponse>* writer) {
+    writer->Write(Whole(QueuedBenchmark({"eager"}, 1)));
+    while (!context->IsCancelled()) std::this_thread::sleep_for(std::chrono::milliseconds(5));
+    return grpc::Status::CANCELLED;
+  };
+  Start();
+  Watcher watcher(MakeChannel(address_), 12, absl::Seconds(60));
+  const auto wait_for_updates = [&watcher] {
+    const absl::Time deadline = absl::Now() + absl::Seconds(30);
+    while (absl::Now() < deadline) {
+      if (!watcher.Take().empty()) return true;
+      std::this_thread::sleep_for(std::chrono::milliseconds(5));
+    }
+    return false;
+  };
+  ASSERT_TRUE(wait_for_updates());
+  Stop();
+  std::this_thread::sleep_for(std::chrono::milliseconds(300));
+  EXPECT_NE(watcher.Disconnected(), "");
+  EXPECT_FALSE(watcher.End().has_value());
+  service_.watch = [](grpc::ServerContext*, grpc::ServerWriter<v1::WatchResponse>* writer) {
+    writer->Write(Whole(FinishedBenchmark()));
+    return grpc::Status::OK;
+  };
+  Start();
+  ASSERT_TRUE(wait_for_updates());
+  const absl::Time deadline = absl::Now() + absl::Seconds(30);
+  while (!watcher.End().has_value() && absl::Now() < deadline) std::this_thread::sleep_for(std::chrono::milliseconds(5));
+  ASSERT_TRUE(watcher.End().has_value());
+  EXPECT_TRUE(watcher.End()->ok());
+}
+
+TEST_F(CommandsTest, WatcherGivesUpWhenItsPatienceEnds) {
+  const absl::Time start = absl::Now();
+  Watcher watcher(MakeChannel(address_), 12, absl::Milliseconds(300));
+  while (!watcher.End().has_value() && absl::Now() - start < absl::Seconds(30)) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(5));
+  }
+  ASSERT_TRUE(watcher.End().has_value());
+  EXPECT_TRUE(absl::IsUnavailable(*watcher.End()));
+}
+
+TEST_F(CommandsTest, CtrlCInRunOnAServerCancelsAndShowsWhatWasMeasured) {
+  service_.watch = [this](grpc::ServerContext* context, grpc::ServerWriter<v1::WatchResponse>* writer) {
+    writer->Write(Whole(QueuedBenchmark({"eager", "sdpa", "flash2"}, 3)));
+    kill(getpid(), SIGINT);
+    while (service_.cancel_reason.empty() && !context->IsCancelled()) {
+      std::this_thread::sleep_for(std::chrono::milliseconds(5));
+    }
+    v1::Benchmark cancelled = FinishedBenchmark();
+    cancelled.set_state(v1::BENCHMARK_STATE_CANCELLED);
+    writer->Write(Whole(cancelled));
+    return grpc::Status::OK;
+  };
+  Start();
+  EXPECT_EQ(RunOnServer({"run", "--preset=tiny"}), kExitInterrupted) << err_;
+  EXPECT_THAT(service_.cancel_reason, HasSubstr("interrupted"));
+  EXPECT_THAT(out_, HasSubstr("29.35"));
+}
+
+}  // namespace
+}  // namespace attnfleet::client

@@ -1,0 +1,59 @@
+#include "client/grid.h"
+
+#include <gtest/gtest.h>
+
+namespace attnfleet::client {
+namespace {
+
+Grid Sample() {
+  Grid grid;
+  grid.columns = {{"Name"}, {"eager", true, "it/s"}, {"sdpa", true, "it/s"}};
+  grid.rows = {{{"a"}, {"1.00"}, {"2.50 ±0.10", Style::kGood}}, {{"longer"}, {"OOM", Style::kBad}, {"-"}}};
+  return grid;
+}
+
+TEST(Grid, AlignsColumnsUnderTheirGroup) {
+  EXPECT_EQ(GridText(Sample(), false),
+            "         it/s ------------\n"
+            "Name     eager        sdpa\n"
+            "a         1.00  2.50 ±0.10\n"
+            "longer     OOM           -\n");
+  EXPECT_EQ(GridWidth(Sample()), 26);
+}
+
+TEST(Grid, ColorChangesNoColumn) {
+  std::string text = GridText(Sample(), true);
+  EXPECT_NE(text.find("\033[31mOOM\033[0m"), std::string::npos);
+  for (const char* code : {"\033[0m", "\033[1m", "\033[31m", "\033[32m"}) {
+    for (size_t at; (at = text.find(code)) != std::string::npos;) text.erase(at, std::string(code).size());
+  }
+  EXPECT_EQ(text, GridText(Sample(), false));
+}
+
+TEST(Grid, AWideGroupTitleWidensItsColumns) {
+  Grid grid;
+  grid.columns = {{"a", true, "peak allocated, GB"}, {"b"}};
+  grid.rows = {{{"1"}, {"2"}}};
+  EXPECT_EQ(GridText(grid, false), "peak allocated, GB\n                 a   b\n                 1   2\n");
+}
+
+TEST(Grid, MarkdownPutsTheGroupBehindTheTitleAndEscapes) {
+  Grid grid = Sample();
+  grid.rows = {{{"a|b"}, {"<TBA>"}, {"x\ny"}}};
+  EXPECT_EQ(GridMarkdown(grid),
+            "| Name | eager it/s | sdpa it/s |\n"
+            "| --- | ---: | ---: |\n"
+            "| a\\|b | &lt;TBA> | x?y |\n");
+}
+
+TEST(Csv, QuotesAsInRfc4180) {
+  EXPECT_EQ(CsvLine({"plain", "with,comma", "with \"quote\"", ""}), "plain,\"with,comma\",\"with \"\"quote\"\"\",\n");
+}
+
+TEST(Csv, GivesASpreadsheetNoFormula) {
+  EXPECT_EQ(CsvLine({"=1+1", "@x", "+x", "-x", "-1.5", "1e-05"}), "'=1+1,'@x,'+x,'-x,-1.5,1e-05\n");
+  EXPECT_EQ(CsvLine({"=HYPERLINK(\"a\",1)"}), "\"'=HYPERLINK(\"\"a\"\",1)\"\n");
+}
+
+}  // namespace
+}  // namespace attnfleet::client

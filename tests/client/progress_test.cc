@@ -1,0 +1,106 @@
+#include "client/progress.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "client/text.h"
+#include "sample.h"
+
+namespace attnfleet::client {
+namespace {
+
+using testing::ElementsAre;
+using testing::HasSubstr;
+using testing::IsEmpty;
+using testing::SizeIs;
+
+v1::WatchResponse Whole(const v1::Benchmark& benchmark) {
+  v1::WatchResponse update;
+  *update.mutable_benchmark() = benchmark;
+  return update;
+}
+
+v1::WatchResponse One(const v1::Run& run) {
+  v1::WatchResponse update;
+  *update.mutable_run() = run;
+  return update;
+}
+
+TEST(ApplyUpdate, TheFirstMessageIsNoChange) {
+  v1::Benchmark benchmark;
+  EXPECT_THAT(ApplyUpdate(benchmark, Whole(FinishedBenchmark())), IsEmpty());
+  EXPECT_EQ(benchmark.id(), 12U);
+}
+
+TEST(ApplyUpdate, CountsAnEndedRunOnce) {
+  v1::Benchmark benchmark = QueuedBenchmark({"eager"}, 2);
+  v1::Run run = benchmark.jobs(0).runs(1);
+  run.set_state(v1::RUN_STATE_ENDED);
+  EXPECT_THAT(ApplyUpdate(benchmark, One(run)), SizeIs(1));
+  EXPECT_THAT(ApplyUpdate(benchmark, One(run)), IsEmpty());
+  EXPECT_EQ(benchmark.runs_ended(), 1U);
+}
+
+TEST(ApplyUpdate, AfterAReconnectTellsWhatWasMissed) {
+  v1::Benchmark benchmark = QueuedBenchmark({"eager", "sdpa", "flash2"}, 3);
+  const std::vector<Change> changes = ApplyUpdate(benchmark, Whole(FinishedBenchmark()));
+  EXPECT_THAT(changes, SizeIs(18));
+  EXPECT_TRUE(HasEnded(benchmark));
+}
+
+TEST(ApplyUpdate, IgnoresARunThatDoesNotExist) {
+  v1::Benchmark benchmark = QueuedBenchmark({"eager"}, 1);
+  v1::Run run = benchmark.jobs(0).runs(0);
+  run.mutable_key()->set_job_index(99);
+  EXPECT_THAT(ApplyUpdate(benchmark, One(run)), IsEmpty());
+}
+
+TEST(ChangeLine, TellsResultsFailuresAndRetries) {
+  v1::Benchmark benchmark = FinishedBenchmark();
+  benchmark.set_runs_ended(3);
+  EXPECT_EQ(ChangeLine(benchmark, {benchmark.jobs(1).runs(2), true}, 80.0),
+            "[3/18] sdpa 32x128, repetition 3 of 3: 29.35 it/s; about 1 min 20 s left");
+  EXPECT_EQ(ChangeLine(benchmark, {benchmark.jobs(3).runs(0), true}, std::nullopt),
+            "[3/18] eager 64x1024, repetition 1 of 3: out of memory: asked for 25.8 GB, 3.1 GB free");
+  v1::Run run = benchmark.jobs(0).runs(0);
+  v1::AttemptFailure& failure = *run.add_failed_attempts();
+  failure.set_attempt(1);
+  failure.set_reason("signal 11\033[2J");
+  EXPECT_EQ(ChangeLine(benchmark, {run, false}, std::nullopt),
+            "[3/18] eager 32x128, repetition 1 of 3: attempt 1 failed, it is tried again: signal 11?[2J");
+}
+
+TEST(ProgressLines, ShowRunsTimeAndWhatRunsNow) {
+  v1::Benchmark benchmark = QueuedBenchmark({"eager"}, 1);
+  benchmark.set_runs_ended(1);
+  v1::Run& run = *benchmark.mutable_jobs(1)->mutable_runs(0);
+  run.set_state(v1::RUN_STATE_RUNNING);
+  run.set_worker("w1");
+  run.set_slot("cpu0");
+  run.set_attempt(2);
+  run.mutable_progress()->set_phase(v1::TRAINER_PHASE_TIMED);
+  run.mutable_progress()->set_steps_done(35);
+  run.mutable_progress()->set_steps_total(100);
+  EXPECT_THAT(ProgressLines(benchmark, 42, 63.0, 100),
+              ElementsAre("benchmark 12 [##########..........] 1/2 runs, 42 s, about 1 min 3 s left",
+                          "  eager 64x1024: timed step 35/100, attempt 2 (w1/cpu0)"));
+  for (const std::string& line : ProgressLines(benchmark, 42, 63.0, 20)) EXPECT_LE(DisplayWidth(line), 20);
+}
+
+TEST(ProgressLines, SayThatNothingRunsAndDoNotFloodTheScreen) {
+  v1::Benchmark benchmark = QueuedBenchmark({"eager"}, 10);
+  EXPECT_THAT(ProgressLines(benchmark, 1, std::nullopt, 0).back(), HasSubstr("waiting for a worker"));
+  for (v1::Run& run : *benchmark.mutable_jobs(0)->mutable_runs()) run.set_state(v1::RUN_STATE_ASSIGNED);
+  EXPECT_THAT(ProgressLines(benchmark, 1, std::nullopt, 0), SizeIs(6));
+  EXPECT_EQ(ProgressLines(benchmark, 1, std::nullopt, 0).back(), "  and 6 more");
+}
+
+TEST(AnyRunFailed, OutOfMemoryAndUnsupportedAreNoFailures) {
+  v1::Benchmark benchmark = FinishedBenchmark();
+  EXPECT_FALSE(AnyRunFailed(benchmark));
+  EndWithout(*benchmark.mutable_jobs(0), v1::OUTCOME_FAILED, "x");
+  EXPECT_TRUE(AnyRunFailed(benchmark));
+}
+
+}  // namespace
+}  // namespace attnfleet::client

@@ -1,0 +1,41 @@
+#include "client/requirements.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+namespace attnfleet::client {
+namespace {
+
+using testing::HasSubstr;
+using testing::StartsWith;
+
+v1::ListWorkersResponse Fleet() {
+  v1::ListWorkersResponse fleet;
+  v1::Slot& slot = *fleet.add_workers()->mutable_info()->add_slots();
+  slot.set_device_kind(v1::DEVICE_KIND_CPU);
+  slot.set_device_name("AMD EPYC");
+  slot.set_memory_bytes(8'000'000'000);
+  return fleet;
+}
+
+TEST(Requirements, NoneAreAlwaysMet) { EXPECT_TRUE(CheckRequirements({}, Fleet()).ok()); }
+
+TEST(Requirements, UnmetOnesAreNamedWithWhatThereIs) {
+  v1::SlotRequirements cuda;
+  cuda.set_device_kind(v1::DEVICE_KIND_CUDA);
+  const std::string text(CheckRequirements(cuda, Fleet()).message());
+  EXPECT_THAT(text, StartsWith("requirements.device_kind: "));
+  EXPECT_THAT(text, HasSubstr("AMD EPYC (cpu, 8.0 GB)"));
+  v1::SlotRequirements memory;
+  memory.set_min_memory_bytes(9'000'000'000);
+  EXPECT_THAT(std::string(CheckRequirements(memory, Fleet()).message()), StartsWith("requirements.min_memory_bytes"));
+  v1::SlotRequirements name;
+  name.set_device_name_contains("H100");
+  EXPECT_FALSE(CheckRequirements(name, Fleet()).ok());
+  v1::SlotRequirements labels;
+  (*labels.mutable_labels())["rack"] = "a3";
+  EXPECT_THAT(std::string(CheckRequirements(labels, Fleet()).message()), StartsWith("requirements.labels"));
+}
+
+}  // namespace
+}  // namespace attnfleet::client

@@ -1,0 +1,45 @@
+#include "proto/spec_text.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "proto/spec.h"
+
+namespace attnfleet {
+namespace {
+
+using testing::AllOf;
+using testing::HasSubstr;
+using testing::StartsWith;
+
+std::string Error(const std::string& text) { return std::string(ParseSpecText(text, "b.textproto").status().message()); }
+
+TEST(SpecText, ReadsWhatItWrites) {
+  v1::BenchmarkSpec spec;
+  spec.set_preset("tiny");
+  ASSERT_TRUE(ApplyPreset(spec).ok());
+  const absl::StatusOr<v1::BenchmarkSpec> read = ParseSpecText(FormatSpecText(spec), "x");
+  ASSERT_TRUE(read.ok()) << read.status();
+  EXPECT_EQ(read->SerializeAsString(), spec.SerializeAsString());
+}
+
+TEST(SpecText, AcceptsCommentsAndAnEmptyFile) {
+  EXPECT_TRUE(ParseSpecText("", "x").ok());
+  EXPECT_TRUE(ParseSpecText("# nothing\nrepetitions: 3  # three\n", "x").ok());
+}
+
+TEST(SpecText, NamesLineColumnAndTheNearestField) {
+  EXPECT_THAT(Error("preset: \"tiny\"\nrepetition: 1\n"),
+              AllOf(StartsWith("b.textproto:2:"), HasSubstr("did you mean \"repetitions\"")));
+  EXPECT_THAT(Error("shapes { bach: 1 }"), AllOf(StartsWith("b.textproto:1:"), HasSubstr("did you mean \"batch\"")));
+}
+
+TEST(SpecText, NamesThePlaceOfEveryOtherError) {
+  EXPECT_THAT(Error("repetitions: \"two\""), StartsWith("b.textproto:1:14: "));
+  EXPECT_THAT(Error("\n\ntraining { model_size: HUGE }"), StartsWith("b.textproto:3:"));
+  EXPECT_THAT(Error("shapes {"), StartsWith("b.textproto:1:"));
+  EXPECT_THAT(Error("name: \"unterminated"), StartsWith("b.textproto:1:"));
+}
+
+}  // namespace
+}  // namespace attnfleet
