@@ -28,6 +28,23 @@ namespace {
 constexpr size_t kTailLines = 5;
 constexpr std::chrono::milliseconds kPoll{20};
 
+// "TIME error NAME: text" -> "NAME: text"; "" if it is no such line.
+std::string ErrorText(const std::string& line) {
+  const std::vector<std::string> parts = absl::StrSplit(line, absl::MaxSplits(' ', 2));
+  return parts.size() == 3 && parts[1] == "error" ? parts[2] : "";
+}
+
+// Of a log's last lines, what a user needs: the first error and all that follows, or everything if none is marked.
+std::string Problem(const std::string& tail) {
+  std::vector<std::string> found;
+  const std::vector<std::string> lines = absl::StrSplit(tail, '\n');
+  for (const std::string& line : lines) {
+    const std::string error = ErrorText(line);
+    if (!error.empty() || !found.empty()) found.push_back(error.empty() ? line : error);
+  }
+  return found.empty() ? tail : absl::StrJoin(found, "\n");
+}
+
 }  // namespace
 
 Child::Child(std::vector<std::string> argv, std::string log_path)
@@ -110,7 +127,7 @@ std::string Child::LogTail() const {
 }
 
 absl::Status Child::EndError() const {
-  std::string text = LogTail();
+  std::string text = Problem(LogTail());
   if (text.empty()) text = absl::StrCat(name_, " ", HowItEnded(), " before it was ready");
   const int code = WIFEXITED(wait_status_) ? WEXITSTATUS(wait_status_) : -1;
   if (code == kExitUsage) return absl::InvalidArgumentError(text);

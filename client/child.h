@@ -12,8 +12,9 @@
 
 namespace attnfleet::client {
 
-// One of the client's own server and worker: a program that prints a line "ready ..." and runs until it is told to stop.
-// Use it from one thread that lives as long as the process: the kernel ends the child with the thread that started it.
+// One of the client's own server and worker: a program that prints a line "ready ..." and runs until it is told to
+// stop. Use it from one thread that lives as long as the process: the kernel ends the child with the thread that
+// started it.
 class Child {
  public:
   // `log_path` takes its standard error; "" = this process's own.

@@ -37,8 +37,8 @@ std::function<absl::Status(const std::string&)> SetBool(bool& target);
 // The numbers and names that flags take. Errors are `"TEXT" is no whole number` and the like.
 absl::StatusOr<int> ParseInt(const std::string& text);
 absl::StatusOr<double> ParseNumber(const std::string& text);
-absl::StatusOr<bool> ParseBool(const std::string& text);       // on/off, true/false, yes/no, 1/0
-absl::StatusOr<double> ParseSeconds(const std::string& text);  // "90", "90s", "5m", "1h30m"
+absl::StatusOr<bool> ParseBool(const std::string& text);                       // on/off, true/false, yes/no, 1/0
+absl::StatusOr<double> ParseSeconds(const std::string& text);                  // "90", "90s", "5m", "1h30m"
 absl::StatusOr<std::vector<std::string>> ParseNames(const std::string& text);  // "a,b,c", none empty
 
 // A command with the values of its flags.

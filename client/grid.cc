@@ -114,8 +114,7 @@ std::string GridText(const Grid& raw, bool color) {
   const bool grouped = std::any_of(grid.columns.begin(), grid.columns.end(),
                                    [](const GridColumn& column) { return !column.group.empty(); });
   if (grouped) absl::StrAppend(&header, GroupLine(grid, widths), "\n");
-  absl::StrAppend(&header,
-                  line([&](size_t i) { return grid.columns[i].title; }, [](size_t) { return Style::kPlain; }));
+  absl::StrAppend(&header, line([&](size_t i) { return grid.columns[i].title; }, [](size_t) { return Style::kPlain; }));
   std::string text = color ? absl::StrCat("\033[1m", header, kReset) : header;
   for (const auto& row : grid.rows) {
     absl::StrAppend(&text, line([&](size_t i) { return row[i].text; }, [&](size_t i) { return row[i].style; }));

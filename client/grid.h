@@ -18,7 +18,7 @@ struct GridCell {
 
 struct GridColumn {
   std::string title;
-  bool right = false;     // numbers
+  bool right = false;      // numbers
   std::string group = {};  // neighbours of one group share a title above their own; "" = none
 };
 

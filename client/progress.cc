@@ -24,8 +24,8 @@ v1::Run* FindRun(v1::Benchmark& benchmark, const v1::RunKey& key) {
 
 // What the step from `before` to `after` is worth telling.
 std::optional<Change> Compare(const v1::Run& before, const v1::Run& after) {
-  if (after.state() == v1::RUN_STATE_ENDED && before.state() != v1::RUN_STATE_ENDED) return Change{after, true};
-  if (after.failed_attempts_size() > before.failed_attempts_size()) return Change{after, false};
+  if (after.state() == v1::RUN_STATE_ENDED && before.state() != v1::RUN_STATE_ENDED) return Change{after, true, 0};
+  if (after.failed_attempts_size() > before.failed_attempts_size()) return Change{after, false, 0};
   return std::nullopt;
 }
 
@@ -60,31 +60,35 @@ std::string Bar(double share) {
 
 std::vector<Change> ApplyUpdate(v1::Benchmark& benchmark, const v1::WatchResponse& update) {
   std::vector<Change> changes;
+  uint32_t runs_ended = benchmark.runs_ended();
+  const auto compare = [&](const v1::Run& before, const v1::Run& after) {
+    std::optional<Change> change = Compare(before, after);
+    if (!change.has_value()) return;
+    if (change->ended) ++runs_ended;
+    change->runs_ended = runs_ended;
+    changes.push_back(*std::move(change));
+  };
   if (update.has_benchmark()) {
     v1::Benchmark fresh = update.benchmark();
     for (const v1::Job& job : fresh.jobs()) {
       for (const v1::Run& run : job.runs()) {
-        const v1::Run* before = FindRun(benchmark, run.key());
-        if (before == nullptr) continue;
-        if (std::optional<Change> change = Compare(*before, run)) changes.push_back(std::move(*change));
+        if (const v1::Run* before = FindRun(benchmark, run.key())) compare(*before, run);
       }
     }
     benchmark = std::move(fresh);
   } else if (update.has_run()) {
     v1::Run* run = FindRun(benchmark, update.run().key());
     if (run == nullptr) return changes;
-    if (std::optional<Change> change = Compare(*run, update.run())) {
-      if (change->ended) benchmark.set_runs_ended(benchmark.runs_ended() + 1);
-      changes.push_back(std::move(*change));
-    }
+    compare(*run, update.run());
     *run = update.run();
+    benchmark.set_runs_ended(runs_ended);
   }
   return changes;
 }
 
 std::string ChangeLine(const v1::Benchmark& benchmark, const Change& change, std::optional<double> seconds_left) {
   const v1::RunResult& result = change.run.result();
-  std::string text = absl::StrCat("[", benchmark.runs_ended(), "/", benchmark.runs_total(), "] ",
+  std::string text = absl::StrCat("[", change.runs_ended, "/", benchmark.runs_total(), "] ",
                                   RunName(benchmark, change.run.key()), ": ");
   if (!change.ended) {
     const v1::AttemptFailure& failure = *change.run.failed_attempts().rbegin();
@@ -94,7 +98,7 @@ std::string ChangeLine(const v1::Benchmark& benchmark, const Change& change, std
   } else {
     absl::StrAppend(&text, OutcomeName(result.outcome()), result.reason().empty() ? "" : ": ", result.reason());
   }
-  if (seconds_left.has_value() && benchmark.runs_ended() < benchmark.runs_total()) {
+  if (seconds_left.value_or(0) >= 1 && change.runs_ended < benchmark.runs_total()) {
     absl::StrAppend(&text, "; about ", FormatDuration(*seconds_left), " left");
   }
   return Printable(text);
@@ -102,9 +106,9 @@ std::string ChangeLine(const v1::Benchmark& benchmark, const Change& change, std
 
 std::vector<std::string> ProgressLines(const v1::Benchmark& benchmark, double elapsed_seconds,
                                        std::optional<double> seconds_left, int width) {
-  const double share = benchmark.runs_total() == 0 ? 0.0
-                                                   : static_cast<double>(benchmark.runs_ended()) /
-                                                         static_cast<double>(benchmark.runs_total());
+  const double share = benchmark.runs_total() == 0
+                           ? 0.0
+                           : static_cast<double>(benchmark.runs_ended()) / static_cast<double>(benchmark.runs_total());
   std::string first = absl::StrCat("benchmark ", benchmark.id(), " ", Bar(share), " ", benchmark.runs_ended(), "/",
                                    benchmark.runs_total(), " runs, ", FormatDuration(elapsed_seconds));
   if (seconds_left.has_value()) absl::StrAppend(&first, ", about ", FormatDuration(*seconds_left), " left");

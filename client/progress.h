@@ -1,6 +1,7 @@
 #ifndef ATTNFLEET_CLIENT_PROGRESS_H_
 #define ATTNFLEET_CLIENT_PROGRESS_H_
 
+#include <cstdint>
 #include <optional>
 #include <string>
 #include <vector>
@@ -14,7 +15,8 @@ namespace attnfleet::client {
 // What an update has brought, as lines for a log: runs that ended, attempts that failed and are tried again.
 struct Change {
   v1::Run run;
-  bool ended = false;  // else its last attempt failed
+  bool ended = false;       // else its last attempt failed
+  uint32_t runs_ended = 0;  // of the benchmark by then
 };
 
 // Brings `benchmark` up to date. The first update (benchmark.id() == 0) is where watching begins and no change.

@@ -25,8 +25,10 @@ void ProgressDisplay::Update(const v1::Benchmark& benchmark, const std::vector<C
   if (!terminal_.interactive && changes.empty()) return;
   const std::optional<double> left = EstimateSecondsLeft(benchmark);
   for (const Change& change : changes) {
+    const v1::Outcome outcome = change.run.result().outcome();
+    if (change.ended && outcome == v1::OUTCOME_CANCELLED) continue;  // all at once, and said once
     // On a terminal the redrawn lines tell of runs that went well.
-    const bool well = change.ended && change.run.result().outcome() == v1::OUTCOME_MEASURED;
+    const bool well = change.ended && outcome == v1::OUTCOME_MEASURED;
     if (!terminal_.interactive || !well) Note(ChangeLine(benchmark, change, left));
   }
   if (!terminal_.interactive || HasEnded(benchmark)) return;

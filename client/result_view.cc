@@ -33,9 +33,9 @@ class Notes {
       std::vector<std::string> cells = notes_[i].cells;
       const size_t more = cells.size() > kMostCellsInNote ? cells.size() - kMostCellsInNote : 0;
       if (more > 0) cells.resize(kMostCellsInNote);
-      lines.push_back(Printable(absl::StrCat("[", i + 1, "] ", absl::StrJoin(cells, ", "),
-                                             more > 0 ? absl::StrCat(" and ", more, " more") : "", ": ",
-                                             notes_[i].text)));
+      lines.push_back(
+          Printable(absl::StrCat("[", i + 1, "] ", absl::StrJoin(cells, ", "),
+                                 more > 0 ? absl::StrCat(" and ", more, " more") : "", ": ", notes_[i].text)));
     }
     return lines;
   }
@@ -130,9 +130,9 @@ std::string Biases(const v1::TrainingSettings& training) {
 
 std::string Settings(const v1::BenchmarkSpec& spec, const std::optional<v1::Environment>& environment) {
   const v1::TrainingSettings& training = spec.training();
-  const std::string precision =
-      environment.has_value() && !environment->precision().empty() ? environment->precision()
-                                                                   : PrecisionName(training.precision());
+  const std::string precision = environment.has_value() && !environment->precision().empty()
+                                    ? environment->precision()
+                                    : PrecisionName(training.precision());
   return absl::StrCat("preset ", spec.preset(), ", ", ModelSizeName(training.model_size()), " model, ", precision, ", ",
                       Biases(training), ", dropout ", FormatExact(training.hidden_dropout()), " (attention ",
                       FormatExact(training.attention_dropout()), "), ", OptimizerName(training.optimizer()), " ",
@@ -143,8 +143,8 @@ std::string Settings(const v1::BenchmarkSpec& spec, const std::optional<v1::Envi
 
 std::string Figures(const v1::BenchmarkSpec& spec, const ResultView& view) {
   const v1::TrainingSettings& training = spec.training();
-  std::string text = absl::StrCat("it/s over ", training.timed_steps(), " steps after ", training.warmup_steps(),
-                                  " warm-up steps");
+  std::string text =
+      absl::StrCat("it/s over ", training.timed_steps(), " steps after ", training.warmup_steps(), " warm-up steps");
   if (spec.repetitions() > 1) {
     absl::StrAppend(&text, ", median of ", spec.repetitions(), " repetitions ± sample standard deviation");
     if (view.has_ratio) absl::StrAppend(&text, "; ratios are paired by repetition");
@@ -172,10 +172,9 @@ std::string Where(const v1::Benchmark& benchmark, std::optional<v1::Environment>
   if (environment->cpu_threads() > 0 && environment->device_kind() == v1::DEVICE_KIND_CPU) {
     absl::StrAppend(&text, ", ", environment->cpu_threads(), environment->cpu_threads() == 1 ? " thread" : " threads");
   }
-  for (const auto& [name, version] : {std::pair("LibTorch", environment->libtorch_version()),
-                                      std::pair("CUDA", environment->cuda_version()),
-                                      std::pair("cuDNN", environment->cudnn_version()),
-                                      std::pair("driver", environment->driver_version())}) {
+  for (const auto& [name, version] :
+       {std::pair("LibTorch", environment->libtorch_version()), std::pair("CUDA", environment->cuda_version()),
+        std::pair("cuDNN", environment->cudnn_version()), std::pair("driver", environment->driver_version())}) {
     if (!version.empty()) absl::StrAppend(&text, ", ", name, " ", version);
   }
   return text;
@@ -211,9 +210,8 @@ ResultView MakeResultView(const v1::Benchmark& benchmark, const std::string& aga
   std::map<std::string, size_t> backend_column;
   for (const std::string& backend : view.backends) backend_column.emplace(backend, backend_column.size());
   view.has_ratio = view.backends.size() > 1 && backend_column.count(kReference) > 0;
-  const bool allocated = std::any_of(benchmark.jobs().begin(), benchmark.jobs().end(), [](const v1::Job& job) {
-    return job.summary().peak_allocated_bytes() > 0;
-  });
+  const bool allocated = std::any_of(benchmark.jobs().begin(), benchmark.jobs().end(),
+                                     [](const v1::Job& job) { return job.summary().peak_allocated_bytes() > 0; });
   view.memory_kind = allocated ? "peak allocated" : "peak resident";
 
   Notes notes;

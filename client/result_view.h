@@ -24,10 +24,10 @@ struct ResultCell {
 struct ResultView {
   std::vector<std::string> backends;
   std::vector<v1::Shape> shapes;
-  std::vector<std::vector<ResultCell>> cells;  // [shape][backend]
-  bool has_ratio = false;                      // eager is one of several backends
-  std::string memory_kind;                     // "peak allocated" or "peak resident"
-  std::vector<std::string> notes;              // "[1] eager 64x1024: out of memory: ..."
+  std::vector<std::vector<ResultCell>> cells;              // [shape][backend]
+  bool has_ratio = false;                                  // eager is one of several backends
+  std::string memory_kind;                                 // "peak allocated" or "peak resident"
+  std::vector<std::string> notes;                          // "[1] eager 64x1024: out of memory: ..."
   std::vector<std::pair<std::string, std::string>> facts;  // label and text: what, where, settings
 };
 

@@ -17,7 +17,8 @@
 namespace attnfleet::client {
 
 // The coordinator as the client calls it. Every call ends within the timeout: while the server cannot be reached it is
-// tried again, so that a restart goes unnoticed. UNAVAILABLE names the address; CANCELLED means that a stop signal came.
+// tried again, so that a restart goes unnoticed. UNAVAILABLE names the address; CANCELLED means that a stop signal
+// came.
 class Server {
  public:
   // `signals` must outlive it.

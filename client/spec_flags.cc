@@ -44,9 +44,8 @@ Setter Int(void (TrainingSettings::*set)(int32_t)) {
 }
 
 Setter Number(void (TrainingSettings::*set)(double)) {
-  return With<double>(ParseNumber, [set](BenchmarkSpec& spec, double value) {
-    (spec.mutable_training()->*set)(value);
-  });
+  return With<double>(ParseNumber,
+                      [set](BenchmarkSpec& spec, double value) { (spec.mutable_training()->*set)(value); });
 }
 
 Setter Switch(std::vector<void (TrainingSettings::*)(bool)> setters) {
@@ -167,8 +166,8 @@ std::string PresetHelp() {
 const std::vector<SpecFlag>& Table() {
   static const auto* table = new std::vector<SpecFlag>{
       {"preset", "NAME", PresetHelp(), "preset", SetPreset},
-      {"backends", "NAME,...", "attention backends to compare (see `attnfleet backends`); default eager,sdpa", "backends",
-       SetBackends},
+      {"backends", "NAME,...", "attention backends to compare (see `attnfleet backends`); default eager,sdpa",
+       "backends", SetBackends},
       {"shapes", "BxS,...", "batch x sequence length: 32x128,32x512", "shapes", SetShapes},
       {"batch", "N,...", "with --seq: every batch at every sequence length, instead of --shapes", "batches",
        Numbers(&BenchmarkSpec::mutable_batches)},
@@ -203,8 +202,7 @@ const std::vector<SpecFlag>& Table() {
       {"optimizer", "NAME", "adam or adamw; default adamw", "training.optimizer",
        OneOf<v1::Optimizer>("optimizer", {v1::OPTIMIZER_ADAM, v1::OPTIMIZER_ADAMW}, OptimizerName,
                             [](BenchmarkSpec& spec, v1::Optimizer v) { spec.mutable_training()->set_optimizer(v); })},
-      {"learning-rate", "RATE", "default 1e-5", "training.learning_rate",
-       Number(&TrainingSettings::set_learning_rate)},
+      {"learning-rate", "RATE", "default 1e-5", "training.learning_rate", Number(&TrainingSettings::set_learning_rate)},
       {"data-loader-threads", "N", "threads that make batches; 0 = in the training loop; default 16",
        "training.data_loader_threads", Int(&TrainingSettings::set_data_loader_threads)},
       {"seed", "N", "of repetition 0; repetition r uses N + r; default 1", "training.seed", SetSeed},
@@ -239,9 +237,7 @@ const std::vector<SpecFlag>& Table() {
   return *table;
 }
 
-bool IsFieldCharacter(char c) {
-  return (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9') || c == '_' || c == '.';
-}
+bool IsFieldCharacter(char c) { return (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9') || c == '_' || c == '.'; }
 
 const SpecFlag* FlagOfField(const std::string& field) {
   for (const SpecFlag& row : Table()) {

@@ -53,12 +53,12 @@ class Watcher {
 
   std::mutex mutex_;
   std::condition_variable stopped_;
-  bool stop_ = false;                         // guarded by mutex_
-  grpc::ClientContext* context_ = nullptr;    // of the open stream; guarded by mutex_
-  std::vector<v1::WatchResponse> updates_;    // guarded by mutex_
-  std::optional<absl::Status> end_;           // guarded by mutex_
-  std::string disconnected_;                  // guarded by mutex_
-  absl::Time last_contact_;                   // of the thread alone
+  bool stop_ = false;                       // guarded by mutex_
+  grpc::ClientContext* context_ = nullptr;  // of the open stream; guarded by mutex_
+  std::vector<v1::WatchResponse> updates_;  // guarded by mutex_
+  std::optional<absl::Status> end_;         // guarded by mutex_
+  std::string disconnected_;                // guarded by mutex_
+  absl::Time last_contact_;                 // of the thread alone
 
   std::thread thread_;
 };

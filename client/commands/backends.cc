@@ -23,9 +23,7 @@ Grid MakeGrid(const v1::ListBackendsResponse& response) {
 
 class Backends : public Command {
  public:
-  std::vector<Flag> Flags() override {
-    return Join({output_.Flags(), connection_.Flags(), connection_.WorkerFlags()});
-  }
+  std::vector<Flag> Flags() override { return Join({output_.Flags(), connection_.Flags(), connection_.WorkerFlags()}); }
 
   absl::StatusOr<int> Run(const std::vector<std::string>&, StopSignals& signals) override {
     const auto connection = Connection::OpenWithWorker(connection_, "attnfleet backends", signals);

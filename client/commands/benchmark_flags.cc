@@ -26,8 +26,8 @@ std::string Submitter() {
 }  // namespace
 
 std::vector<Flag> BenchmarkFlags::Flags() {
-  return Join({spec.Flags(), {{"dry-run", "", "print the jobs and the complete spec, and start nothing",
-                               SetBool(dry_run)}}});
+  return Join(
+      {spec.Flags(), {{"dry-run", "", "print the jobs and the complete spec, and start nothing", SetBool(dry_run)}}});
 }
 
 absl::StatusOr<v1::BenchmarkSpec> BenchmarkFlags::Read() const {
@@ -44,18 +44,16 @@ absl::StatusOr<int> ShowDryRun(const v1::BenchmarkSpec& spec, const OutputFlags&
   Grid grid;
   grid.columns = {{"Job", true}, {"Shape"}, {"Backend"}, {"Runs", true}};
   for (v1::Job& job : ExpandJobs(0, spec)) {
-    grid.rows.push_back({{absl::StrCat(job.index())},
-                         {FormatShape(job.shape())},
-                         {job.backend()},
-                         {absl::StrCat(job.runs_size())}});
+    grid.rows.push_back(
+        {{absl::StrCat(job.index())}, {FormatShape(job.shape())}, {job.backend()}, {absl::StrCat(job.runs_size())}});
     benchmark.set_runs_total(benchmark.runs_total() + static_cast<uint32_t>(job.runs_size()));
     *benchmark.add_jobs() = std::move(job);
   }
   absl::Status status;
   if (output.format == Format::kTable) {
-    status = WriteOutput(output.path, absl::StrCat(GridText(grid, false), "\n", benchmark.jobs_size(), " jobs, ",
-                                                   benchmark.runs_total(), " runs. The spec, as --spec takes it:\n\n",
-                                                   FormatSpecText(spec)));
+    status = WriteOutput(
+        output.path, absl::StrCat(GridText(grid, false), "\n", benchmark.jobs_size(), " jobs, ", benchmark.runs_total(),
+                                  " runs. The spec, as --spec takes it:\n\n", FormatSpecText(spec)));
   } else {
     status = ShowList(grid, benchmark, output);
   }

@@ -23,8 +23,8 @@ constexpr char kExitCodes[] =
 
 const std::array<const CommandInfo*, 9>& Table() {
   static const std::array<const CommandInfo*, 9> table = {
-      &kRunCommand,     &kResultsCommand, &kListCommand,    &kSubmitCommand,   &kWatchCommand,
-      &kCancelCommand,  &kExplainCommand, &kWorkersCommand, &kBackendsCommand,
+      &kRunCommand,    &kResultsCommand, &kListCommand,    &kSubmitCommand,   &kWatchCommand,
+      &kCancelCommand, &kExplainCommand, &kWorkersCommand, &kBackendsCommand,
   };
   return table;
 }
@@ -87,8 +87,8 @@ absl::StatusOr<int> RunCommand(const CommandInfo& info, const std::vector<std::s
   const absl::StatusOr<std::vector<std::string>> positional = ParseArguments(arguments, command->Flags());
   if (!positional.ok()) return positional.status();
   if (positional->size() < info.least_arguments) {
-    return absl::InvalidArgumentError(absl::StrCat(info.arguments, " is needed: attnfleet ", info.name, " ",
-                                                   info.arguments));
+    return absl::InvalidArgumentError(
+        absl::StrCat(info.arguments, " is needed: attnfleet ", info.name, " ", info.arguments));
   }
   if (positional->size() > info.most_arguments) {
     return absl::InvalidArgumentError(absl::StrCat("what is \"", (*positional)[info.most_arguments],

@@ -27,8 +27,8 @@ std::string StateName(v1::BenchmarkState state) {
 
 Grid MakeGrid(const v1::ListResponse& list) {
   Grid grid;
-  grid.columns = {{"ID", true}, {"State"}, {"Runs", true}, {"Submitted"}, {"By"}, {"Backends"}, {"Shapes", true},
-                  {"Name"}};
+  grid.columns = {{"ID", true}, {"State"},    {"Runs", true},   {"Submitted"},
+                  {"By"},       {"Backends"}, {"Shapes", true}, {"Name"}};
   for (const v1::Benchmark& benchmark : list.benchmarks()) {
     grid.rows.push_back({{absl::StrCat(benchmark.id())},
                          {StateName(benchmark.state())},

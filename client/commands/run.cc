@@ -30,8 +30,8 @@ class RunBenchmark : public Command {
     if (!spec.ok()) return spec.status();
     if (benchmark_.dry_run) return ShowDryRun(*spec, output_);
     if (const absl::Status status = CheckOutput(output_.path); !status.ok()) return status;
-    const auto connection = connection_.local() ? StartLocal(*spec, signals)
-                                                : Connection::Open(connection_, "attnfleet run", signals);
+    const auto connection =
+        connection_.local() ? StartLocal(*spec, signals) : Connection::Open(connection_, "attnfleet run", signals);
     if (!connection.ok()) return connection.status();
     const absl::StatusOr<v1::Benchmark> submitted = (*connection)->server().Submit(*spec);
     if (!submitted.ok()) return benchmark_.spec.NameFlag(submitted.status());
@@ -46,8 +46,8 @@ class RunBenchmark : public Command {
  private:
   // A private server and worker, ready for this benchmark.
   absl::StatusOr<std::unique_ptr<Connection>> StartLocal(const v1::BenchmarkSpec& spec, StopSignals& signals) {
-    auto connection = Connection::OpenOwn(connection_, "attnfleet run", SlotsFor(spec.requirements().device_kind()),
-                                          signals);
+    auto connection =
+        Connection::OpenOwn(connection_, "attnfleet run", SlotsFor(spec.requirements().device_kind()), signals);
     if (!connection.ok()) return connection;
     Server& server = (*connection)->server();
     // Before there is a worker that would take up what was left.

@@ -12,9 +12,7 @@ namespace {
 
 class Submit : public Command {
  public:
-  std::vector<Flag> Flags() override {
-    return Join({benchmark_.Flags(), output_.Flags(), connection_.Flags()});
-  }
+  std::vector<Flag> Flags() override { return Join({benchmark_.Flags(), output_.Flags(), connection_.Flags()}); }
 
   absl::StatusOr<int> Run(const std::vector<std::string>&, StopSignals& signals) override {
     const absl::StatusOr<v1::BenchmarkSpec> spec = benchmark_.Read();

@@ -44,13 +44,20 @@ TEST_F(ChildTest, IsReadyWhenItSaysSoAndStopsWhenAsked) {
 }
 
 TEST_F(ChildTest, AnEarlyEndIsToldInItsOwnWordsWithItsExitCode) {
-  const absl::Status usage = Shell("echo one >&2; echo '--torch: wrong' >&2; exit 2")->WaitUntilReady(absl::Seconds(20), signals_);
+  const absl::Status usage =
+      Shell("echo one >&2; echo '--torch: wrong' >&2; exit 2")->WaitUntilReady(absl::Seconds(20), signals_);
   EXPECT_TRUE(absl::IsInvalidArgument(usage));
   EXPECT_EQ(usage.message(), "one\n--torch: wrong");
   EXPECT_TRUE(absl::IsUnavailable(Shell("exit 3")->WaitUntilReady(absl::Seconds(20), signals_)));
   const absl::Status silent = Shell("exit 1")->WaitUntilReady(absl::Seconds(20), signals_);
   EXPECT_TRUE(absl::IsUnknown(silent));
   EXPECT_EQ(silent.message(), "sh ended with status 1 before it was ready");
+}
+
+TEST_F(ChildTest, OfALogOnlyTheErrorIsTold) {
+  const absl::Status status = Shell("echo 'T info x: fine' >&2; echo 'T error x: no GPU' >&2; echo more >&2; exit 1")
+                                  ->WaitUntilReady(absl::Seconds(20), signals_);
+  EXPECT_EQ(status.message(), "x: no GPU\nmore");
 }
 
 TEST_F(ChildTest, SilenceEndsWithTheTimeout) {

@@ -350,7 +350,8 @@ TEST_F(CommandsTest, WatcherSurvivesAServerThatIsReallyGoneForAWhile) {
   Start();
   ASSERT_TRUE(wait_for_updates());
   const absl::Time deadline = absl::Now() + absl::Seconds(30);
-  while (!watcher.End().has_value() && absl::Now() < deadline) std::this_thread::sleep_for(std::chrono::milliseconds(5));
+  while (!watcher.End().has_value() && absl::Now() < deadline)
+    std::this_thread::sleep_for(std::chrono::milliseconds(5));
   ASSERT_TRUE(watcher.End().has_value());
   EXPECT_TRUE(watcher.End()->ok());
 }

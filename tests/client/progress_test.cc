@@ -44,7 +44,9 @@ TEST(ApplyUpdate, CountsAnEndedRunOnce) {
 TEST(ApplyUpdate, AfterAReconnectTellsWhatWasMissed) {
   v1::Benchmark benchmark = QueuedBenchmark({"eager", "sdpa", "flash2"}, 3);
   const std::vector<Change> changes = ApplyUpdate(benchmark, Whole(FinishedBenchmark()));
-  EXPECT_THAT(changes, SizeIs(18));
+  ASSERT_THAT(changes, SizeIs(18));
+  EXPECT_EQ(changes[0].runs_ended, 1U);
+  EXPECT_EQ(changes[17].runs_ended, 18U);
   EXPECT_TRUE(HasEnded(benchmark));
 }
 
@@ -56,17 +58,16 @@ TEST(ApplyUpdate, IgnoresARunThatDoesNotExist) {
 }
 
 TEST(ChangeLine, TellsResultsFailuresAndRetries) {
-  v1::Benchmark benchmark = FinishedBenchmark();
-  benchmark.set_runs_ended(3);
-  EXPECT_EQ(ChangeLine(benchmark, {benchmark.jobs(1).runs(2), true}, 80.0),
+  const v1::Benchmark benchmark = FinishedBenchmark();
+  EXPECT_EQ(ChangeLine(benchmark, {benchmark.jobs(1).runs(2), true, 3}, 80.0),
             "[3/18] sdpa 32x128, repetition 3 of 3: 29.35 it/s; about 1 min 20 s left");
-  EXPECT_EQ(ChangeLine(benchmark, {benchmark.jobs(3).runs(0), true}, std::nullopt),
+  EXPECT_EQ(ChangeLine(benchmark, {benchmark.jobs(3).runs(0), true, 3}, std::nullopt),
             "[3/18] eager 64x1024, repetition 1 of 3: out of memory: asked for 25.8 GB, 3.1 GB free");
   v1::Run run = benchmark.jobs(0).runs(0);
   v1::AttemptFailure& failure = *run.add_failed_attempts();
   failure.set_attempt(1);
   failure.set_reason("signal 11\033[2J");
-  EXPECT_EQ(ChangeLine(benchmark, {run, false}, std::nullopt),
+  EXPECT_EQ(ChangeLine(benchmark, {run, false, 3}, std::nullopt),
             "[3/18] eager 32x128, repetition 1 of 3: attempt 1 failed, it is tried again: signal 11?[2J");
 }
 

@@ -93,7 +93,8 @@ Benchmark: 12, finished 2026-09-21
 14:18:20 +00:00; again: attnfleet
 results 12
 )";
-constexpr char kMarkdown[] = R"(| Batch | Seq | eager it/s | sdpa it/s | flash2 it/s | sdpa vs eager | flash2 vs eager | eager GB (peak allocated) | sdpa GB (peak allocated) | flash2 GB (peak allocated) |
+constexpr char kMarkdown[] =
+    R"(| Batch | Seq | eager it/s | sdpa it/s | flash2 it/s | sdpa vs eager | flash2 vs eager | eager GB (peak allocated) | sdpa GB (peak allocated) | flash2 GB (peak allocated) |
 | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |
 | 32 | 128 | 23.40 ±0.12 | 29.35 ±0.12 | unsupported [1] | 1.25x | - | 5.13 | 4.41 | - |
 | 64 | 1024 | OOM [2] | 2.98 ±0.12 | unsupported [1] | - | - | OOM | 26.91 | - |

@@ -36,13 +36,31 @@ class SpecFlagsTest : public testing::Test {
 };
 
 TEST_F(SpecFlagsTest, EveryFlagReachesItsField) {
-  const absl::StatusOr<v1::BenchmarkSpec> spec =
-      Spec({"--backends=eager,flash2", "--batch=1,2", "--seq=8",       "--repetitions=5",      "--steps=7",
-            "--warmup=0",              "--model=large", "--labels=3",  "--biases=off",         "--spatial-bias=on",
-            "--hidden-dropout=0",      "--attention-dropout=0.2",      "--precision=fp32",     "--optimizer=adam",
-            "--learning-rate=0.02",    "--data-loader-threads=0",      "--seed=18446744073709551615", "--boxes=unit",
-            "--device=cuda",           "--device-name=H100",           "--min-memory=80",      "--label=rack=a=3",
-            "--run-timeout=5m",        "--max-attempts=1",             "--name=mine"});
+  const absl::StatusOr<v1::BenchmarkSpec> spec = Spec({"--backends=eager,flash2",
+                                                       "--batch=1,2",
+                                                       "--seq=8",
+                                                       "--repetitions=5",
+                                                       "--steps=7",
+                                                       "--warmup=0",
+                                                       "--model=large",
+                                                       "--labels=3",
+                                                       "--biases=off",
+                                                       "--spatial-bias=on",
+                                                       "--hidden-dropout=0",
+                                                       "--attention-dropout=0.2",
+                                                       "--precision=fp32",
+                                                       "--optimizer=adam",
+                                                       "--learning-rate=0.02",
+                                                       "--data-loader-threads=0",
+                                                       "--seed=18446744073709551615",
+                                                       "--boxes=unit",
+                                                       "--device=cuda",
+                                                       "--device-name=H100",
+                                                       "--min-memory=80",
+                                                       "--label=rack=a=3",
+                                                       "--run-timeout=5m",
+                                                       "--max-attempts=1",
+                                                       "--name=mine"});
   ASSERT_TRUE(spec.ok()) << spec.status();
   EXPECT_THAT(spec->backends(), ElementsAre("eager", "flash2"));
   EXPECT_THAT(Shapes(*spec), ElementsAre("1x8", "2x8"));
@@ -82,7 +100,8 @@ TEST_F(SpecFlagsTest, ErrorsNameTheFlag) {
       {{"--seq=4"}, "--batch: needed beside --seq (their product is the shape axis)"},
       {{"--batch=4", "--seq=4", "--shapes=1x1"}, "--shapes: give either shapes or --batch with --seq, not both"},
       {{"--batch=0", "--seq=4"}, "--batch: \"0\" is less than 1"},
-      {{"--preset=tyni"}, "--preset: unknown preset \"tyni\"; did you mean \"tiny\"? available: stock, published, tiny"},
+      {{"--preset=tyni"},
+       "--preset: unknown preset \"tyni\"; did you mean \"tiny\"? available: stock, published, tiny"},
       {{"--preset=tiny", "--steps=many"}, "--steps: \"many\" is no whole number"},
       {{"--preset=tiny", "--steps=0"}, "--steps: 0 is out of range; 1 to 1000000 is possible"},
       {{"--preset=tiny", "--repetitions=0"}, "--repetitions: 0 is out of range; 1 to 1000 is possible"},
@@ -92,8 +111,9 @@ TEST_F(SpecFlagsTest, ErrorsNameTheFlag) {
       {{"--preset=tiny", "--min-memory=-1"}, "--min-memory: negative"},
       {{"--label=rack"}, "--label: \"rack\" is no label; give NAME=VALUE"},
       {{"--device=gpu"}, "--device: unknown device \"gpu\"; did you mean \"cpu\"? available: cpu, cuda"},
-      {{"--backends=eager,,sdpa"}, "--backends: \"eager,,sdpa\" has an empty element; give names with commas between "
-                                   "them"},
+      {{"--backends=eager,,sdpa"},
+       "--backends: \"eager,,sdpa\" has an empty element; give names with commas between "
+       "them"},
   };
   for (const auto& [arguments, text] : cases) EXPECT_EQ(Error(arguments), text);
 }

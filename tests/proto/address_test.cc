@@ -16,7 +16,8 @@ TEST(Address, AcceptsHostPortIpv6AndUnix) {
 }
 
 TEST(Address, RefusesWhatIsNoneAndNamesTheFlag) {
-  for (const char* address : {"", "host", "host:", ":7600", "host:65536", "host:-1", "host:http", "::1:7600", "unix:"}) {
+  for (const char* address :
+       {"", "host", "host:", ":7600", "host:65536", "host:-1", "host:http", "::1:7600", "unix:"}) {
     const absl::Status status = ValidateAddress("--server", address);
     EXPECT_TRUE(absl::IsInvalidArgument(status)) << address;
     EXPECT_THAT(std::string(status.message()), StartsWith("--server: ")) << address;

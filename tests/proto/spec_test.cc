@@ -39,8 +39,8 @@ TEST(Presets, EachIsDescribedAndEachWithShapesIsValid) {
 
 TEST(Presets, PublishedIsThePublishedTable) {
   const v1::BenchmarkSpec spec = Preset("published");
-  EXPECT_THAT(Shapes(spec), ElementsAre("32x128", "32x512", "32x1024", "64x128", "64x512", "64x1024", "128x128",
-                                        "128x512"));
+  EXPECT_THAT(Shapes(spec),
+              ElementsAre("32x128", "32x512", "32x1024", "64x128", "64x512", "64x1024", "128x128", "128x512"));
   EXPECT_FALSE(spec.training().relative_attention_bias());
   EXPECT_FALSE(spec.training().spatial_attention_bias());
   EXPECT_EQ(spec.training().optimizer(), v1::OPTIMIZER_ADAM);
@@ -139,7 +139,8 @@ TEST(Validation, EveryWrongFieldIsNamed) {
       {"training.attention_dropout", [nan](v1::BenchmarkSpec& s) { s.mutable_training()->set_attention_dropout(nan); }},
       {"training.learning_rate", [nan](v1::BenchmarkSpec& s) { s.mutable_training()->set_learning_rate(nan); }},
       {"training.learning_rate", [](v1::BenchmarkSpec& s) { s.mutable_training()->set_learning_rate(0); }},
-      {"training.data_loader_threads", [](v1::BenchmarkSpec& s) { s.mutable_training()->set_data_loader_threads(999); }},
+      {"training.data_loader_threads",
+       [](v1::BenchmarkSpec& s) { s.mutable_training()->set_data_loader_threads(999); }},
       {"training.model_size",
        [](v1::BenchmarkSpec& s) { s.mutable_training()->set_model_size(static_cast<v1::ModelSize>(9)); }},
       {"training.boxes", [](v1::BenchmarkSpec& s) { s.mutable_training()->set_boxes(static_cast<v1::BoxLayout>(9)); }},

@@ -12,7 +12,9 @@ using testing::AllOf;
 using testing::HasSubstr;
 using testing::StartsWith;
 
-std::string Error(const std::string& text) { return std::string(ParseSpecText(text, "b.textproto").status().message()); }
+std::string Error(const std::string& text) {
+  return std::string(ParseSpecText(text, "b.textproto").status().message());
+}
 
 TEST(SpecText, ReadsWhatItWrites) {
   v1::BenchmarkSpec spec;
