@@ -47,8 +47,8 @@ def one_pass(binaries, runs, folder):
         client = [binaries / "attnfleet"]
         before = cpu_seconds(server.pid), cpu_seconds(worker.pid)
         start = time.monotonic()
-        shapes = ",".join(f"{batch}x64" for batch in range(1, 6))
-        repetitions = max(1, runs // 10)
+        shapes = ",".join(f"{batch}x64" for batch in range(1, 9))  # groups: two for each slot
+        repetitions = max(1, runs // 16)
         number = subprocess.run(client + ["submit", f"--server={address}", "--preset=tiny", "--backends=eager,sdpa",
                                           f"--shapes={shapes}", f"--repetitions={repetitions}"],
                                 check=True, capture_output=True, text=True).stdout.split()[0]
@@ -65,8 +65,8 @@ def one_pass(binaries, runs, folder):
                               capture_output=True, text=True).stdout
         measured = sum(run["result"]["outcome"] == "OUTCOME_MEASURED" for job in json.loads(done)["jobs"]
                        for run in job["runs"])
-        if measured != repetitions * 10:
-            raise SystemExit(f"only {measured} of {repetitions * 10} runs were measured")
+        if measured != repetitions * 16:
+            raise SystemExit(f"only {measured} of {repetitions * 16} runs were measured")
         return measured, seconds, after[0] - before[0], after[1] - before[1]
     finally:
         for process in (worker, server):
