@@ -35,7 +35,9 @@ class EventLoop {
   void Unwatch(Id id, int descriptor);
 
   Id RunAt(Clock::time_point time, Callback callback);
-  Id RunAfter(std::chrono::milliseconds delay, Callback callback) { return RunAt(Clock::now() + delay, callback); }
+  Id RunAfter(std::chrono::milliseconds delay, Callback callback) {
+    return RunAt(Clock::now() + delay, std::move(callback));
+  }
   // Ignores 0 and timers that have run.
   void CancelTimer(Id id);
 

@@ -48,7 +48,7 @@ class WorkerProgram : public testing::Test {
 
   std::vector<std::string> Usual(const std::string& name = "w1") {
     return {"--server=unix:" + socket_, "--name=" + name, "--slots=cpu", "--state-dir=" + (scratch_ / name),
-            "--trainer=" ATTNFLEET_TRAINER_DOUBLE};
+            std::string("--trainer=") + ATTNFLEET_TRAINER_DOUBLE};
   }
 
   int Wait(Program& program) {

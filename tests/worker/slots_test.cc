@@ -34,6 +34,7 @@ std::vector<Gpu> OnePartitioned() {
 
 std::vector<std::string> Ids(const std::vector<v1::Slot>& slots) {
   std::vector<std::string> ids;
+  ids.reserve(slots.size());
   for (const v1::Slot& slot : slots) ids.push_back(slot.id());
   return ids;
 }
