@@ -36,7 +36,7 @@ std::vector<Flag> ConnectionFlags::Flags() {
       {"server", "ADDRESS", "the server: HOST:PORT or unix:PATH; default: the local store of `attnfleet run`",
        [this](const std::string& text) {
          server = text;
-         const absl::Status status = ValidateAddress("", text);
+         absl::Status status = ValidateAddress("", text);
          if (status.ok()) return status;
          return absl::InvalidArgumentError(status.message().substr(2));  // behind the empty flag's ": "
        }},

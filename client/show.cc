@@ -20,7 +20,7 @@ Terminal TerminalOf(const OutputFlags& output) {
 }
 
 absl::Status Write(const OutputFlags& output, const std::string& text) {
-  const absl::Status status = WriteOutput(output.path, text);
+  absl::Status status = WriteOutput(output.path, text);
   if (status.ok() && !output.path.empty()) PrintNote("wrote " + output.path);
   return status;
 }

@@ -48,7 +48,7 @@ Setter Number(void (TrainingSettings::*set)(double)) {
                       [set](BenchmarkSpec& spec, double value) { (spec.mutable_training()->*set)(value); });
 }
 
-Setter Switch(std::vector<void (TrainingSettings::*)(bool)> setters) {
+Setter Switch(const std::vector<void (TrainingSettings::*)(bool)>& setters) {
   return With<bool>(ParseBool, [setters](BenchmarkSpec& spec, bool value) {
     for (const auto set : setters) (spec.mutable_training()->*set)(value);
   });
@@ -115,7 +115,7 @@ Setter Numbers(google::protobuf::RepeatedField<int32_t>* (BenchmarkSpec::*field)
   };
 }
 
-Setter Text(std::function<void(BenchmarkSpec&, const std::string&)> store) {
+Setter Text(const std::function<void(BenchmarkSpec&, const std::string&)>& store) {
   return [store](const std::string& text, BenchmarkSpec& spec) {
     store(spec, text);
     return absl::OkStatus();

@@ -73,7 +73,7 @@ class RunBenchmark : public Command {
     if (!list.ok()) return list.status();
     for (const v1::Benchmark& benchmark : list->benchmarks()) {
       if (HasEnded(benchmark)) continue;
-      const absl::Status status = server.Cancel(benchmark.id(), "interrupted: its client ended").status();
+      absl::Status status = server.Cancel(benchmark.id(), "interrupted: its client ended").status();
       if (!status.ok()) return status;
       PrintNote(absl::StrCat("benchmark ", benchmark.id(), " was interrupted; what was measured is kept: ",
                              "attnfleet results ", benchmark.id(), connection_.Suffix()));

@@ -30,7 +30,6 @@
 namespace attnfleet::client {
 namespace {
 
-using testing::ElementsAre;
 using testing::HasSubstr;
 using testing::SizeIs;
 using testing::StartsWith;
@@ -97,7 +96,7 @@ class CommandsTest : public testing::Test {
   }
 
   // Runs a command line; out_ and err_ hold what it wrote.
-  int Run(std::vector<std::string> arguments) {
+  int Run(const std::vector<std::string>& arguments) {
     testing::internal::CaptureStdout();
     testing::internal::CaptureStderr();
     const int code = RunCommandLine(arguments, signals_);
@@ -107,7 +106,7 @@ class CommandsTest : public testing::Test {
   }
   int RunOnServer(std::vector<std::string> arguments) {
     arguments.push_back("--server=" + address_);
-    return Run(std::move(arguments));
+    return Run(arguments);
   }
 
   static v1::WatchResponse Whole(const v1::Benchmark& benchmark) {
