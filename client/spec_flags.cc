@@ -77,6 +77,14 @@ absl::StatusOr<int> ParsePositive(const std::string& text) {
   return value;
 }
 
+// "0.5%" or "0.005" -> 0.005.
+absl::StatusOr<double> ParsePart(const std::string& text) {
+  const bool percent = absl::EndsWith(text, "%");
+  absl::StatusOr<double> value = ParseNumber(percent ? text.substr(0, text.size() - 1) : text);
+  if (value.ok() && percent) *value /= 100;
+  return value;
+}
+
 absl::Status SetShapes(const std::string& text, BenchmarkSpec& spec) {
   spec.clear_shapes();
   const std::vector<std::string> parts = absl::StrSplit(text, ',');
@@ -177,8 +185,16 @@ const std::vector<SpecFlag>& Table() {
        With<int>(ParseInt, [](BenchmarkSpec& spec, int value) { spec.set_repetitions(value); })},
       {"steps", "N", "timed training steps of a run; default 100", "training.timed_steps",
        Int(&TrainingSettings::set_timed_steps)},
-      {"warmup", "N", "warm-up steps before them; default 10", "training.warmup_steps",
+      {"ci-width", "PART", "stop when the 95 % confidence interval of it/s is no wider, --steps being the limit: 0.5%",
+       "training.ci_width",
+       With<double>(ParsePart,
+                    [](BenchmarkSpec& spec, double value) { spec.mutable_training()->set_ci_width(value); })},
+      {"warmup", "N", "warm-up steps before them, at least; default 10", "training.warmup_steps",
        Int(&TrainingSettings::set_warmup_steps)},
+      {"warmup-limit", "N", "warm-up goes on until the speed is stable, but not for more steps; default 100",
+       "training.warmup_limit_steps", Int(&TrainingSettings::set_warmup_limit_steps)},
+      {"check", "on|off", "compare each backend with eager in fp64 after the timed steps; default on",
+       "training.numerical_check", Switch({&TrainingSettings::set_numerical_check})},
       {"model", "SIZE", "tiny, base or large; default base", "training.model_size",
        OneOf<v1::ModelSize>("model", {v1::MODEL_SIZE_TINY, v1::MODEL_SIZE_BASE, v1::MODEL_SIZE_LARGE}, ModelSizeName,
                             [](BenchmarkSpec& spec, v1::ModelSize v) { spec.mutable_training()->set_model_size(v); })},
@@ -190,15 +206,30 @@ const std::vector<SpecFlag>& Table() {
        Switch({&TrainingSettings::set_relative_attention_bias})},
       {"spatial-bias", "on|off", "the 2-D attention bias alone", "training.spatial_attention_bias",
        Switch({&TrainingSettings::set_spatial_attention_bias})},
+      {"image", "on|off", "197 visual tokens after the text; default off", "training.image",
+       Switch({&TrainingSettings::set_image})},
+      {"train-bias-tables", "on|off", "train the bias tables, as Microsoft's model does; default off",
+       "training.train_bias_tables", Switch({&TrainingSettings::set_train_bias_tables})},
       {"hidden-dropout", "P", "dropout probability outside attention; default 0.1", "training.hidden_dropout",
        Number(&TrainingSettings::set_hidden_dropout)},
       {"attention-dropout", "P", "dropout probability of the attention probabilities; default 0.1",
        "training.attention_dropout", Number(&TrainingSettings::set_attention_dropout)},
-      {"precision", "KIND", "auto (fp32 on the CPU, bf16-mixed on CUDA), fp32 or bf16-mixed; default auto",
+      {"dropout-placement", "WHAT",
+       "what attention dropout drops: probabilities, output, or published (eager probabilities, others output)",
+       "training.attention_dropout_placement",
+       OneOf<v1::DropoutPlacement>(
+           "dropout placement",
+           {v1::DROPOUT_PLACEMENT_PROBABILITIES, v1::DROPOUT_PLACEMENT_OUTPUT, v1::DROPOUT_PLACEMENT_PUBLISHED},
+           DropoutPlacementName,
+           [](BenchmarkSpec& spec, v1::DropoutPlacement v) {
+             spec.mutable_training()->set_attention_dropout_placement(v);
+           })},
+      {"precision", "KIND", "auto (fp32 on the CPU, bf16-mixed on CUDA), fp32, tf32, bf16-mixed or bf16; default auto",
        "training.precision",
-       OneOf<v1::Precision>("precision", {v1::PRECISION_AUTO, v1::PRECISION_FP32, v1::PRECISION_BF16_MIXED},
-                            PrecisionName,
-                            [](BenchmarkSpec& spec, v1::Precision v) { spec.mutable_training()->set_precision(v); })},
+       OneOf<v1::Precision>(
+           "precision",
+           {v1::PRECISION_AUTO, v1::PRECISION_FP32, v1::PRECISION_TF32, v1::PRECISION_BF16_MIXED, v1::PRECISION_BF16},
+           PrecisionName, [](BenchmarkSpec& spec, v1::Precision v) { spec.mutable_training()->set_precision(v); })},
       {"optimizer", "NAME", "adam or adamw; default adamw", "training.optimizer",
        OneOf<v1::Optimizer>("optimizer", {v1::OPTIMIZER_ADAM, v1::OPTIMIZER_ADAMW}, OptimizerName,
                             [](BenchmarkSpec& spec, v1::Optimizer v) { spec.mutable_training()->set_optimizer(v); })},
@@ -206,8 +237,10 @@ const std::vector<SpecFlag>& Table() {
       {"data-loader-threads", "N", "threads that make batches; 0 = in the training loop; default 16",
        "training.data_loader_threads", Int(&TrainingSettings::set_data_loader_threads)},
       {"seed", "N", "of repetition 0; repetition r uses N + r; default 1", "training.seed", SetSeed},
-      {"boxes", "LAYOUT", "random, or unit (every box is 1,1,1,1); default random", "training.boxes",
-       OneOf<v1::BoxLayout>("box layout", {v1::BOX_LAYOUT_RANDOM, v1::BOX_LAYOUT_UNIT}, BoxLayoutName,
+      {"boxes", "LAYOUT", "random, document (pages of lines and columns, padded), or unit (every box is 1,1,1,1)",
+       "training.boxes",
+       OneOf<v1::BoxLayout>("box layout", {v1::BOX_LAYOUT_RANDOM, v1::BOX_LAYOUT_DOCUMENT, v1::BOX_LAYOUT_UNIT},
+                            BoxLayoutName,
                             [](BenchmarkSpec& spec, v1::BoxLayout v) { spec.mutable_training()->set_boxes(v); })},
       {"device", "cpu|cuda", "the kind of device to run on; default: whatever is there, a GPU before the CPU",
        "requirements.device_kind",

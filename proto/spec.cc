@@ -46,6 +46,12 @@ v1::BenchmarkSpec Defaults() {
   training.set_data_loader_threads(16);
   training.set_seed(1);
   training.set_boxes(v1::BOX_LAYOUT_RANDOM);
+  training.set_image(false);
+  training.set_train_bias_tables(false);
+  training.set_attention_dropout_placement(v1::DROPOUT_PLACEMENT_PROBABILITIES);
+  training.set_warmup_limit_steps(100);
+  training.set_ci_width(0);
+  training.set_numerical_check(true);
   return spec;
 }
 
@@ -55,6 +61,7 @@ void FillTiny(v1::BenchmarkSpec& spec) {
   v1::TrainingSettings& training = *spec.mutable_training();
   training.set_model_size(v1::MODEL_SIZE_TINY);
   training.set_warmup_steps(5);
+  training.set_warmup_limit_steps(20);
   training.set_timed_steps(40);
   training.set_data_loader_threads(2);
 }
@@ -76,6 +83,7 @@ void FillPublished(v1::BenchmarkSpec& spec) {
   training.set_optimizer(v1::OPTIMIZER_ADAM);
   training.set_learning_rate(0.02);
   training.set_boxes(v1::BOX_LAYOUT_UNIT);
+  training.set_attention_dropout_placement(v1::DROPOUT_PLACEMENT_PUBLISHED);
 }
 
 const std::vector<Preset>& Presets() {
@@ -102,6 +110,16 @@ absl::Status CheckProbability(const std::string& field, double value) {
   return Invalid(absl::StrCat(field, ": ", value, " is no dropout probability; give 0 <= p < 1"));
 }
 
+// A file in the worker's --files folder: no path may lead out of it.
+absl::Status CheckFileName(const std::string& field, const std::string& name) {
+  if (name.size() <= 255 && name.find('/') == std::string::npos && name.find('\0') == std::string::npos &&
+      name != "." && name != "..") {
+    return absl::OkStatus();
+  }
+  return Invalid(absl::StrCat(field, ": \"", name, "\" is no plain file name; give the name of a file in the worker's ",
+                              "--files folder"));
+}
+
 bool IsName(const std::string& text) {
   if (text.empty() || text.size() > 64) return false;
   for (const char c : text) {
@@ -126,19 +144,30 @@ absl::Status ValidateTraining(const v1::TrainingSettings& training) {
     return enum_error("optimizer", training.optimizer());
   }
   if (!v1::BoxLayout_IsValid(training.boxes()) || training.boxes() == 0) return enum_error("boxes", training.boxes());
+  if (!v1::DropoutPlacement_IsValid(training.attention_dropout_placement()) ||
+      training.attention_dropout_placement() == 0) {
+    return enum_error("attention_dropout_placement", training.attention_dropout_placement());
+  }
   for (const absl::Status& status : {
            CheckRange("training.warmup_steps", training.warmup_steps(), 0, kMaxSteps),
+           CheckRange("training.warmup_limit_steps", training.warmup_limit_steps(), training.warmup_steps(), kMaxSteps),
            CheckRange("training.timed_steps", training.timed_steps(), 1, kMaxSteps),
            CheckRange("training.num_labels", training.num_labels(), 2, 1000),
            CheckProbability("training.hidden_dropout", training.hidden_dropout()),
            CheckProbability("training.attention_dropout", training.attention_dropout()),
            CheckRange("training.data_loader_threads", training.data_loader_threads(), 0, 256),
+           CheckFileName("training.data_file", training.data_file()),
+           CheckFileName("training.weights_file", training.weights_file()),
        }) {
     if (!status.ok()) return status;
   }
   if (!(training.learning_rate() > 0 && training.learning_rate() <= 1)) {
     return Invalid(
         absl::StrCat("training.learning_rate: ", training.learning_rate(), " is out of range; give 0 < rate <= 1"));
+  }
+  if (!(training.ci_width() >= 0 && training.ci_width() < 1)) {
+    return Invalid(absl::StrCat("training.ci_width: ", training.ci_width(),
+                                " is out of range; give a part of it/s, 0 <= width < 1, for example 0.005"));
   }
   return absl::OkStatus();
 }
@@ -285,7 +314,13 @@ v1::StartRun MakeStartRun(const v1::BenchmarkSpec& spec, const v1::Job& job, uin
   start.set_backend(job.backend());
   *start.mutable_shape() = job.shape();
   *start.mutable_training() = spec.training();
-  start.mutable_training()->set_seed(spec.training().seed() + repetition);
+  v1::TrainingSettings& training = *start.mutable_training();
+  training.set_seed(spec.training().seed() + repetition);
+  if (repetition > 0) training.set_numerical_check(false);
+  if (training.attention_dropout_placement() == v1::DROPOUT_PLACEMENT_PUBLISHED) {
+    training.set_attention_dropout_placement(job.backend() == "eager" ? v1::DROPOUT_PLACEMENT_PROBABILITIES
+                                                                      : v1::DROPOUT_PLACEMENT_OUTPUT);
+  }
   start.set_timeout_seconds(spec.run_timeout_seconds());
   return start;
 }
@@ -317,6 +352,10 @@ std::string PrecisionName(v1::Precision precision) {
       return "fp32";
     case v1::PRECISION_BF16_MIXED:
       return "bf16-mixed";
+    case v1::PRECISION_TF32:
+      return "tf32";
+    case v1::PRECISION_BF16:
+      return "bf16";
     default:
       return "unspecified";
   }
@@ -339,6 +378,21 @@ std::string BoxLayoutName(v1::BoxLayout boxes) {
       return "unit";
     case v1::BOX_LAYOUT_RANDOM:
       return "random";
+    case v1::BOX_LAYOUT_DOCUMENT:
+      return "document";
+    default:
+      return "unspecified";
+  }
+}
+
+std::string DropoutPlacementName(v1::DropoutPlacement placement) {
+  switch (placement) {
+    case v1::DROPOUT_PLACEMENT_PROBABILITIES:
+      return "probabilities";
+    case v1::DROPOUT_PLACEMENT_OUTPUT:
+      return "output";
+    case v1::DROPOUT_PLACEMENT_PUBLISHED:
+      return "published";
     default:
       return "unspecified";
   }

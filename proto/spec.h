@@ -37,7 +37,8 @@ absl::Status ValidateSpec(const v1::BenchmarkSpec& spec, const std::vector<std::
 // QUEUED with its key set.
 std::vector<v1::Job> ExpandJobs(uint64_t benchmark_id, const v1::BenchmarkSpec& spec);
 
-// What the worker needs for one run. `attempt` starts at 1; the seed is the spec's plus the repetition.
+// What the worker needs for one run. `attempt` starts at 1; the seed is the spec's plus the repetition, the numerical
+// check is repetition 0's alone, and what attention dropout drops is that of the job's backend.
 v1::StartRun MakeStartRun(const v1::BenchmarkSpec& spec, const v1::Job& job, uint32_t repetition, uint32_t attempt,
                           const std::string& slot);
 
@@ -52,6 +53,7 @@ std::string ModelSizeName(v1::ModelSize size);
 std::string PrecisionName(v1::Precision precision);
 std::string OptimizerName(v1::Optimizer optimizer);
 std::string BoxLayoutName(v1::BoxLayout boxes);
+std::string DropoutPlacementName(v1::DropoutPlacement placement);
 std::string DeviceKindName(v1::DeviceKind kind);
 std::string OutcomeName(v1::Outcome outcome);
 

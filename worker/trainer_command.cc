@@ -50,6 +50,22 @@ std::vector<std::string> CommonArguments(const TrainerProgram& program) {
   return argv;
 }
 
+// Settings that a coordinator of version 0.1.0 does not send: the trainer's defaults are then right.
+void AddNewerSettings(const v1::TrainingSettings& training, std::vector<std::string>& argv) {
+  if (training.has_image()) argv.push_back(absl::StrCat("--image=", Bool(training.image())));
+  if (training.has_train_bias_tables()) {
+    argv.push_back(absl::StrCat("--train-bias-tables=", Bool(training.train_bias_tables())));
+  }
+  if (training.attention_dropout_placement() != v1::DROPOUT_PLACEMENT_UNSPECIFIED) {
+    argv.push_back(absl::StrCat("--dropout-placement=", DropoutPlacementName(training.attention_dropout_placement())));
+  }
+  if (training.has_warmup_limit_steps()) {
+    argv.push_back(absl::StrCat("--warmup-limit=", training.warmup_limit_steps()));
+  }
+  if (training.has_ci_width()) argv.push_back(absl::StrCat("--ci-width=", Exact(training.ci_width())));
+  if (training.has_numerical_check()) argv.push_back(absl::StrCat("--check=", Bool(training.numerical_check())));
+}
+
 }  // namespace
 
 absl::StatusOr<TrainerCommand> MakeRunCommand(const TrainerProgram& program, const v1::StartRun& start,
@@ -81,6 +97,7 @@ absl::StatusOr<TrainerCommand> MakeRunCommand(const TrainerProgram& program, con
        }) {
     command.argv.push_back(std::move(argument));
   }
+  AddNewerSettings(training, command.argv);
   if (cuda) {
     command.environment = {absl::StrCat("CUDA_VISIBLE_DEVICES=", slot.id()), "CUDA_DEVICE_ORDER=PCI_BUS_ID"};
   }

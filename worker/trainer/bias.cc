@@ -1,7 +1,6 @@
 #include "worker/trainer/bias.h"
 
 #include <ATen/TensorOperators.h>
-#include <ATen/ops/arange.h>
 
 #include <limits>
 
@@ -18,9 +17,8 @@ at::Tensor LookUp(const at::Tensor& positions, const at::Tensor& buckets, const 
 
 }  // namespace
 
-at::Tensor RelativeBias(const BiasSource& source, int64_t sequence_length) {
-  const at::Tensor positions = at::arange(sequence_length, source.relative_buckets.options()).unsqueeze(0);
-  return LookUp(positions, source.relative_buckets, source.relative_table);
+at::Tensor RelativeBias(const BiasSource& source) {
+  return LookUp(source.positions.unsqueeze(0), source.relative_buckets, source.relative_table);
 }
 
 at::Tensor SpatialBias(const BiasSource& source) {

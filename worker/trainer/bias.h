@@ -6,8 +6,8 @@
 namespace attnfleet::trainer {
 
 // The dense biases, unscaled, fp32, fresh memory (Hugging Face's _cal_1d_pos_emb and _cal_2d_pos_emb).
-at::Tensor RelativeBias(const BiasSource& source, int64_t sequence_length);  // (1, H, S, S)
-at::Tensor SpatialBias(const BiasSource& source);                            // (B, H, S, S)
+at::Tensor RelativeBias(const BiasSource& source);  // (1, H, S, S)
+at::Tensor SpatialBias(const BiasSource& source);   // (B, H, S, S)
 
 // (B, 1, 1, S) fp32: 0 for a key to attend to, the lowest float for padding.
 at::Tensor AdditiveMask(const BiasSource& source);

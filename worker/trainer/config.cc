@@ -5,7 +5,10 @@
 #include <vector>
 
 #include "absl/flags/flag.h"
+#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/string_view.h"
+#include "absl/strings/strip.h"
 #include "proto/suggest.h"
 #include "proto/support/flags.h"
 
@@ -27,6 +30,16 @@ ABSL_FLAG(double, learning_rate, 1e-5, "learning rate");
 ABSL_FLAG(int64_t, data_loader_threads, 16, "threads that make batches");
 ABSL_FLAG(uint64_t, seed, 0, "seed");
 ABSL_FLAG(std::string, boxes, "random", "bounding boxes");
+ABSL_FLAG(bool, image, false, "visual tokens");
+ABSL_FLAG(bool, train_bias_tables, false, "train the bias tables");
+ABSL_FLAG(std::string, dropout_placement, "probabilities", "what attention dropout drops");
+ABSL_FLAG(int64_t, warmup_limit, -1, "most untimed steps");
+ABSL_FLAG(std::string, ci_width, "0", "stop at this width of the confidence interval");
+ABSL_FLAG(bool, check, false, "compare with eager in fp64");
+ABSL_FLAG(std::string, data, "", "documents");
+ABSL_FLAG(std::string, weights, "", "checkpoint to begin with");
+ABSL_FLAG(std::string, save, "", "checkpoint to write");
+ABSL_FLAG(std::string, verify, "", "case to check the model with");
 ABSL_FLAG(std::string, torch, "", "LibTorch's folder");
 ABSL_FLAG(int64_t, parent_pid, 0, "die with this process");
 ABSL_FLAG(bool, list_backends, false, "list the backends");
@@ -52,6 +65,18 @@ class Reader {
       Fail(absl::StrCat(name, ": ", value, " is no dropout probability; give 0 <= p < 1"));
     }
     return value;
+  }
+
+  // "0.5%" or "0.005" -> 0.005.
+  double Part(const char* name, const absl::Flag<std::string>& flag) {
+    const std::string given = absl::GetFlag(flag);
+    absl::string_view digits = given;
+    const bool percent = absl::ConsumeSuffix(&digits, "%");
+    double value = 0;
+    if (!absl::SimpleAtod(digits, &value) || !(value >= 0 && value < (percent ? 100 : 1))) {
+      Fail(absl::StrCat(name, ": \"", given, "\" is no part of it/s; give 0.005 or 0.5%"));
+    }
+    return percent ? value / 100 : value;
   }
 
   template <typename Value>
@@ -131,9 +156,12 @@ absl::StatusOr<Config> ParseCommandLine(int argc, const char* const* argv) {
                                       {{"auto", Device::kAuto}, {"cpu", Device::kCpu}, {"cuda", Device::kCuda}});
   config.warmup_steps = static_cast<int>(read.Integer("--warmup", FLAGS_warmup, 0, 1'000'000));
   config.timed_steps = static_cast<int>(read.Integer("--steps", FLAGS_steps, 1, 1'000'000));
-  config.precision = read.Choice<Precision>(
-      "--precision", FLAGS_precision,
-      {{"auto", Precision::kAuto}, {"fp32", Precision::kFp32}, {"bf16-mixed", Precision::kBf16Mixed}});
+  config.precision = read.Choice<Precision>("--precision", FLAGS_precision,
+                                            {{"auto", Precision::kAuto},
+                                             {"fp32", Precision::kFp32},
+                                             {"tf32", Precision::kTf32},
+                                             {"bf16-mixed", Precision::kBf16Mixed},
+                                             {"bf16", Precision::kBf16}});
   config.optimizer = read.Choice<Optimizer>("--optimizer", FLAGS_optimizer,
                                             {{"adam", Optimizer::kAdam}, {"adamw", Optimizer::kAdamW}});
   config.learning_rate = absl::GetFlag(FLAGS_learning_rate);
@@ -143,7 +171,23 @@ absl::StatusOr<Config> ParseCommandLine(int argc, const char* const* argv) {
   config.data_loader_threads =
       static_cast<int>(read.Integer("--data-loader-threads", FLAGS_data_loader_threads, 0, 256));
   config.seed = absl::GetFlag(FLAGS_seed);
-  config.boxes = read.Choice<Boxes>("--boxes", FLAGS_boxes, {{"unit", Boxes::kUnit}, {"random", Boxes::kRandom}});
+  config.boxes = read.Choice<Boxes>(
+      "--boxes", FLAGS_boxes, {{"unit", Boxes::kUnit}, {"random", Boxes::kRandom}, {"document", Boxes::kDocument}});
+  config.model.image = absl::GetFlag(FLAGS_image);
+  config.model.train_bias_tables = absl::GetFlag(FLAGS_train_bias_tables);
+  config.model.dropout_placement = read.Choice<DropoutPlacement>(
+      "--dropout-placement", FLAGS_dropout_placement,
+      {{"probabilities", DropoutPlacement::kProbabilities}, {"output", DropoutPlacement::kOutput}});
+  config.warmup_limit =
+      absl::GetFlag(FLAGS_warmup_limit) == -1
+          ? config.warmup_steps
+          : static_cast<int>(read.Integer("--warmup-limit", FLAGS_warmup_limit, config.warmup_steps, 1'000'000));
+  config.ci_width = read.Part("--ci-width", FLAGS_ci_width);
+  config.check = absl::GetFlag(FLAGS_check);
+  config.data = absl::GetFlag(FLAGS_data);
+  config.weights = absl::GetFlag(FLAGS_weights);
+  config.save = absl::GetFlag(FLAGS_save);
+  config.verify = absl::GetFlag(FLAGS_verify);
   config.torch = absl::GetFlag(FLAGS_torch);
   config.parent_pid = static_cast<pid_t>(read.Integer("--parent-pid", FLAGS_parent_pid, 0, 1 << 22));
   config.list_backends = absl::GetFlag(FLAGS_list_backends);

@@ -12,9 +12,9 @@
 namespace attnfleet::trainer {
 
 enum class Device { kAuto, kCpu, kCuda };
-enum class Precision { kAuto, kFp32, kBf16Mixed };
+enum class Precision { kAuto, kFp32, kTf32, kBf16Mixed, kBf16 };
 enum class Optimizer { kAdam, kAdamW };
-enum class Boxes { kUnit, kRandom };
+enum class Boxes { kUnit, kRandom, kDocument };
 
 // One run, as its flags describe it. The defaults are the model that people train.
 struct Config {
@@ -24,13 +24,20 @@ struct Config {
   ModelConfig model;  // built from --model, --labels and the bias and dropout flags
   Device device = Device::kAuto;
   int warmup_steps = 0;
-  int timed_steps = 0;
+  int warmup_limit = 0;  // >= warmup_steps: warm-up goes on until the speed is stable, or so many steps were done
+  int timed_steps = 0;   // with ci_width the limit
+  double ci_width = 0;   // stop once the 95 % confidence interval of it/s is no wider than this part of it; 0: never
+  bool check = false;    // compare with eager in fp64 after the timed steps
   Precision precision = Precision::kAuto;
   Optimizer optimizer = Optimizer::kAdamW;
   double learning_rate = 0;
   int data_loader_threads = 0;  // 0: batches are made between the steps
   uint64_t seed = 0;
   Boxes boxes = Boxes::kRandom;
+  std::string data;     // JSON Lines of documents; empty: synthetic ones
+  std::string weights;  // safetensors; empty: random
+  std::string save;     // write the trained weights there; empty: nowhere
+  std::string verify;   // compare the model with this file's case, instead of training
 
   std::string torch;     // --torch; empty: look for LibTorch
   pid_t parent_pid = 0;  // not 0: die with that process

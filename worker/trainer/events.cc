@@ -64,28 +64,76 @@ Json ToJson(const Environment& environment) {
           {"cpu_threads", environment.cpu_threads},
           {"precision", environment.precision},
           {"seed", environment.seed},
+          {"build_id", environment.build_id},
           {"attnfleet_version", ATTNFLEET_VERSION}};
+}
+
+Json ToJson(const NumericalCheck& check) {
+  return {{"samples", check.samples},
+          {"output_error", Number(check.output_error)},
+          {"loss_error", Number(check.loss_error)},
+          {"gradient_error", Number(check.gradient_error)},
+          {"gradient_worst", check.gradient_worst},
+          {"skipped", check.skipped}};
+}
+
+Json ToJson(const GpuTelemetry& telemetry) {
+  Json processes = Json::array();
+  for (const OtherProcess& process : telemetry.other_processes) {
+    processes.push_back(
+        {{"pid", process.pid}, {"name", process.name}, {"used_bytes", process.used_bytes}, {"phases", process.phases}});
+  }
+  return {{"samples", telemetry.samples},
+          {"sm_clock_mhz_median", telemetry.sm_clock_mhz_median},
+          {"sm_clock_mhz_min", telemetry.sm_clock_mhz_min},
+          {"memory_clock_mhz_median", telemetry.memory_clock_mhz_median},
+          {"temperature_celsius_max", telemetry.temperature_celsius_max},
+          {"power_watts_mean", Number(telemetry.power_watts_mean)},
+          {"energy_joules", Number(telemetry.energy_joules)},
+          {"throttle_reasons", telemetry.throttle_reasons},
+          {"other_processes", std::move(processes)},
+          {"ecc_uncorrected_errors", telemetry.ecc_uncorrected_errors},
+          {"ecc_enabled", telemetry.ecc_enabled},
+          {"unknown", telemetry.unknown}};
 }
 
 Json ToJson(const Measurement& measurement) {
   const std::vector<double>& steps = measurement.step_seconds;
   Json step_seconds = Json::array();
   for (const double seconds : steps) step_seconds.push_back(Number(seconds));
-  return {{"timed_steps", steps.size()},
-          {"wall_seconds", Number(measurement.wall_seconds)},
-          {"iterations_per_second", Number(static_cast<double>(steps.size()) / measurement.wall_seconds)},
-          {"step_seconds_median", Number(Quantile(steps, 0.5))},
-          {"step_seconds_p90", Number(Quantile(steps, 0.9))},
-          {"step_seconds_p99", Number(Quantile(steps, 0.99))},
-          {"data_wait_seconds", Number(measurement.data_wait_seconds)},
-          {"peak_allocated_bytes", measurement.peak_allocated_bytes},
-          {"peak_reserved_bytes", measurement.peak_reserved_bytes},
-          {"peak_device_bytes", measurement.peak_device_bytes},
-          {"peak_resident_bytes", measurement.peak_resident_bytes},
-          {"first_loss", Number(measurement.first_loss)},
-          {"last_loss", Number(measurement.last_loss)},
-          {"warmup_steps", measurement.warmup_steps},
-          {"step_seconds", std::move(step_seconds)}};
+  Json json = {{"timed_steps", steps.size()},
+               {"wall_seconds", Number(measurement.wall_seconds)},
+               {"iterations_per_second", Number(static_cast<double>(steps.size()) / measurement.wall_seconds)},
+               {"step_seconds_median", Number(Quantile(steps, 0.5))},
+               {"step_seconds_p90", Number(Quantile(steps, 0.9))},
+               {"step_seconds_p99", Number(Quantile(steps, 0.99))},
+               {"data_wait_seconds", Number(measurement.data_wait_seconds)},
+               {"peak_allocated_bytes", measurement.peak_allocated_bytes},
+               {"peak_reserved_bytes", measurement.peak_reserved_bytes},
+               {"peak_device_bytes", measurement.peak_device_bytes},
+               {"peak_resident_bytes", measurement.peak_resident_bytes},
+               {"first_loss", Number(measurement.first_loss)},
+               {"last_loss", Number(measurement.last_loss)},
+               {"warmup_steps", measurement.warmup_steps},
+               {"warmup_stable", measurement.warmup_stable},
+               {"iterations_per_second_low", Number(measurement.iterations_per_second_low)},
+               {"iterations_per_second_high", Number(measurement.iterations_per_second_high)},
+               {"energy_joules_per_iteration", Number(measurement.energy_joules_per_iteration)},
+               {"attention_kernels", measurement.attention_kernels},
+               {"attention_kernels_unknown", measurement.attention_kernels_unknown},
+               {"model_bytes", measurement.model_bytes},
+               {"gradient_bytes", measurement.gradient_bytes},
+               {"optimizer_bytes", measurement.optimizer_bytes},
+               {"activation_bytes", measurement.activation_bytes},
+               {"model_flops_per_iteration", Number(measurement.model_flops_per_iteration)},
+               {"peak_flops_per_second", Number(measurement.peak_flops_per_second)},
+               {"tokens_per_iteration", measurement.tokens_per_iteration},
+               {"attention_dropout_placement", measurement.dropout_placement == DropoutPlacement::kOutput
+                                                   ? "DROPOUT_PLACEMENT_OUTPUT"
+                                                   : "DROPOUT_PLACEMENT_PROBABILITIES"},
+               {"step_seconds", std::move(step_seconds)}};
+  if (measurement.numerical_check.has_value()) json["numerical_check"] = ToJson(*measurement.numerical_check);
+  return json;
 }
 
 }  // namespace
@@ -112,6 +160,8 @@ std::string ResultLine(const RunResult& result) {
                              {"total_bytes", result.out_of_memory.total_bytes},
                              {"phase", result.memory_phase}};
   }
+  if (!result.contamination.empty()) json["contamination"] = result.contamination;
+  if (result.telemetry.has_value()) json["telemetry"] = ToJson(*result.telemetry);
   json["environment"] = ToJson(result.environment);
   return Dump({{"result", std::move(json)}});
 }

@@ -2,10 +2,12 @@
 #define ATTNFLEET_WORKER_TRAINER_EVENTS_H_
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "absl/status/status.h"
+#include "worker/trainer/model_config.h"
 #include "worker/trainer/out_of_memory.h"
 
 namespace attnfleet::trainer {
@@ -26,6 +28,7 @@ struct Environment {
   int cpu_threads = 0;
   std::string precision;
   uint64_t seed = 0;
+  std::string build_id;
 };
 
 enum class Phase { kSetup, kWarmup, kTimed };
@@ -38,8 +41,18 @@ struct Progress {
   double remaining_seconds = 0;
 };
 
+struct NumericalCheck {
+  int samples = 0;
+  double output_error = 0;
+  double loss_error = 0;
+  double gradient_error = 0;
+  std::string gradient_worst;
+  std::string skipped;
+};
+
 struct Measurement {
   int warmup_steps = 0;
+  bool warmup_stable = false;
   double wall_seconds = 0;
   double data_wait_seconds = 0;
   int64_t peak_allocated_bytes = 0;
@@ -49,6 +62,42 @@ struct Measurement {
   double first_loss = 0;
   double last_loss = 0;
   std::vector<double> step_seconds;  // the quantiles follow from it
+  double iterations_per_second_low = 0;
+  double iterations_per_second_high = 0;
+  double energy_joules_per_iteration = 0;
+  std::vector<std::string> attention_kernels;
+  std::string attention_kernels_unknown;
+  std::optional<NumericalCheck> numerical_check;
+  int64_t model_bytes = 0;
+  int64_t gradient_bytes = 0;
+  int64_t optimizer_bytes = 0;
+  int64_t activation_bytes = 0;
+  double model_flops_per_iteration = 0;
+  double peak_flops_per_second = 0;
+  int64_t tokens_per_iteration = 0;
+  DropoutPlacement dropout_placement = DropoutPlacement::kProbabilities;
+};
+
+struct OtherProcess {
+  int64_t pid = 0;
+  std::string name;
+  int64_t used_bytes = 0;
+  std::vector<std::string> phases;
+};
+
+struct GpuTelemetry {
+  int samples = 0;
+  int sm_clock_mhz_median = 0;
+  int sm_clock_mhz_min = 0;
+  int memory_clock_mhz_median = 0;
+  int temperature_celsius_max = 0;
+  double power_watts_mean = 0;
+  double energy_joules = 0;
+  std::vector<std::string> throttle_reasons;
+  std::vector<OtherProcess> other_processes;
+  int64_t ecc_uncorrected_errors = 0;
+  bool ecc_enabled = false;
+  std::vector<std::string> unknown;
 };
 
 enum class Outcome { kMeasured, kOutOfMemory, kUnsupported, kFailed, kCancelled };
@@ -59,6 +108,8 @@ struct RunResult {
   Measurement measurement;    // if measured
   OutOfMemory out_of_memory;  // if out of memory
   std::string memory_phase;
+  std::vector<std::string> contamination;
+  std::optional<GpuTelemetry> telemetry;
   Environment environment;
 };
 

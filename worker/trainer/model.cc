@@ -3,6 +3,7 @@
 #include <ATen/CPUGeneratorImpl.h>
 #include <ATen/TensorOperators.h>
 #include <ATen/core/grad_mode.h>
+#include <ATen/ops/arange.h>
 #include <ATen/ops/cat.h>
 #include <ATen/ops/cross_entropy_loss.h>
 #include <ATen/ops/cumsum.h>
@@ -113,6 +114,7 @@ StepTensors PrepareAttention(const Pass& pass, const AttentionProblem& problem) 
   source.y_table = model.rel_pos_y_bias;
   source.relative_buckets = model.relative_buckets;
   source.spatial_buckets = model.spatial_buckets;
+  source.positions = at::arange(pass.batch.ids.size(1), model.relative_buckets.options());
   source.boxes = pass.batch.boxes;
   source.attention_mask = pass.batch.attention_mask;
   return pass.backend.prepare(problem, source);
@@ -124,9 +126,12 @@ at::Tensor SelfAttention(const Pass& pass, const EncoderLayer& layer, const Step
   const auto heads = [&](const Linear& linear) {
     return Apply(linear, x).view({x.size(0), x.size(1), config.heads, config.head_size()}).transpose(1, 2);
   };
+  const bool drop_output = config.dropout_placement == DropoutPlacement::kOutput;
   const AttentionInput input{heads(layer.query), heads(layer.key), heads(layer.value), step,
-                             pass.training ? config.attention_dropout : 0.0};
-  return pass.backend.forward(input).transpose(1, 2).reshape({x.size(0), x.size(1), config.hidden_size});
+                             pass.training && !drop_output ? config.attention_dropout : 0.0};
+  at::Tensor output = pass.backend.forward(input);
+  if (drop_output) output = at::dropout(output, config.attention_dropout, pass.training);
+  return output.transpose(1, 2).reshape({x.size(0), x.size(1), config.hidden_size});
 }
 
 at::Tensor Encode(const Pass& pass, const EncoderLayer& layer, const StepTensors& step, const at::Tensor& x) {
@@ -217,7 +222,9 @@ AttentionProblem MakeProblem(const ModelConfig& config, int64_t batch, int64_t s
   problem.relative_bias = config.relative_bias;
   problem.spatial_bias = config.spatial_bias;
   problem.padded = padded;
-  problem.dropout = training ? config.attention_dropout : 0.0;
+  problem.bias_gradients = config.train_bias_tables && (config.relative_bias || config.spatial_bias);
+  const bool drops = training && config.dropout_placement == DropoutPlacement::kProbabilities;
+  problem.dropout = drops ? config.attention_dropout : 0.0;
   return problem;
 }
 

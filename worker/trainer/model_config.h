@@ -5,6 +5,9 @@
 
 namespace attnfleet::trainer {
 
+// What attention dropout drops: the model as it is defined, or the output of attention.
+enum class DropoutPlacement { kProbabilities, kOutput };
+
 // LayoutLMv3's dimensions, named as in Hugging Face's LayoutLMv3Config. The defaults are layoutlmv3-base.
 struct ModelConfig {
   int64_t hidden_size = 768;
@@ -20,8 +23,11 @@ struct ModelConfig {
   double layer_norm_epsilon = 1e-5;
   double hidden_dropout = 0.1;
   double attention_dropout = 0.1;
-  bool relative_bias = true;  // 1-D
-  bool spatial_bias = true;   // 2-D
+  DropoutPlacement dropout_placement = DropoutPlacement::kProbabilities;
+  bool relative_bias = true;       // 1-D
+  bool spatial_bias = true;        // 2-D
+  bool train_bias_tables = false;  // as in Microsoft's model; Hugging Face looks them up without a gradient
+  bool image = false;              // 197 visual tokens behind the text
   int64_t labels = 10;
 
   int64_t head_size() const { return hidden_size / heads; }

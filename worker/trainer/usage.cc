@@ -21,15 +21,30 @@ What to run
   --spatial-bias=BOOL        2-D attention bias, over x and y (true)
   --hidden-dropout=P         dropout of hidden states, 0 <= P < 1 (0.1)
   --attention-dropout=P      dropout of attention probabilities, 0 <= P < 1 (0.1)
-  --boxes=LAYOUT             random, or unit: every box is (1, 1, 1, 1) (random)
+  --image=BOOL               197 visual tokens behind the text (false)
+  --train-bias-tables=BOOL   train the bias tables, as Microsoft's model does (false: as Hugging Face's)
+  --dropout-placement=WHAT   what attention dropout drops: probabilities, or the output of attention (probabilities)
+  --boxes=LAYOUT             random, document (pages of lines and columns, padded to unequal lengths), or unit: every
+                             box is (1, 1, 1, 1) (random)
+  --data=FILE                real documents instead of synthetic ones: JSON Lines of {"ids", "boxes", "labels"}
+  --weights=FILE             begin with this checkpoint (safetensors) instead of random weights
+  --save=FILE                write the trained weights there, as Hugging Face reads them
 How to run it
   --device=DEVICE            auto, cpu or cuda; auto takes the first GPU, else the CPU (auto)
-  --precision=PRECISION      auto, fp32 or bf16-mixed; auto is bf16-mixed on CUDA, fp32 on the CPU (auto)
+  --precision=PRECISION      auto, fp32, tf32 (fp32 with TF32 products), bf16-mixed (autocast over fp32 weights) or
+                             bf16; auto is bf16-mixed on CUDA, fp32 on the CPU (auto)
   --optimizer=NAME           adam or adamw (adamw)
   --learning-rate=RATE       0 < RATE <= 1 (1e-5)
   --warmup=N, --steps=N      untimed and timed steps (10, 100)
+  --warmup-limit=N           warm-up goes on until the speed is stable, for at most N steps (as --warmup)
+  --ci-width=PART            stop once the 95 % confidence interval of it/s is no wider than this part of it, such as
+                             0.5%; --steps is then the limit (0: never)
+  --check=BOOL               compare with eager attention in fp64 after the timed steps (false)
   --data-loader-threads=N    threads that make batches, 0 to 256; 0: between the steps (16)
   --seed=N                   of weights, batches and dropout (0)
+Instead of training
+  --verify=FILE              run the case in FILE (safetensors: weights, input, expected loss, logits and gradients) and
+                             print the largest errors
 Where LibTorch 2.11 is
   --torch=DIR                the torch folder of a PyTorch installation; without it $ATTNFLEET_TORCH, then the build
                              tree's, then the one of the host's python3

@@ -1,6 +1,7 @@
 #include <ATen/Context.h>
 #include <ATen/TensorOperators.h>
 #include <ATen/core/grad_mode.h>
+#include <ATen/ops/arange.h>
 #include <ATen/ops/ones.h>
 #include <ATen/ops/randint.h>
 #include <ATen/ops/randn.h>
@@ -31,6 +32,7 @@ BiasSource MakeSource() {
   };
   source.relative_buckets = table(BucketTable(64, kRelativeBuckets, kRelativeMaxDistance));
   source.spatial_buckets = table(BucketTable(1023, kSpatialBuckets, kSpatialMaxDistance));
+  source.positions = at::arange(kLength, at::kLong);
   source.boxes = at::randint(0, 1001, {kBatch, kLength, 4}, at::kLong);
   source.attention_mask = at::ones({kBatch, kLength}, at::kLong);
   return source;
@@ -90,7 +92,7 @@ TEST(Attention, EveryBackendAgreesWithEagerOnEveryKindOfBias) {
 // Against the definition, one number at a time.
 TEST(Attention, DenseBiasIsTheDefinition) {
   const BiasSource source = MakeSource();
-  const at::Tensor relative = RelativeBias(source, kLength), spatial = SpatialBias(source);
+  const at::Tensor relative = RelativeBias(source), spatial = SpatialBias(source);
   ASSERT_EQ(spatial.sizes(), (std::vector<int64_t>{kBatch, kHeads, kLength, kLength}));
   const auto boxes = source.boxes.accessor<int64_t, 3>();
   for (int64_t i = 0; i < kLength; i += 5) {

@@ -89,7 +89,7 @@ INSTANTIATE_TEST_SUITE_P(
                     WrongFlag{"--labels=1", "--labels", "2 to 1000"},
                     WrongFlag{"--hidden-dropout=1", "--hidden-dropout", "0 <= p < 1"},
                     WrongFlag{"--attention-dropout=nan", "--attention-dropout", "nan"},
-                    WrongFlag{"--precision=bf16", "--precision", "bf16-mixed"},
+                    WrongFlag{"--precision=bf61", "--precision", "bf16"},
                     WrongFlag{"--optimizer=sgd", "--optimizer", "adamw"},
                     WrongFlag{"--learning-rate=0", "--learning-rate", "0 < rate <= 1"},
                     WrongFlag{"--data-loader-threads=257", "--data-loader-threads", "257"},

@@ -22,16 +22,19 @@ struct AttentionProblem {
   bool relative_bias = false;
   bool spatial_bias = false;
   bool padded = false;  // some key is masked
+  bool bias_gradients = false;  // the bias tables train
+  int compute_capability = 0;   // CUDA: 10 * major + minor
   double dropout = 0;   // of the probabilities
 };
 
-// Where the bias of (b, h, i, j) comes from: relative_table[h, bucket(j - i)] + x_table[h, bucket(x[b,j] - x[b,i])] +
-// y_table[h, bucket(y[b,j] - y[b,i])]. A table that is switched off is undefined. The tables do not train.
+// Where the bias of (b, h, i, j) comes from: relative_table[h, bucket(p[j] - p[i])] + x_table[h, bucket(x[b,j] - x[b,i])] +
+// y_table[h, bucket(y[b,j] - y[b,i])]. A table that is switched off is undefined.
 struct BiasSource {
   at::Tensor relative_table;    // (H, 32) fp32
   at::Tensor x_table, y_table;  // (H, 64) fp32
   at::Tensor relative_buckets;  // int64 (2 R + 1): the bucket of a difference d, |d| <= R, is at d + R
   at::Tensor spatial_buckets;
+  at::Tensor positions;       // (S) int64: of the 1-D bias; those of an image begin again at 0
   at::Tensor boxes;           // (B, S, 4) int64; x is column 0, y is column 3
   at::Tensor attention_mask;  // (B, S) int64: 1 for a key to attend to, 0 for padding
 };
@@ -56,7 +59,7 @@ struct Backend {
   bool cuda;
   // Why this problem cannot be run, in one line for people, or nothing. Called before the model is built.
   std::optional<std::string> (*refuse)(const AttentionProblem& problem);
-  // Once a step, without gradients.
+  // Once a step; without gradients unless the bias tables train (`bias_gradients`).
   StepTensors (*prepare)(const AttentionProblem& problem, const BiasSource& source);
   // softmax((q k^T + bias) / sqrt(D) + mask), dropout, times v: (B, H, S, D). Differentiable in q, k and v.
   at::Tensor (*forward)(const AttentionInput& input);

@@ -23,7 +23,7 @@ StepTensors Prepare(const AttentionProblem& problem, const BiasSource& source) {
   StepTensors step;
   if (problem.relative_bias) {
     // Hugging Face looks it up for every sequence alike.
-    step.relative_bias = RelativeBias(source, problem.sequence_length).expand({problem.batch, -1, -1, -1}).contiguous();
+    step.relative_bias = RelativeBias(source).expand({problem.batch, -1, -1, -1}).contiguous();
   }
   if (problem.spatial_bias) step.spatial_bias = SpatialBias(source);
   step.mask = AdditiveMask(source);

@@ -21,7 +21,7 @@ StepTensors Prepare(const AttentionProblem& problem, const BiasSource& source) {
   at::Tensor mask;
   if (problem.spatial_bias) mask = SpatialBias(source);
   if (problem.relative_bias) {
-    const at::Tensor relative = RelativeBias(source, problem.sequence_length);
+    const at::Tensor relative = RelativeBias(source);
     mask = mask.defined() ? mask.add_(relative) : relative;
   }
   if (mask.defined()) mask.div_(std::sqrt(static_cast<double>(problem.head_size)));
