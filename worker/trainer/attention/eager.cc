@@ -18,7 +18,8 @@ constexpr double kCogViewAlpha = 32;
 
 std::optional<std::string> Refuse(const AttentionProblem&) { return std::nullopt; }
 
-// Both biases (B, H, S, S) and the mask (B, 1, 1, S), in fp32 also under autocast.
+// Both biases (B, H, S, S) and the mask (B, 1, 1, S), in fp32 also under autocast. Without padding there is no mask, as
+// in Hugging Face since version 5: scores then stay bf16 up to the softmax.
 StepTensors Prepare(const AttentionProblem& problem, const BiasSource& source) {
   StepTensors step;
   if (problem.relative_bias) {
@@ -26,7 +27,7 @@ StepTensors Prepare(const AttentionProblem& problem, const BiasSource& source) {
     step.relative_bias = RelativeBias(source).expand({problem.batch, -1, -1, -1}).contiguous();
   }
   if (problem.spatial_bias) step.spatial_bias = SpatialBias(source);
-  step.mask = AdditiveMask(source);
+  if (problem.padded) step.mask = AdditiveMask(source);
   return step;
 }
 
@@ -41,7 +42,7 @@ at::Tensor Forward(const AttentionInput& input) {
   } else if (step.spatial_bias.defined()) {  // Hugging Face ignores a spatial bias without a relative one
     scores.add_(step.spatial_bias / root);
   }
-  scores = scores + step.mask;  // fp32 from here on under autocast, as the mask is
+  if (step.mask.defined()) scores = scores + step.mask;  // fp32 from here on under autocast, as the mask is
   // cogview_attention: the same softmax by way of a division, which is exact since alpha is a power of two.
   at::Tensor scaled = scores / kCogViewAlpha;
   scores = (scaled - scaled.amax(-1, /*keepdim=*/true)) * kCogViewAlpha;
