@@ -203,6 +203,12 @@ class ServerStart(E2ETest):
             self.assertEqual(status, UNAVAILABLE, program.dump())
             self.assertIn(address, program.stderr)
 
+    def test_port_of_another_server(self):
+        server = self.start_server(state=self.state)
+        program, status = self.start_failing(f"--listen={server.address}", f"--state-dir={self.state}-other")
+        self.assertEqual(status, UNAVAILABLE, program.dump())
+        self.assertIn(server.address, program.stderr)
+
     def test_state_directory_in_use(self):
         self.start_server(state=self.state)
         program, status = self.start_failing("--listen=127.0.0.1:0", f"--state-dir={self.state}")
