@@ -1,19 +1,11 @@
 // attnfleet-server: flags, start, and an orderly end.
 
-#include <grpcpp/ext/proto_server_reflection_plugin.h>
-#include <grpcpp/health_check_service_interface.h>
-#include <grpcpp/security/server_credentials.h>
-#include <grpcpp/server.h>
-#include <sys/socket.h>
-#include <sys/stat.h>
-#include <sys/un.h>
 #include <unistd.h>
 
 #include <chrono>
 #include <csignal>
 #include <cstdio>
 #include <cstdlib>
-#include <cstring>
 #include <memory>
 #include <string>
 #include <utility>
@@ -34,6 +26,7 @@
 #include "server/benchmark_service.h"
 #include "server/coordinator.h"
 #include "server/fleet_service.h"
+#include "server/listener.h"
 #include "server/metrics.h"
 #include "server/sqlite_store.h"
 #include "server/worker_service.h"
@@ -115,18 +108,6 @@ absl::StatusOr<Settings> ReadFlags() {
   return settings;
 }
 
-// gRPC would take over the path of a Unix socket that is in use.
-bool SomebodyListens(const std::string& address) {
-  if (!absl::StartsWith(address, "unix:")) return false;
-  sockaddr_un name{};
-  name.sun_family = AF_UNIX;
-  std::strncpy(name.sun_path, address.c_str() + 5, sizeof name.sun_path - 1);
-  const int descriptor = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-  const bool listens = connect(descriptor, reinterpret_cast<const sockaddr*>(&name), sizeof name) == 0;
-  close(descriptor);
-  return listens;
-}
-
 int Fail(int code, absl::string_view text) {
   std::fprintf(stderr, "attnfleet-server: %.*s\n", static_cast<int>(text.size()), text.data());
   return code;
@@ -160,40 +141,20 @@ int Serve(const Settings& settings, StopSignals& signals) {
     }
   }
 
-  if (SomebodyListens(settings.listen)) {
-    return Fail(kExitUnavailable, absl::StrCat("--listen: ", settings.listen, " is in use by another process"));
-  }
   BenchmarkService benchmarks(**coordinator);
   FleetService fleet(**coordinator);
   WorkerService workers(**coordinator);
-  grpc::EnableDefaultHealthCheckService(true);
-  grpc::reflection::InitProtoReflectionServerBuilderPlugin();
-  grpc::ServerBuilder builder;
-  // gRPC's default lets a second server listen on the same port and take half of the connections.
-  builder.AddChannelArgument(GRPC_ARG_ALLOW_REUSEPORT, 0);
-  ApplyServerLimits(builder);
-  int port = 0;
-  builder.AddListeningPort(settings.listen, grpc::InsecureServerCredentials(), &port);
-  builder.RegisterService(&benchmarks);
-  builder.RegisterService(&fleet);
-  builder.RegisterService(&workers);
-  const mode_t mask = umask(0177);  // a Unix socket is for its owner alone
-  const std::unique_ptr<grpc::Server> server = builder.BuildAndStart();
-  umask(mask);
-  if (server == nullptr || port == 0) {
-    return Fail(kExitUnavailable,
-                absl::StrCat("--listen: cannot listen on ", settings.listen, " (in use by another process?)"));
-  }
-  std::string address = settings.listen;
-  if (!absl::StartsWith(address, "unix:")) address = absl::StrCat(address.substr(0, address.rfind(':')), ":", port);
-  LogInfo(absl::StrCat("listening on ", address, ", store ", settings.state_directory));
-  std::printf("ready %s\n", address.c_str());
+  const absl::StatusOr<Listener> listener = Listen(settings.listen, {&benchmarks, &fleet, &workers});
+  if (!listener.ok())
+    return Fail(kExitUnavailable, absl::StrCat("--listen: ", std::string(listener.status().message())));
+  LogInfo(absl::StrCat("listening on ", listener->address, ", store ", settings.state_directory));
+  std::printf("ready %s\n", listener->address.c_str());
   std::fflush(stdout);
 
   while (signals.Wait(std::chrono::hours(1)) == 0) {
   }
   LogInfo("stopping");
-  server->Shutdown(std::chrono::system_clock::now() + kShutdownLimit);
+  listener->server->Shutdown(std::chrono::system_clock::now() + kShutdownLimit);
   return kExitOk;
 }
 

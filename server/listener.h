@@ -1,0 +1,26 @@
+#ifndef ATTNFLEET_SERVER_LISTENER_H_
+#define ATTNFLEET_SERVER_LISTENER_H_
+
+#include <grpcpp/server.h>
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+
+namespace attnfleet::server {
+
+struct Listener {
+  std::unique_ptr<grpc::Server> server;
+  std::string address;  // as clients dial it: port 0 has become the one that was chosen
+};
+
+// Serves the services, and with them gRPC's health service and server reflection, in plain text on `address` (HOST:PORT
+// or unix:PATH; a socket file is for its owner alone). The services must outlive the server. UNAVAILABLE if another
+// process holds the address.
+absl::StatusOr<Listener> Listen(const std::string& address, const std::vector<grpc::Service*>& services);
+
+}  // namespace attnfleet::server
+
+#endif  // ATTNFLEET_SERVER_LISTENER_H_

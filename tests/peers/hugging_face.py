@@ -1,0 +1,120 @@
+"""Peer: the training step of Hugging Face's LayoutLMv3ForTokenClassification in PyTorch, for numbers beside attnfleet's.
+
+Eager attention is transformers' own. LayoutLMv3 has no other there, so `sdpa` replaces the attention of each layer by
+scaled_dot_product_attention, with the two biases as a dense mask. Batches lie on the GPU before the clock starts, and
+Adam is PyTorch's fused one. Prints one JSON object a line. Needs torch, transformers and a GPU:
+
+  python3 tests/peers/hugging_face.py --preset=published --shapes=32x512 --implementations=eager,sdpa
+"""
+
+import argparse
+import gc
+import json
+import math
+import sys
+import time
+
+import torch
+import torch.nn.functional as F
+import transformers.models.layoutlmv3.modeling_layoutlmv3 as layoutlmv3
+from transformers import LayoutLMv3Config
+
+EAGER_FORWARD = layoutlmv3.LayoutLMv3SelfAttention.forward
+VOCABULARY = 50265
+LABELS = 10
+
+
+class Sdpa:
+    """Stands in for LayoutLMv3SelfAttention.forward."""
+
+    def __init__(self, drop_output):
+        self.drop_output = drop_output  # as the published benchmark did
+
+    def __call__(self, module, hidden_states, attention_mask=None, rel_pos=None, rel_2d_pos=None, **_):
+        batch, length, width = hidden_states.shape
+        heads, size = module.num_attention_heads, module.attention_head_size
+        query, key, value = (linear(hidden_states).view(batch, length, heads, size).transpose(1, 2)
+                             for linear in (module.query, module.key, module.value))
+        biases = [bias for bias in (rel_pos, rel_2d_pos) if bias is not None]
+        mask = (sum(biases) / math.sqrt(size)).to(query.dtype) if biases else None
+        dropout = module.dropout.p if module.training else 0.0
+        output = F.scaled_dot_product_attention(query, key, value, attn_mask=mask,
+                                                dropout_p=0.0 if self.drop_output else dropout)
+        if self.drop_output:
+            output = module.dropout(output)
+        return output.transpose(1, 2).reshape(batch, length, width), None
+
+
+def make_batch(batch, length, boxes):
+    corners = torch.randint(0, 1001, (batch, length, 2, 2), device="cuda").sort(dim=2).values
+    return {
+        "input_ids": torch.randint(0, VOCABULARY, (batch, length), device="cuda"),
+        "bbox": corners.flatten(2) if boxes == "random" else torch.ones(batch, length, 4, dtype=torch.long, device="cuda"),
+        "attention_mask": torch.ones(batch, length, dtype=torch.long, device="cuda"),
+        "labels": torch.randint(0, LABELS, (batch, length), device="cuda"),
+    }
+
+
+def train(batch, length, implementation, options):
+    published = options.preset == "published"
+    sdpa = Sdpa(drop_output=published)
+    forward = EAGER_FORWARD if implementation == "eager" else lambda module, *a, **k: sdpa(module, *a, **k)
+    layoutlmv3.LayoutLMv3SelfAttention.forward = forward
+    config = LayoutLMv3Config(max_position_embeddings=max(514, length + 2), type_vocab_size=1, num_labels=LABELS,
+                              has_relative_attention_bias=not published, has_spatial_attention_bias=not published,
+                              visual_embed=False, attn_implementation="eager")
+    model = layoutlmv3.LayoutLMv3ForTokenClassification(config).cuda().train()
+    optimizer = (torch.optim.Adam(model.parameters(), lr=0.02, fused=True) if published else
+                 torch.optim.AdamW(model.parameters(), lr=1e-5, fused=True))
+    batches = [make_batch(batch, length, "unit" if published else "random") for _ in range(4)]
+
+    def step(index):
+        with torch.autocast("cuda", torch.bfloat16):
+            loss = model(**batches[index % len(batches)]).loss
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+
+    for index in range(options.warmup):
+        step(index)
+    torch.cuda.synchronize()
+    torch.cuda.reset_peak_memory_stats()
+    begin = time.perf_counter()
+    for index in range(options.steps):
+        step(index)
+    torch.cuda.synchronize()
+    seconds = time.perf_counter() - begin
+    return {"iterations_per_second": options.steps / seconds,
+            "peak_allocated_bytes": torch.cuda.max_memory_allocated(),
+            "peak_reserved_bytes": torch.cuda.max_memory_reserved()}
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--preset", choices=["published", "stock"], default="stock",
+                        help="published: biases off, Adam, unit boxes; stock: biases on, AdamW, random boxes")
+    parser.add_argument("--shapes", default="32x512", help="BATCHxLENGTH,...")
+    parser.add_argument("--implementations", default="eager,sdpa")
+    parser.add_argument("--warmup", type=int, default=10)
+    parser.add_argument("--steps", type=int, default=40)
+    options = parser.parse_args()
+    torch.manual_seed(0)
+    properties = torch.cuda.get_device_properties(0)
+    for shape in options.shapes.split(","):
+        batch, length = map(int, shape.split("x"))
+        for implementation in options.implementations.split(","):
+            result = {"implementation": implementation, "batch": batch, "sequence_length": length,
+                      "preset": options.preset, "unix_seconds": time.time(), "device_name": properties.name,
+                      "device_uuid": f"GPU-{properties.uuid}", "timed_steps": options.steps}
+            try:
+                result.update(outcome="measured", **train(batch, length, implementation, options))
+            except torch.OutOfMemoryError:
+                result["outcome"] = "out of memory"
+            print(json.dumps(result), flush=True)
+            gc.collect()
+            torch.cuda.empty_cache()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

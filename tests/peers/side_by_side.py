@@ -1,0 +1,81 @@
+"""Measures attnfleet and its peer on one GPU in turns: for each shape the peer, all repetitions of all backends through
+attnfleet's whole path, and the peer again, so that a drift of the GPU meets both. Writes, for each shape, attnfleet's
+raw result (OUT/PRESET-SHAPE.json) and the peer's lines (OUT/PRESET-SHAPE.peer.jsonl), and prints the comparison.
+
+  python3 tests/peers/side_by_side.py --attnfleet=build/release/bin/attnfleet --preset=published --out=results \\
+      --shapes=32x512,64x512 --backends=eager,sdpa,flash2,efficient,cudnn
+"""
+
+import argparse
+import json
+import pathlib
+import statistics
+import subprocess
+import sys
+import time
+
+PEER = pathlib.Path(__file__).with_name("hugging_face.py")
+
+
+def run_peer(options, shape, lines):
+    command = [sys.executable, PEER, f"--preset={options.preset}", f"--shapes={shape}", f"--steps={options.peer_steps}"]
+    output = subprocess.run(command, stdout=subprocess.PIPE, text=True, timeout=options.timeout, check=True).stdout
+    lines.extend(json.loads(line) for line in output.splitlines())
+
+
+def run_attnfleet(options, shape, path):
+    command = [options.attnfleet, "run", f"--preset={options.preset}", f"--shapes={shape}",
+               f"--backends={options.backends}", f"--repetitions={options.repetitions}", "--format=json",
+               f"--output={path}", *options.extra]
+    subprocess.run(command, timeout=options.timeout, check=True)
+    return json.loads(path.read_text())
+
+
+def compare(shape, result, lines):
+    """Median it/s and largest peak of attnfleet over the peer's, per implementation."""
+    benchmark = result.get("benchmark", result)
+    for job in benchmark["jobs"]:
+        measured = [run["result"]["measurement"] for run in job["runs"] if "measurement" in run.get("result", {})]
+        peer = [line for line in lines if line["implementation"] == job["backend"] and line["outcome"] == "measured"]
+        if not measured:
+            print(f"{shape:9} {job['backend']:10} {job['runs'][0]['result']['outcome']}; peer measured: {bool(peer)}")
+            continue
+        speed = statistics.median(float(m["iterations_per_second"]) for m in measured)
+        memory = max(int(m["peak_allocated_bytes"]) for m in measured)
+        text = f"{shape:9} {job['backend']:10} {speed:8.3f} it/s {memory / 1e9:7.2f} GB"
+        if peer:
+            peer_speed = statistics.median(line["iterations_per_second"] for line in peer)
+            peer_memory = max(line["peak_allocated_bytes"] for line in peer)
+            text += (f"   peer {peer_speed:8.3f} it/s {peer_memory / 1e9:7.2f} GB"
+                     f"   ratio {speed / peer_speed:.4f}, memory {memory / peer_memory:.4f}")
+        print(text, flush=True)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--attnfleet", default="attnfleet", help="the program")
+    parser.add_argument("--preset", choices=["published", "stock"], required=True)
+    parser.add_argument("--shapes", required=True)
+    parser.add_argument("--backends", default="eager,sdpa,flash2,efficient,cudnn")
+    parser.add_argument("--repetitions", type=int, default=2)
+    parser.add_argument("--peer-steps", type=int, default=40)
+    parser.add_argument("--out", type=pathlib.Path, required=True)
+    parser.add_argument("--timeout", type=float, default=600, help="seconds, of one program")
+    parser.add_argument("extra", nargs="*", help="more flags of attnfleet run, after --")
+    options = parser.parse_args()
+    options.out.mkdir(parents=True, exist_ok=True)
+    for shape in options.shapes.split(","):
+        begin = time.monotonic()
+        lines = []
+        path = options.out / f"{options.preset}-{shape}.json"
+        run_peer(options, shape, lines)
+        result = run_attnfleet(options, shape, path)
+        run_peer(options, shape, lines)
+        path.with_suffix(".peer.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+        compare(shape, result, lines)
+        print(f"{shape}: {time.monotonic() - begin:.0f} s", file=sys.stderr, flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
