@@ -70,6 +70,61 @@ TEST(Training, MeasuresEveryTimedStep) {
   EXPECT_EQ(log.progress.back().steps_done, 4);
 }
 
+TEST(Training, WarmUpGoesOnUntilTheSpeedIsStableOrTheLimit) {
+  Config config = TinyConfig();
+  config.warmup_limit = 400;
+  Log log;
+  const Measurement result = RunTraining(config, *Backends()[0], nullptr, log.Hooks()).measurement;
+  EXPECT_GE(result.warmup_steps, 10);
+  EXPECT_LE(result.warmup_steps, 400);
+  EXPECT_EQ(result.warmup_stable, result.warmup_steps < 400);
+  config.warmup_steps = config.warmup_limit = 3;
+  EXPECT_EQ(RunTraining(config, *Backends()[0], nullptr, log.Hooks()).measurement.warmup_steps, 3);
+}
+
+TEST(Training, StopsOnceTheSpeedIsKnownWellEnough) {
+  Config config = TinyConfig();
+  config.timed_steps = 1000;
+  config.ci_width = 0.9;
+  Log log;
+  const Measurement result = RunTraining(config, *Backends()[0], nullptr, log.Hooks()).measurement;
+  const double speed = static_cast<double>(result.step_seconds.size()) / result.wall_seconds;
+  EXPECT_GE(result.step_seconds.size(), 20u);
+  EXPECT_LT(result.step_seconds.size(), 1000u);
+  EXPECT_LT(result.iterations_per_second_low, speed);
+  EXPECT_GT(result.iterations_per_second_high, speed);
+  EXPECT_LE(result.iterations_per_second_high - result.iterations_per_second_low, 0.9 * speed);
+  EXPECT_EQ(log.progress.back().steps_done, log.progress.back().steps_total);
+}
+
+TEST(Training, IntervalOfAFewStepsIsUnknown) {
+  Log log;
+  const Measurement result = RunTraining(TinyConfig(), *Backends()[0], nullptr, log.Hooks()).measurement;
+  EXPECT_EQ(result.iterations_per_second_low, 0);
+  EXPECT_EQ(result.iterations_per_second_high, 0);
+}
+
+TEST(Training, SaysHowMuchTheModelHolds) {
+  Config config = TinyConfig();
+  Log log;
+  const Measurement result = RunTraining(config, *Backends()[0], nullptr, log.Hooks()).measurement;
+  const int64_t tables = 4 * config.model.heads * (kRelativeBuckets + 2 * kSpatialBuckets);  // without gradients
+  const int64_t parameters = 4 * CountParameters(config.model);
+  EXPECT_EQ(result.gradient_bytes, parameters - tables);
+  EXPECT_GT(result.model_bytes, parameters);  // and the bucket tables
+  EXPECT_GT(result.optimizer_bytes, 2 * result.gradient_bytes);
+  EXPECT_LT(result.optimizer_bytes, 2 * result.gradient_bytes + 1000);
+  EXPECT_EQ(result.activation_bytes, 0);
+}
+
+TEST(Training, SaysHowMuchWorkAStepIs) {
+  Log log;
+  const Measurement result = RunTraining(TinyConfig(), *Backends()[0], nullptr, log.Hooks()).measurement;
+  EXPECT_EQ(result.tokens_per_iteration, 2 * 16);
+  EXPECT_GT(result.model_flops_per_iteration, 6.0 * (4 * 24 * 24 + 2 * 24 * 32) * 32);
+  EXPECT_EQ(result.peak_flops_per_second, 0);
+}
+
 TEST(Training, LossFalls) {
   Config config = TinyConfig();
   config.model.hidden_dropout = config.model.attention_dropout = 0;
