@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "worker/trainer/attention_profile.h"
 #include "worker/trainer/autocast.h"
 #include "worker/trainer/confidence.h"
 #include "worker/trainer/environment.h"
@@ -184,6 +185,17 @@ void Run::DescribeMemory(Measurement& result) {
   result.activation_bytes = std::max<int64_t>(0, peaks.allocated_bytes - state);
 }
 
+// One more pass, under the profiler and without an update of the weights.
+void Run::NameKernels(Measurement& result) {
+  AttentionProfile profile = ProfileAttention(backend_, cuda_ != nullptr, [this](const Backend& marking) {
+    ForwardAndBackward(marking);
+    Synchronize();
+  });
+  optimizer_->DropGradients();
+  result.attention_kernels = std::move(profile.kernels);
+  result.attention_kernels_unknown = std::move(profile.unknown);
+}
+
 void Run::DescribeWork(Measurement& result, const Environment& environment) const {
   result.model_flops_per_iteration = ModelFlopsPerIteration(config_.model, config_.batch, config_.sequence_length);
   if (cuda_ != nullptr) {
@@ -202,6 +214,7 @@ Measurement Run::Measure(const Environment& environment) {
   MeasureSteps(result);
   DescribeMemory(result);
   DescribeWork(result, environment);
+  NameKernels(result);
   return result;
 }
 

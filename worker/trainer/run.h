@@ -46,6 +46,7 @@ class Run {
   void WarmUp(Measurement& result);
   void MeasureSteps(Measurement& result);
   void DescribeMemory(Measurement& result);
+  void NameKernels(Measurement& result);
   void DescribeWork(Measurement& result, const Environment& environment) const;
 
   const Config& config_;

@@ -15,7 +15,10 @@
 namespace attnfleet::trainer {
 namespace {
 
+using testing::Contains;
 using testing::HasSubstr;
+using testing::IsSupersetOf;
+using testing::Not;
 
 Config TinyConfig() {
   Config config;
@@ -123,6 +126,33 @@ TEST(Training, SaysHowMuchWorkAStepIs) {
   EXPECT_EQ(result.tokens_per_iteration, 2 * 16);
   EXPECT_GT(result.model_flops_per_iteration, 6.0 * (4 * 24 * 24 + 2 * 24 * 32) * 32);
   EXPECT_EQ(result.peak_flops_per_second, 0);
+}
+
+TEST(Training, NamesTheOperatorsOfAttention) {
+  const auto operators = [](const char* name) {
+    Config config = TinyConfig();
+    config.model.attention_dropout = 0;  // with it LibTorch has no fused attention on the CPU
+    Log log;
+    return RunTraining(config, *FindBackend(name).value(), nullptr, log.Hooks()).measurement.attention_kernels;
+  };
+  const std::vector<std::string> eager = operators("eager");
+  EXPECT_THAT(eager, IsSupersetOf({"aten::bmm", "aten::_softmax"}));
+  EXPECT_THAT(eager, Not(Contains("aten::addmm")));  // of the linear maps around it
+  EXPECT_LE(eager.size(), 8u);
+  EXPECT_THAT(operators("sdpa"), Contains(HasSubstr("attention")));
+}
+
+TEST(Training, BackendThatFailsUnderTheProfilerIsMeasuredAllTheSame) {
+  static int calls = 0;
+  calls = 0;
+  const Backend backend = With([](const AttentionInput& input) -> at::Tensor {
+    if (++calls > 5) throw std::runtime_error("not again");
+    return input.q + input.k + input.v;
+  });
+  Log log;
+  const RunResult result = RunTraining(TinyConfig(), backend, nullptr, log.Hooks());
+  EXPECT_EQ(result.outcome, Outcome::kMeasured) << result.reason;
+  EXPECT_THAT(result.measurement.attention_kernels_unknown, HasSubstr("not again"));
 }
 
 TEST(Training, LossFalls) {
