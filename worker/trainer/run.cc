@@ -9,6 +9,7 @@
 #include "absl/strings/str_cat.h"
 #include "worker/trainer/attention_profile.h"
 #include "worker/trainer/autocast.h"
+#include "worker/trainer/check.h"
 #include "worker/trainer/confidence.h"
 #include "worker/trainer/environment.h"
 #include "worker/trainer/flops.h"
@@ -196,6 +197,14 @@ void Run::NameKernels(Measurement& result) {
   result.attention_kernels_unknown = std::move(profile.unknown);
 }
 
+void Run::Check(Measurement& result) {
+  stage_ = "check";
+  optimizer_.reset();  // room for the weights in fp64
+  const Batch batch = NextBatch();
+  const auto free_bytes = [this] { return cuda_ != nullptr ? cuda_->ReleaseCache() : FreeHostMemoryBytes(); };
+  result.numerical_check = CheckAgainstEager({model_, backend_, batch, compute_type(), mixed_}, free_bytes);
+}
+
 void Run::DescribeWork(Measurement& result, const Environment& environment) const {
   result.model_flops_per_iteration = ModelFlopsPerIteration(config_.model, config_.batch, config_.sequence_length);
   if (cuda_ != nullptr) {
@@ -215,6 +224,7 @@ Measurement Run::Measure(const Environment& environment) {
   DescribeMemory(result);
   DescribeWork(result, environment);
   NameKernels(result);
+  if (config_.check) Check(result);
   return result;
 }
 

@@ -47,6 +47,7 @@ class Run {
   void MeasureSteps(Measurement& result);
   void DescribeMemory(Measurement& result);
   void NameKernels(Measurement& result);
+  void Check(Measurement& result);
   void DescribeWork(Measurement& result, const Environment& environment) const;
 
   const Config& config_;

@@ -38,6 +38,9 @@ class CudaDevice {
   virtual void ResetPeaks() = 0;
   virtual CudaMemoryPeaks Peaks() = 0;
 
+  // Gives what the caching allocator does not use back to the driver; the bytes that are free on the card then.
+  virtual int64_t ReleaseCache() = 0;
+
   // Puts an event into the current stream.
   virtual void Mark() = 0;
   // Seconds between neighbouring marks, in order; forgets the marks. Waits for the last one.

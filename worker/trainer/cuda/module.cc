@@ -66,6 +66,14 @@ class Device : public CudaDevice {
     return peaks;
   }
 
+  int64_t ReleaseCache() override {
+    c10::cuda::CUDACachingAllocator::emptyCache();
+    size_t free = 0;
+    size_t total = 0;
+    C10_CUDA_CHECK(cudaMemGetInfo(&free, &total));
+    return static_cast<int64_t>(free);
+  }
+
   void Mark() override { marks_.emplace_back(cudaEventDefault).record(); }
 
   std::vector<double> TakeIntervals() override {
