@@ -110,6 +110,8 @@ int Main(int argc, char** argv) {
     }
   }
   InstallSignals();
+  // LibTorch's profiler would call it an error that there is no GPU.
+  setenv("KINETO_LOG_LEVEL", "5", /*overwrite=*/0);
   if (config->list_backends) return ListBackends(config->json);
   const absl::StatusOr<const Backend*> backend = FindBackend(config->backend);
   if (!backend.ok()) {

@@ -40,4 +40,12 @@ void AdamOptimizer::DropGradients() {
   for (at::Tensor& parameter : parameters_) parameter.mutable_grad().reset();
 }
 
+int64_t AdamOptimizer::Bytes() const {
+  size_t bytes = 0;
+  for (const auto* tensors : {&averages_, &squares_, &steps_}) {
+    for (const at::Tensor& tensor : *tensors) bytes += tensor.nbytes();
+  }
+  return static_cast<int64_t>(bytes);
+}
+
 }  // namespace attnfleet::trainer

@@ -3,6 +3,7 @@
 
 #include <ATen/core/Tensor.h>
 
+#include <cstdint>
 #include <vector>
 
 #include "worker/trainer/config.h"
@@ -19,6 +20,9 @@ class AdamOptimizer {
   void Step();
   // Drops the gradients, as zero_grad does by default.
   void DropGradients();
+
+  // Of its own tensors.
+  int64_t Bytes() const;
 
  private:
   const Optimizer kind_;

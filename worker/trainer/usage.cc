@@ -52,6 +52,12 @@ Other
   --parent-pid=N             die when process N, the parent, dies
   --version, --help
 
+MFU is model_flops_per_iteration x it/s / peak_flops_per_second, with
+  model_flops_per_iteration = 6 x weights x tokens + 12 x layers x S x hidden x tokens
+where weights are those of the layers' and the head's matrix products (85.5 million in base), tokens = batch x S with
+padding, S counts an image's 197 visual tokens, which the head does not see; peak_flops_per_second is the dense figure
+of the vendor's data sheet at the run's precision.
+
 Standard output is one JSON document a line, each a TrainerEvent of proto/attnfleet/v1/trainer.proto: "started",
 "progress" at most five times a second, and last "result". Messages go to standard error. SIGTERM or Ctrl-C stops at the
 next step with the outcome OUTCOME_CANCELLED; a second one stops at once.

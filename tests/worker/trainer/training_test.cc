@@ -15,7 +15,10 @@
 namespace attnfleet::trainer {
 namespace {
 
+using testing::Contains;
 using testing::HasSubstr;
+using testing::IsSupersetOf;
+using testing::Not;
 
 Config TinyConfig() {
   Config config;
@@ -68,6 +71,99 @@ TEST(Training, MeasuresEveryTimedStep) {
   ASSERT_FALSE(log.progress.empty());
   EXPECT_EQ(log.progress.back().phase, Phase::kTimed);
   EXPECT_EQ(log.progress.back().steps_done, 4);
+}
+
+TEST(Training, WarmUpGoesOnUntilTheSpeedIsStableOrTheLimit) {
+  Config config = TinyConfig();
+  config.warmup_limit = 400;
+  Log log;
+  const Measurement result = RunTraining(config, *Backends()[0], nullptr, log.Hooks()).measurement;
+  EXPECT_GE(result.warmup_steps, 10);
+  EXPECT_LE(result.warmup_steps, 400);
+  EXPECT_EQ(result.warmup_stable, result.warmup_steps < 400);
+  config.warmup_steps = config.warmup_limit = 3;
+  EXPECT_EQ(RunTraining(config, *Backends()[0], nullptr, log.Hooks()).measurement.warmup_steps, 3);
+}
+
+TEST(Training, StopsOnceTheSpeedIsKnownWellEnough) {
+  Config config = TinyConfig();
+  config.timed_steps = 1000;
+  config.ci_width = 100;  // whatever else this machine does
+  Log log;
+  const Measurement result = RunTraining(config, *Backends()[0], nullptr, log.Hooks()).measurement;
+  const double speed = static_cast<double>(result.step_seconds.size()) / result.wall_seconds;
+  EXPECT_GE(result.step_seconds.size(), 20u);
+  EXPECT_LT(result.step_seconds.size(), 1000u);
+  EXPECT_LT(result.iterations_per_second_low, speed);
+  EXPECT_GT(result.iterations_per_second_high, speed);
+  EXPECT_EQ(log.progress.back().steps_done, log.progress.back().steps_total);
+}
+
+TEST(Training, IntervalOfAFewStepsIsUnknown) {
+  Log log;
+  const Measurement result = RunTraining(TinyConfig(), *Backends()[0], nullptr, log.Hooks()).measurement;
+  EXPECT_EQ(result.iterations_per_second_low, 0);
+  EXPECT_EQ(result.iterations_per_second_high, 0);
+}
+
+TEST(Training, SaysHowMuchTheModelHolds) {
+  Config config = TinyConfig();
+  Log log;
+  const Measurement result = RunTraining(config, *Backends()[0], nullptr, log.Hooks()).measurement;
+  const int64_t tables = 4 * config.model.heads * (kRelativeBuckets + 2 * kSpatialBuckets);  // without gradients
+  const int64_t parameters = 4 * CountParameters(config.model);
+  EXPECT_EQ(result.gradient_bytes, parameters - tables);
+  EXPECT_GT(result.model_bytes, parameters);  // and the bucket tables
+  EXPECT_GT(result.optimizer_bytes, 2 * result.gradient_bytes);
+  EXPECT_LT(result.optimizer_bytes, 2 * result.gradient_bytes + 1000);
+  EXPECT_EQ(result.activation_bytes, 0);
+}
+
+TEST(Training, SaysHowMuchWorkAStepIs) {
+  Log log;
+  const Measurement result = RunTraining(TinyConfig(), *Backends()[0], nullptr, log.Hooks()).measurement;
+  EXPECT_EQ(result.tokens_per_iteration, 2 * 16);
+  EXPECT_GT(result.model_flops_per_iteration, 6.0 * (4 * 24 * 24 + 2 * 24 * 32) * 32);
+  EXPECT_EQ(result.peak_flops_per_second, 0);
+}
+
+TEST(Training, NamesTheOperatorsOfAttention) {
+  const auto operators = [](const char* name) {
+    Config config = TinyConfig();
+    config.sequence_length = 256;        // so that the softmax counts
+    config.model.attention_dropout = 0;  // with it LibTorch has no fused attention on the CPU
+    Log log;
+    return RunTraining(config, *FindBackend(name).value(), nullptr, log.Hooks()).measurement.attention_kernels;
+  };
+  const std::vector<std::string> eager = operators("eager");
+  EXPECT_THAT(eager, IsSupersetOf({"aten::bmm", "aten::_softmax"}));
+  EXPECT_THAT(eager, Not(Contains("aten::addmm")));  // of the linear maps around it
+  EXPECT_LE(eager.size(), 8u);
+  EXPECT_THAT(operators("sdpa"), Contains(HasSubstr("attention")));
+}
+
+TEST(Training, ChecksTheBackendWhereAsked) {
+  Config config = TinyConfig();
+  Log log;
+  EXPECT_FALSE(RunTraining(config, *Backends()[0], nullptr, log.Hooks()).measurement.numerical_check.has_value());
+  config.check = true;
+  const RunResult result = RunTraining(config, *FindBackend("sdpa").value(), nullptr, log.Hooks());
+  ASSERT_TRUE(result.measurement.numerical_check.has_value()) << result.reason;
+  EXPECT_EQ(result.measurement.numerical_check->samples, 2);
+  EXPECT_LT(result.measurement.numerical_check->gradient_error, 1e-4);
+}
+
+TEST(Training, BackendThatFailsUnderTheProfilerIsMeasuredAllTheSame) {
+  static int calls = 0;
+  calls = 0;
+  const Backend backend = With([](const AttentionInput& input) -> at::Tensor {
+    if (++calls > 5) throw std::runtime_error("not again");
+    return input.q + input.k + input.v;
+  });
+  Log log;
+  const RunResult result = RunTraining(TinyConfig(), backend, nullptr, log.Hooks());
+  EXPECT_EQ(result.outcome, Outcome::kMeasured) << result.reason;
+  EXPECT_THAT(result.measurement.attention_kernels_unknown, HasSubstr("not again"));
 }
 
 TEST(Training, LossFalls) {

@@ -38,14 +38,19 @@ class CudaDevice {
   virtual void ResetPeaks() = 0;
   virtual CudaMemoryPeaks Peaks() = 0;
 
+  // Gives what the caching allocator does not use back to the driver; the bytes that are free on the card then.
+  virtual int64_t ReleaseCache() = 0;
+
   // Puts an event into the current stream.
   virtual void Mark() = 0;
   // Seconds between neighbouring marks, in order; forgets the marks. Waits for the last one.
   virtual std::vector<double> TakeIntervals() = 0;
+  // Those whose marks the device has passed, so far. Waits for nothing; valid until the next call.
+  virtual const std::vector<double>& CompletedIntervals() = 0;
 };
 
 // The module's two symbols, of C linkage. kCudaContract grows with every change of this header.
-inline constexpr int kCudaContract = 1;
+inline constexpr int kCudaContract = 2;
 using CudaContractFunction = int();
 // Null and an error in words if there is no usable GPU.
 using OpenCudaFunction = CudaDevice*(std::string* error);

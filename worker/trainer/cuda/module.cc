@@ -66,16 +66,29 @@ class Device : public CudaDevice {
     return peaks;
   }
 
+  int64_t ReleaseCache() override {
+    c10::cuda::CUDACachingAllocator::emptyCache();
+    size_t free = 0;
+    size_t total = 0;
+    C10_CUDA_CHECK(cudaMemGetInfo(&free, &total));
+    return static_cast<int64_t>(free);
+  }
+
   void Mark() override { marks_.emplace_back(cudaEventDefault).record(); }
 
   std::vector<double> TakeIntervals() override {
-    std::vector<double> seconds;
     if (!marks_.empty()) marks_.back().synchronize();
-    for (size_t i = 1; i < marks_.size(); ++i) {
-      seconds.push_back(static_cast<double>(marks_[i - 1].elapsed_time(marks_[i])) / 1e3);
-    }
+    CompletedIntervals();
     marks_.clear();
-    return seconds;
+    return std::exchange(intervals_, {});
+  }
+
+  const std::vector<double>& CompletedIntervals() override {
+    while (marks_.size() > 1 && marks_[1].query()) {
+      intervals_.push_back(static_cast<double>(marks_[0].elapsed_time(marks_[1])) / 1e3);
+      marks_.pop_front();
+    }
+    return intervals_;
   }
 
  private:
@@ -83,6 +96,7 @@ class Device : public CudaDevice {
   const Nvml nvml_;
   DeviceMemorySampler sampler_;
   std::deque<at::cuda::CUDAEvent> marks_;
+  std::vector<double> intervals_;  // between marks that are gone
 };
 
 }  // namespace

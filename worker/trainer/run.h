@@ -1,0 +1,75 @@
+#ifndef ATTNFLEET_WORKER_TRAINER_RUN_H_
+#define ATTNFLEET_WORKER_TRAINER_RUN_H_
+
+#include <chrono>
+#include <cstdint>
+#include <optional>
+#include <string>
+
+#include "worker/trainer/attention/contract.h"
+#include "worker/trainer/config.h"
+#include "worker/trainer/cuda/contract.h"
+#include "worker/trainer/data_loader.h"
+#include "worker/trainer/events.h"
+#include "worker/trainer/model.h"
+#include "worker/trainer/optimizer.h"
+#include "worker/trainer/training.h"
+
+namespace attnfleet::trainer {
+
+// Thrown by Measure() when the hooks ask for a stop.
+struct Cancelled {};
+
+// One run from set-up to figures. `stage` tells where it was when something was thrown.
+class Run {
+ public:
+  Run(const Config& config, const Backend& backend, CudaDevice* cuda, const RunHooks& hooks);
+
+  // Why this backend cannot do this run, or nothing.
+  std::optional<std::string> Refusal() const;
+
+  Measurement Measure(const Environment& environment);
+
+  const char* stage() const { return stage_; }
+
+ private:
+  using Clock = std::chrono::steady_clock;
+
+  at::ScalarType compute_type() const { return mixed_ ? at::kBFloat16 : at::kFloat; }
+  void Synchronize();
+  Batch NextBatch();
+  at::Tensor ForwardAndBackward(const Backend& backend);
+  void Step();
+  void Report(Phase phase, int done, int total);
+
+  void SetUp();
+  void WarmUp(Measurement& result);
+  void MeasureSteps(Measurement& result);
+  void DescribeMemory(Measurement& result);
+  void NameKernels(Measurement& result);
+  void Check(Measurement& result);
+  void DescribeWork(Measurement& result, const Environment& environment) const;
+
+  const Config& config_;
+  const Backend& backend_;
+  CudaDevice* const cuda_;
+  const RunHooks& hooks_;
+  const at::Device device_;
+  const bool mixed_;
+  const Clock::time_point begin_ = Clock::now();
+
+  const char* stage_ = "set-up";
+  Clock::time_point last_report_{};
+  Clock::time_point steps_begin_{};
+  int warmup_done_ = 0;
+  Clock::duration data_wait_{};
+  int64_t tokens_ = 0;                 // of text, without padding, in the batches so far
+  at::Tensor first_loss_, last_loss_;  // on the device: reading one would wait for it
+  Model model_;
+  std::optional<AdamOptimizer> optimizer_;
+  std::optional<DataLoader> loader_;
+};
+
+}  // namespace attnfleet::trainer
+
+#endif  // ATTNFLEET_WORKER_TRAINER_RUN_H_
