@@ -92,8 +92,10 @@ class Run {
     if (cuda_ != nullptr ? !backend_.cuda : !backend_.cpu) {
       return absl::StrCat(backend_.name, " does not run on ", cuda_ != nullptr ? "CUDA" : "the CPU");
     }
-    return backend_.refuse(MakeProblem(config_.model, config_.batch, config_.sequence_length, cuda_ != nullptr,
-                                       compute_type(), /*padded=*/false, /*training=*/true));
+    AttentionProblem problem = MakeProblem(config_.model, config_.batch, config_.sequence_length, cuda_ != nullptr,
+                                           compute_type(), /*padded=*/false, /*training=*/true);
+    if (cuda_ != nullptr) problem.compute_capability = cuda_->Info().compute_capability;
+    return backend_.refuse(problem);
   }
 
   Measurement Measure(const Environment& environment);

@@ -14,6 +14,7 @@ struct CudaDeviceInfo {
   std::string name;
   std::string uuid;  // as nvidia-smi prints it: "GPU-xxxxxxxx-xxxx-xxxx-xxxx-xxxxxxxxxxxx"
   int64_t memory_bytes = 0;
+  int compute_capability = 0;  // 10 * major + minor
   std::string driver_version;
   std::string cuda_version;  // of the run-time library
   std::string cudnn_version;
@@ -45,7 +46,7 @@ class CudaDevice {
 };
 
 // The module's two symbols, of C linkage. kCudaContract grows with every change of this header.
-inline constexpr int kCudaContract = 1;
+inline constexpr int kCudaContract = 2;
 using CudaContractFunction = int();
 // Null and an error in words if there is no usable GPU.
 using OpenCudaFunction = CudaDevice*(std::string* error);
