@@ -15,6 +15,7 @@
 #include "worker/trainer/environment.h"
 #include "worker/trainer/model.h"
 #include "worker/trainer/optimizer.h"
+#include "worker/trainer/precision.h"
 
 namespace attnfleet::trainer {
 namespace {
@@ -95,6 +96,7 @@ class Run {
     AttentionProblem problem = MakeProblem(config_.model, config_.batch, config_.sequence_length, cuda_ != nullptr,
                                            compute_type(), /*padded=*/false, /*training=*/true);
     if (cuda_ != nullptr) problem.compute_capability = cuda_->Info().compute_capability;
+    if (auto reason = RefusePrecision(config_.precision, problem.cuda, problem.compute_capability)) return reason;
     return backend_.refuse(problem);
   }
 
@@ -103,7 +105,7 @@ class Run {
   const char* stage() const { return stage_; }
 
  private:
-  at::ScalarType compute_type() const { return mixed_ ? at::kBFloat16 : at::kFloat; }
+  at::ScalarType compute_type() const { return ComputeType(config_.precision); }
 
   void Synchronize() {
     if (cuda_ != nullptr) cuda_->Synchronize();
@@ -157,6 +159,8 @@ void Run::SetUp() {
   model_ = MakeModel(config_.model, device_, config_.seed);
   std::vector<at::Tensor> trained;
   VisitParameters(model_, [&](const ParameterSpec&, at::Tensor& tensor) {
+    const at::ScalarType type = WeightType(config_.precision);
+    if (tensor.scalar_type() != type) tensor = tensor.detach().to(type).requires_grad_(tensor.requires_grad());
     if (tensor.requires_grad()) trained.push_back(tensor);
   });
   optimizer_.emplace(config_.optimizer, config_.learning_rate, std::move(trained));
@@ -255,9 +259,8 @@ void SetFailed(RunResult& result, const char* stage, std::string_view message) {
 
 RunResult RunTraining(const Config& given, const Backend& backend, CudaDevice* cuda, const RunHooks& hooks) {
   Config config = given;
-  if (config.precision == Precision::kAuto) {
-    config.precision = cuda != nullptr ? Precision::kBf16Mixed : Precision::kFp32;
-  }
+  config.precision = ResolvePrecision(config.precision, cuda != nullptr);
+  SetFp32Products(config.precision);
   RunResult result;
   result.environment.cuda = cuda != nullptr;
   Run run(config, backend, cuda, hooks);

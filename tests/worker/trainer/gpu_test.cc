@@ -5,6 +5,8 @@
 #include <ATen/TensorOperators.h>
 #include <ATen/autocast_mode.h>
 #include <ATen/ops/empty.h>
+#include <ATen/ops/matmul.h>
+#include <ATen/ops/randn.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -74,6 +76,24 @@ TEST_F(GpuTest, EveryBackendMeasuresTheModelThatPeopleTrain) {
     for (const double seconds : result.measurement.step_seconds) sum += seconds;
     EXPECT_NEAR(sum / result.measurement.wall_seconds, 1, 0.2) << backend->name;
     EXPECT_NEAR(result.measurement.first_loss, std::log(10.0), 0.5) << backend->name;
+  }
+}
+
+// The largest error of a matrix product tells the precision that was used: fp32 1e-6, TF32 1e-3, bf16 1e-2.
+TEST_F(GpuTest, EveryPrecisionTrainsAndIsTheOneThatIsNamed) {
+  for (const auto& [precision, name] :
+       {std::pair{Precision::kFp32, "fp32"}, std::pair{Precision::kTf32, "tf32"},
+        std::pair{Precision::kBf16Mixed, "bf16-mixed"}, std::pair{Precision::kBf16, "bf16"}}) {
+    Config config = SmallConfig();
+    config.precision = precision;
+    const RunResult result = RunTraining(config, *FindBackend("sdpa").value(), gpu_, Hooks());
+    ASSERT_EQ(result.outcome, Outcome::kMeasured) << name << ": " << result.reason;
+    EXPECT_EQ(result.environment.precision, name);
+    EXPECT_NEAR(result.measurement.first_loss, std::log(10.0), 0.5) << name;
+    const at::Tensor a = at::randn({512, 512}).to(at::kCUDA), b = at::randn({512, 512}).to(at::kCUDA);
+    const at::Tensor exact = at::matmul(a.to(at::kDouble), b.to(at::kDouble));
+    const double error = (at::matmul(a, b) - exact).norm().item<double>() / exact.norm().item<double>();
+    EXPECT_EQ(error > 1e-5, precision == Precision::kTf32) << name << ": " << error;
   }
 }
 

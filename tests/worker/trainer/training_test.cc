@@ -94,6 +94,35 @@ TEST(Training, SameSeedSameLossWhateverTheLoaderThreads) {
   EXPECT_NE(RunTraining(config, *Backends()[0], nullptr, log.Hooks()).measurement.last_loss, loss);
 }
 
+TEST(Training, EveryPrecisionOfTheCpuTrainsWithEveryBackendOfTheCpu) {
+  for (const auto& [precision, name] : {std::pair{Precision::kFp32, "fp32"}, std::pair{Precision::kBf16, "bf16"},
+                                        std::pair{Precision::kBf16Mixed, "bf16-mixed"}}) {
+    for (const Backend* backend : Backends()) {
+      if (!backend->cpu) continue;
+      Config config = TinyConfig();
+      config.precision = precision;
+      config.model.hidden_dropout = config.model.attention_dropout = 0;
+      Log log;
+      const RunResult result = RunTraining(config, *backend, nullptr, log.Hooks());
+      ASSERT_EQ(result.outcome, Outcome::kMeasured) << name << " " << backend->name << ": " << result.reason;
+      EXPECT_EQ(result.environment.precision, name);
+      config.precision = Precision::kFp32;
+      const double exact = RunTraining(config, *Backends()[0], nullptr, log.Hooks()).measurement.first_loss;
+      EXPECT_NEAR(result.measurement.first_loss, exact, 0.02) << name << " " << backend->name;
+    }
+  }
+}
+
+TEST(Training, Tf32IsRefusedOnTheCpu) {
+  Config config = TinyConfig();
+  config.precision = Precision::kTf32;
+  Log log;
+  const RunResult result = RunTraining(config, *Backends()[0], nullptr, log.Hooks());
+  EXPECT_EQ(result.outcome, Outcome::kUnsupported);
+  EXPECT_THAT(result.reason, HasSubstr("the CPU has no TF32"));
+  EXPECT_EQ(result.environment.precision, "tf32");
+}
+
 TEST(Training, StopsAtTheNextStep) {
   Log log;
   log.steps_until_stop = 2;
