@@ -5,6 +5,7 @@
 #include <c10/util/Exception.h>
 
 #include <chrono>
+#include <memory>
 #include <new>
 #include <optional>
 #include <string_view>
@@ -12,6 +13,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "worker/trainer/data_loader.h"
+#include "worker/trainer/document_file.h"
 #include "worker/trainer/environment.h"
 #include "worker/trainer/model.h"
 #include "worker/trainer/optimizer.h"
@@ -88,6 +90,15 @@ class Run {
         device_(cuda != nullptr ? at::kCUDA : at::kCPU, cuda != nullptr ? 0 : -1),
         mixed_(config.precision == Precision::kBf16Mixed) {}
 
+  // Reads --data, before anything is said about this run.
+  absl::Status ReadDocuments() {
+    if (config_.data.empty()) return absl::OkStatus();
+    absl::StatusOr<DocumentFile> file =
+        DocumentFile::Read(config_.data, {config_.sequence_length, config_.model.vocabulary, config_.model.labels});
+    if (file.ok()) documents_ = std::make_shared<const DocumentFile>(*std::move(file));
+    return file.status();
+  }
+
   // Why this backend cannot do this run, or nothing.
   std::optional<std::string> Refusal() const {
     if (cuda_ != nullptr ? !backend_.cuda : !backend_.cpu) {
@@ -97,6 +108,7 @@ class Run {
                                            compute_type(), /*padded=*/false, /*training=*/true);
     if (cuda_ != nullptr) problem.compute_capability = cuda_->Info().compute_capability;
     if (auto reason = RefusePrecision(config_.precision, problem.cuda, problem.compute_capability)) return reason;
+    problem.padded = documents_ ? documents_->padded() : config_.boxes == Boxes::kDocument;
     return backend_.refuse(problem);
   }
 
@@ -115,6 +127,7 @@ class Run {
     const Clock::time_point begin = Clock::now();
     Batch batch = loader_->Next();
     data_wait_ += Clock::now() - begin;
+    tokens_ += batch.tokens;
     if (cuda_ == nullptr) return batch;
     for (at::Tensor* tensor : {&batch.ids, &batch.boxes, &batch.labels, &batch.attention_mask}) {
       *tensor = tensor->to(device_, /*non_blocking=*/true);
@@ -139,9 +152,11 @@ class Run {
   Clock::time_point last_report_{};
   Clock::time_point steps_begin_{};
   Clock::duration data_wait_{};
+  int64_t tokens_ = 0;                 // of text, without padding
   at::Tensor first_loss_, last_loss_;  // on the device: reading one would wait for it
   Model model_;
   std::optional<AdamOptimizer> optimizer_;
+  std::shared_ptr<const DocumentFile> documents_;  // of --data; null: synthetic ones
   std::optional<DataLoader> loader_;
 };
 
@@ -153,7 +168,11 @@ void Run::SetUp() {
   data.labels = config_.model.labels;
   data.boxes = config_.boxes;
   data.seed = config_.seed;
-  loader_.emplace(data, config_.data_loader_threads, /*pinned=*/cuda_ != nullptr);
+  const BatchFiller fill = [data, documents = documents_](uint64_t index, const BatchBuffers& buffers) {
+    if (documents) return documents->FillBatch(data.batch, data.seed, index, buffers);
+    FillBatch(data, index, buffers);
+  };
+  loader_.emplace(data.batch, data.sequence_length, fill, config_.data_loader_threads, /*pinned=*/cuda_ != nullptr);
 
   at::manual_seed(config_.seed);  // of dropout
   model_ = MakeModel(config_.model, device_, config_.seed);
@@ -212,6 +231,7 @@ Measurement Run::Measure(const Environment& environment) {
   RunPhase(Phase::kWarmup, config_.warmup_steps, [] {});
   Synchronize();
   data_wait_ = {};
+  tokens_ = 0;
   if (cuda_ != nullptr) cuda_->ResetPeaks();
 
   StepTimer timer(cuda_);
@@ -224,6 +244,7 @@ Measurement Run::Measure(const Environment& environment) {
   result.wall_seconds = Seconds(Clock::now() - timed_begin);
   result.warmup_steps = config_.warmup_steps;
   result.data_wait_seconds = Seconds(data_wait_);
+  result.tokens_per_iteration = tokens_ / config_.timed_steps;
   result.step_seconds = timer.TakeIntervals();
   result.first_loss = first_loss_.item<double>();
   result.last_loss = last_loss_.item<double>();
@@ -266,6 +287,10 @@ RunResult RunTraining(const Config& given, const Backend& backend, CudaDevice* c
   Run run(config, backend, cuda, hooks);
   try {
     result.environment = DescribeEnvironment(cuda, config.precision, config.seed);
+    if (const absl::Status data = run.ReadDocuments(); !data.ok()) {
+      result.reason = absl::StrCat("--data: ", std::string(data.message()));
+      return result;  // failed
+    }
     if (const std::optional<std::string> refusal = run.Refusal()) {
       result.outcome = Outcome::kUnsupported;
       result.reason = *refusal;
