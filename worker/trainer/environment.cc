@@ -9,6 +9,7 @@
 
 #include "absl/strings/ascii.h"
 #include "absl/strings/match.h"
+#include "worker/trainer/precision.h"
 
 namespace attnfleet::trainer {
 namespace {
@@ -46,7 +47,7 @@ Environment DescribeEnvironment(CudaDevice* cuda, Precision precision, uint64_t 
   }
   environment.libtorch_version = TORCH_VERSION;
   environment.cpu_threads = at::get_num_threads();
-  environment.precision = precision == Precision::kBf16Mixed ? "bf16-mixed" : "fp32";
+  environment.precision = PrecisionName(precision);
   environment.seed = seed;
   return environment;
 }

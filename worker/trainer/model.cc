@@ -239,8 +239,10 @@ ModelOutput Forward(const Model& model, const Backend& backend, const Batch& bat
   for (const EncoderLayer& layer : model.layers) x = Encode(pass, layer, step, x);
   ModelOutput output;
   output.logits = Classify(pass, x);
-  output.loss = at::cross_entropy_loss(output.logits.view({-1, config.labels}), batch.labels.view(-1), {},
-                                       at::Reduction::Mean, kIgnoredLabel);
+  // The loss of a model that is all bf16 is fp32, as in Hugging Face.
+  const at::Tensor logits = output.logits.scalar_type() == at::kBFloat16 ? output.logits.to(at::kFloat) : output.logits;
+  output.loss = at::cross_entropy_loss(logits.view({-1, config.labels}), batch.labels.view(-1), {}, at::Reduction::Mean,
+                                       kIgnoredLabel);
   return output;
 }
 

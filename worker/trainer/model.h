@@ -21,6 +21,7 @@ struct Batch {
   at::Tensor labels;          // (B, S); -100 is ignored
   at::Tensor attention_mask;  // (B, S): 1, or 0 for padding
   bool padded = false;        // the mask holds a 0
+  int64_t tokens = 0;         // that the mask does not hide
 };
 
 struct Linear {

@@ -34,12 +34,24 @@ Run::Run(const Config& config, const Backend& backend, CudaDevice* cuda, const R
       device_(cuda != nullptr ? at::kCUDA : at::kCPU, cuda != nullptr ? 0 : -1),
       mixed_(config.precision == Precision::kBf16Mixed) {}
 
+absl::Status Run::ReadDocuments() {
+  if (config_.data.empty()) return absl::OkStatus();
+  absl::StatusOr<DocumentFile> file =
+      DocumentFile::Read(config_.data, {config_.sequence_length, config_.model.vocabulary, config_.model.labels});
+  if (file.ok()) documents_ = std::make_shared<const DocumentFile>(*std::move(file));
+  return file.status();
+}
+
 std::optional<std::string> Run::Refusal() const {
   if (cuda_ != nullptr ? !backend_.cuda : !backend_.cpu) {
     return absl::StrCat(backend_.name, " does not run on ", cuda_ != nullptr ? "CUDA" : "the CPU");
   }
-  return backend_.refuse(MakeProblem(config_.model, config_.batch, config_.sequence_length, cuda_ != nullptr,
-                                     compute_type(), /*padded=*/false, /*training=*/true));
+  AttentionProblem problem = MakeProblem(config_.model, config_.batch, config_.sequence_length, cuda_ != nullptr,
+                                         compute_type(), /*padded=*/false, /*training=*/true);
+  if (cuda_ != nullptr) problem.compute_capability = cuda_->Info().compute_capability;
+  if (auto reason = RefusePrecision(config_.precision, problem.cuda, problem.compute_capability)) return reason;
+  problem.padded = documents_ ? documents_->padded() : config_.boxes == Boxes::kDocument;
+  return backend_.refuse(problem);
 }
 
 void Run::Synchronize() {
@@ -50,7 +62,7 @@ Batch Run::NextBatch() {
   const Clock::time_point begin = Clock::now();
   Batch batch = loader_->Next();
   data_wait_ += Clock::now() - begin;
-  tokens_ += batch.padded ? batch.attention_mask.sum().item<int64_t>() : batch.ids.numel();
+  tokens_ += batch.tokens;
   if (cuda_ == nullptr) return batch;
   for (at::Tensor* tensor : {&batch.ids, &batch.boxes, &batch.labels, &batch.attention_mask}) {
     *tensor = tensor->to(device_, /*non_blocking=*/true);
@@ -100,12 +112,18 @@ void Run::SetUp() {
   data.labels = config_.model.labels;
   data.boxes = config_.boxes;
   data.seed = config_.seed;
-  loader_.emplace(data, config_.data_loader_threads, /*pinned=*/cuda_ != nullptr);
+  const BatchFiller fill = [data, documents = documents_](uint64_t index, const BatchBuffers& buffers) {
+    if (documents) return documents->FillBatch(data.batch, data.seed, index, buffers);
+    FillBatch(data, index, buffers);
+  };
+  loader_.emplace(data.batch, data.sequence_length, fill, config_.data_loader_threads, /*pinned=*/cuda_ != nullptr);
 
   at::manual_seed(config_.seed);  // of dropout
   model_ = MakeModel(config_.model, device_, config_.seed);
   std::vector<at::Tensor> trained;
   VisitParameters(model_, [&](const ParameterSpec&, at::Tensor& tensor) {
+    const at::ScalarType type = WeightType(config_.precision);
+    if (tensor.scalar_type() != type) tensor = tensor.detach().to(type).requires_grad_(tensor.requires_grad());
     if (tensor.requires_grad()) trained.push_back(tensor);
   });
   optimizer_.emplace(config_.optimizer, config_.learning_rate, std::move(trained));

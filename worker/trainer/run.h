@@ -3,16 +3,20 @@
 
 #include <chrono>
 #include <cstdint>
+#include <memory>
 #include <optional>
 #include <string>
 
+#include "absl/status/status.h"
 #include "worker/trainer/attention/contract.h"
 #include "worker/trainer/config.h"
 #include "worker/trainer/cuda/contract.h"
 #include "worker/trainer/data_loader.h"
+#include "worker/trainer/document_file.h"
 #include "worker/trainer/events.h"
 #include "worker/trainer/model.h"
 #include "worker/trainer/optimizer.h"
+#include "worker/trainer/precision.h"
 #include "worker/trainer/training.h"
 
 namespace attnfleet::trainer {
@@ -25,6 +29,9 @@ class Run {
  public:
   Run(const Config& config, const Backend& backend, CudaDevice* cuda, const RunHooks& hooks);
 
+  // Reads --data, before anything is said about this run.
+  absl::Status ReadDocuments();
+
   // Why this backend cannot do this run, or nothing.
   std::optional<std::string> Refusal() const;
 
@@ -35,7 +42,7 @@ class Run {
  private:
   using Clock = std::chrono::steady_clock;
 
-  at::ScalarType compute_type() const { return mixed_ ? at::kBFloat16 : at::kFloat; }
+  at::ScalarType compute_type() const { return ComputeType(config_.precision); }
   void Synchronize();
   Batch NextBatch();
   at::Tensor ForwardAndBackward(const Backend& backend);
@@ -67,6 +74,7 @@ class Run {
   at::Tensor first_loss_, last_loss_;  // on the device: reading one would wait for it
   Model model_;
   std::optional<AdamOptimizer> optimizer_;
+  std::shared_ptr<const DocumentFile> documents_;  // of --data; null: synthetic ones
   std::optional<DataLoader> loader_;
 };
 

@@ -7,7 +7,7 @@
 
 namespace attnfleet::trainer {
 
-// What random batches look like.
+// What synthetic batches look like.
 struct SyntheticSpec {
   int64_t batch = 0;
   int64_t sequence_length = 0;
@@ -17,7 +17,7 @@ struct SyntheticSpec {
   uint64_t seed = 0;
 };
 
-// Where one batch goes; row-major.
+// Where one batch goes; row-major. What random and unit boxes come with; documents: see document.h.
 struct BatchBuffers {
   int64_t* ids = nullptr;             // (B, S), uniform in [0, vocabulary), padding id included as in the published run
   int64_t* boxes = nullptr;           // (B, S, 4): x0 <= x1, y0 <= y1, in [0, 1000]

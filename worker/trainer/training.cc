@@ -8,6 +8,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "worker/trainer/environment.h"
+#include "worker/trainer/precision.h"
 #include "worker/trainer/run.h"
 
 namespace attnfleet::trainer {
@@ -33,22 +34,30 @@ void SetFailed(RunResult& result, const char* stage, std::string_view message) {
 
 }  // namespace
 
-RunResult RunTraining(const Config& given, const Backend& backend, CudaDevice* cuda, const RunHooks& hooks) {
+RunResult RunTraining(const Config& given, const Backend& backend, CudaDevice* cuda, const RunHooks& hooks,
+                      GpuWatch* watch) {
   Config config = given;
-  if (config.precision == Precision::kAuto) {
-    config.precision = cuda != nullptr ? Precision::kBf16Mixed : Precision::kFp32;
-  }
+  config.precision = ResolvePrecision(config.precision, cuda != nullptr);
+  SetFp32Products(config.precision);
   RunResult result;
   result.environment.cuda = cuda != nullptr;
-  Run run(config, backend, cuda, hooks);
+  Run run(config, backend, cuda, hooks, watch);
   try {
     result.environment = DescribeEnvironment(cuda, config.precision, config.seed);
+    if (const absl::Status data = run.ReadDocuments(); !data.ok()) {
+      result.reason = absl::StrCat("--data: ", std::string(data.message()));
+      return result;  // failed
+    }
     if (const std::optional<std::string> refusal = run.Refusal()) {
       result.outcome = Outcome::kUnsupported;
       result.reason = *refusal;
       return result;
     }
     result.measurement = run.Measure(result.environment);
+    if (run.gpu_record().has_value()) {
+      result.telemetry = Summarise(*run.gpu_record());
+      result.contamination = Contamination(*run.gpu_record());
+    }
     result.outcome = Outcome::kMeasured;
   } catch (const Cancelled&) {
     result.outcome = Outcome::kCancelled;

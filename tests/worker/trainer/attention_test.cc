@@ -89,6 +89,68 @@ TEST(Attention, EveryBackendAgreesWithEagerOnEveryKindOfBias) {
   }
 }
 
+// A sequence that is all padding: uniform attention, as in eager, and no NaN that would reach the weights. Its gradients
+// are multiplied by 0, as it has no label; kernels that keep the logarithm of the sum get them wrong by a factor.
+TEST(Attention, SequenceOfPaddingAloneIsAsInEager) {
+  at::manual_seed(6);
+  const AttentionProblem problem = MakeTestProblem(true, true, true);
+  BiasSource source = MakeSource();
+  source.attention_mask[0].zero_();
+  for (const Backend* backend : Backends()) {
+    if (!backend->cpu || backend->refuse(problem)) continue;
+    const Gradients expected = RunBackend(*Backends().front(), problem, source);
+    const Gradients actual = RunBackend(*backend, problem, source);
+    EXPECT_LT(Difference(actual.output, expected.output), 1e-5) << backend->name;
+    EXPECT_LT(Difference(actual.dq[1], expected.dq[1]), 1e-5) << backend->name;
+    EXPECT_LT(Difference(actual.dv[1], expected.dv[1]), 1e-5) << backend->name;
+    EXPECT_TRUE(actual.dq.isfinite().all().item<bool>()) << backend->name;
+    EXPECT_TRUE(actual.dv.isfinite().all().item<bool>()) << backend->name;
+  }
+}
+
+TEST(Attention, Bf16IsNearFp32) {
+  at::manual_seed(7);
+  AttentionProblem problem = MakeTestProblem(true, true, true);
+  problem.type = at::kBFloat16;
+  BiasSource source = MakeSource();
+  source.attention_mask.narrow(1, kLength - 9, 9)[1].zero_();
+  const std::vector<int64_t> shape = {kBatch, kHeads, kLength, kHeadSize};
+  const at::Tensor q = at::randn(shape, at::kBFloat16), k = at::randn(shape, at::kBFloat16),
+                   v = at::randn(shape, at::kBFloat16);
+  const Backend& eager = *Backends().front();
+  const at::Tensor exact = eager.forward({q.to(at::kFloat), k.to(at::kFloat), v.to(at::kFloat),
+                                          eager.prepare(MakeTestProblem(true, true, true), source), 0});
+  for (const Backend* backend : Backends()) {
+    if (!backend->cpu || backend->refuse(problem)) continue;
+    const at::Tensor output = backend->forward({q, k, v, backend->prepare(problem, source), 0});
+    EXPECT_EQ(output.scalar_type(), at::kBFloat16) << backend->name;
+    EXPECT_LT(Difference(output.to(at::kFloat), exact), 0.05) << backend->name;
+  }
+}
+
+// Tables that train: the same gradients by every backend that has them.
+TEST(Attention, GradientsOfTheTablesAgreeWithEager) {
+  for (const Backend* backend : Backends()) {
+    AttentionProblem problem = MakeTestProblem(true, true, true);
+    problem.bias_gradients = true;
+    if (!backend->cpu || backend->refuse(problem)) continue;
+    const auto gradients = [&](const Backend& any) {
+      at::manual_seed(8);
+      BiasSource source = MakeSource();
+      source.attention_mask.narrow(1, kLength - 9, 9)[1].zero_();
+      source.relative_table.requires_grad_();
+      source.x_table.requires_grad_();
+      source.y_table.requires_grad_();
+      RunBackend(any, problem, source);
+      return std::vector<at::Tensor>{source.relative_table.grad(), source.x_table.grad(), source.y_table.grad()};
+    };
+    const std::vector<at::Tensor> expected = gradients(*Backends().front()), actual = gradients(*backend);
+    for (size_t i = 0; i < expected.size(); ++i) {
+      EXPECT_LT(Difference(actual[i], expected[i]), 1e-5) << backend->name << " " << i;
+    }
+  }
+}
+
 // Against the definition, one number at a time.
 TEST(Attention, DenseBiasIsTheDefinition) {
   const BiasSource source = MakeSource();

@@ -5,6 +5,8 @@
 #include <ATen/TensorOperators.h>
 #include <ATen/autocast_mode.h>
 #include <ATen/ops/empty.h>
+#include <ATen/ops/matmul.h>
+#include <ATen/ops/randn.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -77,6 +79,24 @@ TEST_F(GpuTest, EveryBackendMeasuresTheModelThatPeopleTrain) {
   }
 }
 
+// The largest error of a matrix product tells the precision that was used: fp32 1e-6, TF32 1e-3, bf16 1e-2.
+TEST_F(GpuTest, EveryPrecisionTrainsAndIsTheOneThatIsNamed) {
+  for (const auto& [precision, name] :
+       {std::pair{Precision::kFp32, "fp32"}, std::pair{Precision::kTf32, "tf32"},
+        std::pair{Precision::kBf16Mixed, "bf16-mixed"}, std::pair{Precision::kBf16, "bf16"}}) {
+    Config config = SmallConfig();
+    config.precision = precision;
+    const RunResult result = RunTraining(config, *FindBackend("sdpa").value(), gpu_, Hooks());
+    ASSERT_EQ(result.outcome, Outcome::kMeasured) << name << ": " << result.reason;
+    EXPECT_EQ(result.environment.precision, name);
+    EXPECT_NEAR(result.measurement.first_loss, std::log(10.0), 0.5) << name;
+    const at::Tensor a = at::randn({512, 512}).to(at::kCUDA), b = at::randn({512, 512}).to(at::kCUDA);
+    const at::Tensor exact = at::matmul(a.to(at::kDouble), b.to(at::kDouble));
+    const double error = (at::matmul(a, b) - exact).norm().item<double>() / exact.norm().item<double>();
+    EXPECT_EQ(error > 1e-5, precision == Precision::kTf32) << name << ": " << error;
+  }
+}
+
 TEST_F(GpuTest, MemoryPeaksAreOrderedAndGrowWithTheBatch) {
   int64_t before = 0;
   for (const int64_t batch : {2, 8, 32}) {
@@ -139,12 +159,15 @@ TEST_F(GpuTest, EveryBackendAgreesWithEager) {
     const Pass exact = RunPass(model, *FindBackend("eager").value(), batch, /*mixed=*/false);
     const Pass eager = RunPass(model, *FindBackend("eager").value(), batch, /*mixed=*/true);
     for (const Backend* backend : Backends()) {
-      const AttentionProblem problem = MakeProblem(model.config, 3, 192, true, at::kBFloat16, true, true);
-      if (!backend->cuda || backend->refuse(problem)) continue;
       // In fp32 they agree to rounding; in bf16 none may be further from the fp32 figures than a few times eager is.
-      const Pass full = RunPass(model, *backend, batch, /*mixed=*/false);
-      EXPECT_LT(Difference(full.logits, exact.logits), 1e-4) << backend->name << biases;
-      EXPECT_LT(Difference(full.gradient, exact.gradient), 1e-3) << backend->name << biases;
+      AttentionProblem problem = MakeProblem(model.config, 3, 192, true, at::kFloat, true, true);
+      if (backend->cuda && !backend->refuse(problem)) {
+        const Pass full = RunPass(model, *backend, batch, /*mixed=*/false);
+        EXPECT_LT(Difference(full.logits, exact.logits), 1e-4) << backend->name << biases;
+        EXPECT_LT(Difference(full.gradient, exact.gradient), 1e-3) << backend->name << biases;
+      }
+      problem.type = at::kBFloat16;
+      if (!backend->cuda || backend->refuse(problem)) continue;
       const Pass mixed = RunPass(model, *backend, batch, /*mixed=*/true);
       EXPECT_LT(Difference(mixed.logits, exact.logits), 3 * Difference(eager.logits, exact.logits))
           << backend->name << biases;

@@ -7,6 +7,7 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <fstream>
 #include <stdexcept>
 
 #include "worker/trainer/attention/backends.h"
@@ -188,6 +189,76 @@ TEST(Training, SameSeedSameLossWhateverTheLoaderThreads) {
   }
   config.seed = 1;
   EXPECT_NE(RunTraining(config, *Backends()[0], nullptr, log.Hooks()).measurement.last_loss, loss);
+}
+
+TEST(Training, EveryPrecisionOfTheCpuTrainsWithEveryBackendOfTheCpu) {
+  for (const auto& [precision, name] : {std::pair{Precision::kFp32, "fp32"}, std::pair{Precision::kBf16, "bf16"},
+                                        std::pair{Precision::kBf16Mixed, "bf16-mixed"}}) {
+    for (const Backend* backend : Backends()) {
+      if (!backend->cpu) continue;
+      Config config = TinyConfig();
+      config.precision = precision;
+      config.model.hidden_dropout = config.model.attention_dropout = 0;
+      Log log;
+      const RunResult result = RunTraining(config, *backend, nullptr, log.Hooks());
+      ASSERT_EQ(result.outcome, Outcome::kMeasured) << name << " " << backend->name << ": " << result.reason;
+      EXPECT_EQ(result.environment.precision, name);
+      config.precision = Precision::kFp32;
+      const double exact = RunTraining(config, *Backends()[0], nullptr, log.Hooks()).measurement.first_loss;
+      EXPECT_NEAR(result.measurement.first_loss, exact, 0.02) << name << " " << backend->name;
+    }
+  }
+}
+
+TEST(Training, Tf32IsRefusedOnTheCpu) {
+  Config config = TinyConfig();
+  config.precision = Precision::kTf32;
+  Log log;
+  const RunResult result = RunTraining(config, *Backends()[0], nullptr, log.Hooks());
+  EXPECT_EQ(result.outcome, Outcome::kUnsupported);
+  EXPECT_THAT(result.reason, HasSubstr("the CPU has no TF32"));
+  EXPECT_EQ(result.environment.precision, "tf32");
+}
+
+TEST(Training, CountsTokensThatAreNoPadding) {
+  Config config = TinyConfig();
+  Log log;
+  EXPECT_EQ(RunTraining(config, *Backends()[0], nullptr, log.Hooks()).measurement.tokens_per_iteration, 2 * 16);
+  config.boxes = Boxes::kDocument;
+  for (const Backend* backend : Backends()) {
+    if (!backend->cpu) continue;
+    const RunResult result = RunTraining(config, *backend, nullptr, log.Hooks());
+    ASSERT_EQ(result.outcome, Outcome::kMeasured) << result.reason;
+    EXPECT_LT(result.measurement.tokens_per_iteration, 2 * 16);
+    EXPECT_GE(result.measurement.tokens_per_iteration, 2 * 4);
+  }
+}
+
+TEST(Training, PaddingIsKnownBeforeTheFirstStep) {
+  Backend backend = *Backends()[0];
+  backend.refuse = [](const AttentionProblem& problem) -> std::optional<std::string> {
+    if (problem.padded) return "takes no padding";
+    return std::nullopt;
+  };
+  Config config = TinyConfig();
+  Log log;
+  EXPECT_EQ(RunTraining(config, backend, nullptr, log.Hooks()).outcome, Outcome::kMeasured);
+  config.boxes = Boxes::kDocument;
+  EXPECT_EQ(RunTraining(config, backend, nullptr, log.Hooks()).outcome, Outcome::kUnsupported);
+}
+
+TEST(Training, TrainsOnAFileOfDocuments) {
+  Config config = TinyConfig();
+  config.data = testing::TempDir() + "training.jsonl";
+  std::ofstream(config.data) << R"({"ids":[0,7,2],"boxes":[[0,0,0,0],[1,2,3,4],[0,0,0,0]],"labels":[-100,3,-100]})";
+  Log log;
+  RunResult result = RunTraining(config, *Backends()[0], nullptr, log.Hooks());
+  ASSERT_EQ(result.outcome, Outcome::kMeasured) << result.reason;
+  EXPECT_EQ(result.measurement.tokens_per_iteration, 2 * 3);
+  std::ofstream(config.data) << "[]";
+  result = RunTraining(config, *Backends()[0], nullptr, log.Hooks());
+  EXPECT_EQ(result.outcome, Outcome::kFailed);
+  EXPECT_EQ(result.reason.find("--data: " + config.data + ":1: no JSON object"), 0u) << result.reason;
 }
 
 TEST(Training, StopsAtTheNextStep) {

@@ -7,12 +7,15 @@
 namespace attnfleet::trainer {
 
 extern const Backend kEager;
+extern const Backend kMath;
 extern const Backend kSdpa;
+extern const Backend kFlash2;
+extern const Backend kEfficient;
+extern const Backend kCudnn;
 
 const std::vector<const Backend*>& Backends() {
   static const std::vector<const Backend*>* const backends = new std::vector<const Backend*>{
-      &kEager,
-      &kSdpa,
+      &kEager, &kMath, &kSdpa, &kFlash2, &kEfficient, &kCudnn,
   };
   return *backends;
 }

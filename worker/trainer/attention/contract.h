@@ -21,14 +21,14 @@ struct AttentionProblem {
   int64_t head_size = 0;
   bool relative_bias = false;
   bool spatial_bias = false;
-  bool padded = false;  // some key is masked
+  bool padded = false;          // some key is masked
   bool bias_gradients = false;  // the bias tables train
   int compute_capability = 0;   // CUDA: 10 * major + minor
-  double dropout = 0;   // of the probabilities
+  double dropout = 0;           // of the probabilities
 };
 
-// Where the bias of (b, h, i, j) comes from: relative_table[h, bucket(p[j] - p[i])] + x_table[h, bucket(x[b,j] - x[b,i])] +
-// y_table[h, bucket(y[b,j] - y[b,i])]. A table that is switched off is undefined.
+// Where the bias of (b, h, i, j) comes from: relative_table[h, bucket(p[j] - p[i])] + x_table[h, bucket(x[b,j] -
+// x[b,i])] + y_table[h, bucket(y[b,j] - y[b,i])]. A table that is switched off is undefined.
 struct BiasSource {
   at::Tensor relative_table;    // (H, 32) fp32
   at::Tensor x_table, y_table;  // (H, 64) fp32

@@ -2,11 +2,13 @@
 // backward pass: its memory is the yardstick of every other backend.
 
 #include <ATen/TensorOperators.h>
+#include <ATen/autocast_mode.h>
 #include <ATen/ops/dropout.h>
 #include <ATen/ops/matmul.h>
 #include <ATen/ops/softmax.h>
 
 #include <cmath>
+#include <limits>
 
 #include "worker/trainer/attention/contract.h"
 #include "worker/trainer/bias.h"
@@ -18,8 +20,8 @@ constexpr double kCogViewAlpha = 32;
 
 std::optional<std::string> Refuse(const AttentionProblem&) { return std::nullopt; }
 
-// Both biases (B, H, S, S) and the mask (B, 1, 1, S), in fp32 also under autocast. Without padding there is no mask, as
-// in Hugging Face since version 5: scores then stay bf16 up to the softmax.
+// Both biases (B, H, S, S) and the mask (B, 1, 1, S), in the tables' type: fp32 also under autocast. Without padding
+// there is no mask, as in Hugging Face since version 5: scores then stay bf16 up to the softmax.
 StepTensors Prepare(const AttentionProblem& problem, const BiasSource& source) {
   StepTensors step;
   if (problem.relative_bias) {
@@ -28,6 +30,11 @@ StepTensors Prepare(const AttentionProblem& problem, const BiasSource& source) {
   }
   if (problem.spatial_bias) step.spatial_bias = SpatialBias(source);
   if (problem.padded) step.mask = AdditiveMask(source);
+  if (problem.padded && problem.type == at::kBFloat16 &&
+      !at::autocast::is_autocast_enabled(step.mask.device().type())) {
+    // All of the model is bf16: the mask is the lowest number of that.
+    step.mask = step.mask.clamp_min(static_cast<float>(std::numeric_limits<c10::BFloat16>::lowest())).to(at::kBFloat16);
+  }
   return step;
 }
 

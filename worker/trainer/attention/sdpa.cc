@@ -1,33 +1,29 @@
 // LibTorch's scaled_dot_product_attention, which chooses among its flash, memory-efficient, cuDNN and plain kernels at
 // run time. A bias goes in as a dense mask.
 
-#include <ATen/TensorOperators.h>
+#include <ATen/Context.h>
 #include <ATen/ops/scaled_dot_product_attention.h>
 
-#include <cmath>
-
 #include "worker/trainer/attention/contract.h"
-#include "worker/trainer/bias.h"
+#include "worker/trainer/attention/dense_mask.h"
+#include "worker/trainer/attention/filters.h"
 
 namespace attnfleet::trainer {
 namespace {
 
 std::optional<std::string> Refuse(const AttentionProblem&) { return std::nullopt; }
 
-// One mask for all layers: bias / sqrt(D) plus padding, (B or 1, H or 1, S or 1, S) in q's type. None where there is
-// neither, so that the kernels that refuse every mask remain possible.
 StepTensors Prepare(const AttentionProblem& problem, const BiasSource& source) {
+  // The dispatcher of LibTorch 2.11 does not know what cuDNN gets wrong without a word.
+  const bool trap =
+      FirstRefusal("cudnn", problem, {NoBiasGradients, NoMaskWithHalfATile, DropoutInSixteenths}) != std::nullopt;
+  at::globalContext().setSDPUseCuDNN(!trap);
   StepTensors step;
-  at::Tensor mask;
-  if (problem.spatial_bias) mask = SpatialBias(source);
-  if (problem.relative_bias) {
-    const at::Tensor relative = RelativeBias(source);
-    mask = mask.defined() ? mask.add_(relative) : relative;
+  step.mask = DenseMask(problem, source);
+  if (step.mask.defined()) {
+    const int64_t length = problem.sequence_length;
+    step.mask = step.mask.expand({problem.batch, problem.heads, length, length});
   }
-  if (mask.defined()) mask.div_(std::sqrt(static_cast<double>(problem.head_size)));
-  if (problem.padded) mask = mask.defined() ? mask + AdditiveMask(source) : AdditiveMask(source);
-  if (mask.defined())
-    step.mask = mask.to(problem.type).expand({problem.batch, problem.heads, problem.sequence_length, -1});
   return step;
 }
 
@@ -41,7 +37,9 @@ at::Tensor Forward(const AttentionInput& input) {
 
 extern const Backend kSdpa;
 const Backend kSdpa = {
-    "sdpa", "LibTorch's scaled_dot_product_attention; a bias goes in as a dense mask", true, true, Refuse, Prepare,
+    "sdpa", "LibTorch's scaled_dot_product_attention, which chooses a kernel; not cuDNN's where that would be wrong",
+    true,   true,
+    Refuse, Prepare,
     Forward};
 
 }  // namespace attnfleet::trainer

@@ -14,6 +14,7 @@ struct CudaDeviceInfo {
   std::string name;
   std::string uuid;  // as nvidia-smi prints it: "GPU-xxxxxxxx-xxxx-xxxx-xxxx-xxxxxxxxxxxx"
   int64_t memory_bytes = 0;
+  int compute_capability = 0;  // 10 * major + minor
   std::string driver_version;
   std::string cuda_version;  // of the run-time library
   std::string cudnn_version;

@@ -40,6 +40,7 @@ class Device : public CudaDevice {
     info.name = properties.name;
     info.uuid = uuid_;
     info.memory_bytes = static_cast<int64_t>(properties.totalGlobalMem);
+    info.compute_capability = 10 * properties.major + properties.minor;
     info.driver_version = nvml_.DriverVersion();
     int version = 0;
     C10_CUDA_CHECK(cudaRuntimeGetVersion(&version));

@@ -1,0 +1,40 @@
+// cuDNN's fused attention. A bias goes in as a dense mask, without a gradient.
+
+#include <ATen/ops/_scaled_dot_product_cudnn_attention.h>
+
+#include "worker/trainer/attention/contract.h"
+#include "worker/trainer/attention/dense_mask.h"
+#include "worker/trainer/attention/filters.h"
+
+namespace attnfleet::trainer {
+namespace {
+
+std::optional<std::string> Refuse(const AttentionProblem& problem) {
+  return FirstRefusal("cudnn", problem,
+                      {NoBiasGradients, Bf16Only, HeadSizeOfCudnn, HeadSizeInEights, MoreThanOneToken,
+                       NoMaskWithHalfATile, DropoutInSixteenths, Ampere});
+}
+
+StepTensors Prepare(const AttentionProblem& problem, const BiasSource& source) {
+  StepTensors step;
+  step.mask = DenseMask(problem, source, MaskRows::kAll);  // cuDNN broadcasts over batch and heads, not over queries
+  return step;
+}
+
+at::Tensor Forward(const AttentionInput& input) {
+  std::optional<at::Tensor> mask;
+  if (input.step.mask.defined()) mask = input.step.mask;
+  return std::get<0>(at::_scaled_dot_product_cudnn_attention(input.q, input.k, input.v, mask,
+                                                             /*compute_log_sumexp=*/true, input.dropout));
+}
+
+}  // namespace
+
+extern const Backend kCudnn;
+const Backend kCudnn = {
+    "cudnn", "cuDNN's fused attention, called directly; a bias goes in as a dense mask; dropout in 1/16ths",
+    false,   true,
+    Refuse,  Prepare,
+    Forward};
+
+}  // namespace attnfleet::trainer

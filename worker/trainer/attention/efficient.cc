@@ -1,0 +1,42 @@
+// LibTorch's memory-efficient attention (CUTLASS). A bias goes in as a dense mask.
+
+#include <ATen/ops/_scaled_dot_product_efficient_attention.h>
+
+#include "worker/trainer/attention/contract.h"
+#include "worker/trainer/attention/dense_mask.h"
+#include "worker/trainer/attention/filters.h"
+
+namespace attnfleet::trainer {
+namespace {
+
+std::optional<std::string> Refuse(const AttentionProblem& problem) {
+  return FirstRefusal("efficient", problem, {HeadSizeInEights});
+}
+
+StepTensors Prepare(const AttentionProblem& problem, const BiasSource& source) {
+  StepTensors step;
+  step.mask = DenseMask(problem, source);
+  if (step.mask.defined()) {
+    const int64_t length = problem.sequence_length;
+    step.mask = step.mask.expand({problem.batch, problem.heads, length, length});
+  }
+  return step;
+}
+
+at::Tensor Forward(const AttentionInput& input) {
+  std::optional<at::Tensor> mask;
+  if (input.step.mask.defined()) mask = input.step.mask;
+  return std::get<0>(at::_scaled_dot_product_efficient_attention(input.q, input.k, input.v, mask,
+                                                                 /*compute_log_sumexp=*/true, input.dropout));
+}
+
+}  // namespace
+
+extern const Backend kEfficient;
+const Backend kEfficient = {
+    "efficient", "LibTorch's memory-efficient attention (CUTLASS), called directly; a bias goes in as a dense mask",
+    false,       true,
+    Refuse,      Prepare,
+    Forward};
+
+}  // namespace attnfleet::trainer
