@@ -33,14 +33,15 @@ void SetFailed(RunResult& result, const char* stage, std::string_view message) {
 
 }  // namespace
 
-RunResult RunTraining(const Config& given, const Backend& backend, CudaDevice* cuda, const RunHooks& hooks) {
+RunResult RunTraining(const Config& given, const Backend& backend, CudaDevice* cuda, const RunHooks& hooks,
+                      GpuWatch* watch) {
   Config config = given;
   if (config.precision == Precision::kAuto) {
     config.precision = cuda != nullptr ? Precision::kBf16Mixed : Precision::kFp32;
   }
   RunResult result;
   result.environment.cuda = cuda != nullptr;
-  Run run(config, backend, cuda, hooks);
+  Run run(config, backend, cuda, hooks, watch);
   try {
     result.environment = DescribeEnvironment(cuda, config.precision, config.seed);
     if (const std::optional<std::string> refusal = run.Refusal()) {
@@ -49,6 +50,10 @@ RunResult RunTraining(const Config& given, const Backend& backend, CudaDevice* c
       return result;
     }
     result.measurement = run.Measure(result.environment);
+    if (run.gpu_record().has_value()) {
+      result.telemetry = Summarise(*run.gpu_record());
+      result.contamination = Contamination(*run.gpu_record());
+    }
     result.outcome = Outcome::kMeasured;
   } catch (const Cancelled&) {
     result.outcome = Outcome::kCancelled;
