@@ -17,6 +17,8 @@
 #include "worker/trainer/cuda_module.h"
 #include "worker/trainer/events.h"
 #include "worker/trainer/exit_code.h"
+#include "worker/trainer/gpu_watch.h"
+#include "worker/trainer/nvml.h"
 #include "worker/trainer/training.h"
 
 namespace attnfleet::trainer {
@@ -72,6 +74,8 @@ int ListBackends(bool json) {
 }
 
 int Train(const Config& config, const Backend& backend) {
+  const Nvml nvml(config.device == Device::kCpu ? NvmlFunctions() : LoadNvml());
+  GpuWatch watch(nvml);  // before there is a context on a GPU
   std::unique_ptr<CudaDevice> cuda;
   if (config.device != Device::kCpu) {
     absl::StatusOr<std::unique_ptr<CudaDevice>> opened = OpenCudaDevice();
@@ -90,7 +94,7 @@ int Train(const Config& config, const Backend& backend) {
   };
   hooks.progress = [](const Progress& progress) { Emit(ProgressLine(progress)); };
   hooks.stop_requested = [] { return stop_requested != 0; };
-  const RunResult result = RunTraining(config, backend, cuda.get(), hooks);
+  const RunResult result = RunTraining(config, backend, cuda.get(), hooks, &watch);
   if (result.outcome != Outcome::kMeasured) Say(result.reason);
   Emit(ResultLine(result));
   return result.outcome == Outcome::kFailed ? kExitFailed : kExitResult;

@@ -26,11 +26,12 @@ double Seconds(std::chrono::steady_clock::duration duration) { return std::chron
 
 }  // namespace
 
-Run::Run(const Config& config, const Backend& backend, CudaDevice* cuda, const RunHooks& hooks)
+Run::Run(const Config& config, const Backend& backend, CudaDevice* cuda, const RunHooks& hooks, GpuWatch* watch)
     : config_(config),
       backend_(backend),
       cuda_(cuda),
       hooks_(hooks),
+      watch_(cuda != nullptr ? watch : nullptr),
       device_(cuda != nullptr ? at::kCUDA : at::kCPU, cuda != nullptr ? 0 : -1),
       mixed_(config.precision == Precision::kBf16Mixed) {}
 
@@ -145,11 +146,13 @@ void Run::WarmUp(Measurement& result) {
   result.warmup_stable = warmup.stable();
 }
 
-void Run::MeasureSteps(Measurement& result) {
+void Run::MeasureSteps(Measurement& result, const Environment& environment) {
   Synchronize();
   data_wait_ = {};
   tokens_ = 0;
   if (cuda_ != nullptr) cuda_->ResetPeaks();
+  const int64_t reserved_before = cuda_ != nullptr ? cuda_->Peaks().reserved_bytes : 0;
+  if (watch_ != nullptr) watch_->Begin(environment.device_uuid);
 
   StepTimer timer(cuda_);
   // Judges the steps that are over, so that asking waits for nothing.
@@ -171,6 +174,11 @@ void Run::MeasureSteps(Measurement& result) {
   }
   Synchronize();
   result.wall_seconds = Seconds(Clock::now() - begin);
+  if (watch_ != nullptr) {
+    gpu_record_ = watch_->End();
+    gpu_record_->own_growth_bytes = cuda_->Peaks().reserved_bytes - reserved_before;
+    result.energy_joules_per_iteration = Summarise(*gpu_record_).energy_joules / steps;
+  }
   if (steps < config_.timed_steps) Report(Phase::kTimed, steps, steps);
 
   result.step_seconds = timer.TakeAll();
@@ -238,7 +246,7 @@ Measurement Run::Measure(const Environment& environment) {
   Measurement result;
   steps_begin_ = Clock::now();
   WarmUp(result);
-  MeasureSteps(result);
+  MeasureSteps(result, environment);
   DescribeMemory(result);
   DescribeWork(result, environment);
   NameKernels(result);

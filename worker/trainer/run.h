@@ -14,6 +14,7 @@
 #include "worker/trainer/data_loader.h"
 #include "worker/trainer/document_file.h"
 #include "worker/trainer/events.h"
+#include "worker/trainer/gpu_watch.h"
 #include "worker/trainer/model.h"
 #include "worker/trainer/optimizer.h"
 #include "worker/trainer/precision.h"
@@ -27,7 +28,7 @@ struct Cancelled {};
 // One run from set-up to figures. `stage` tells where it was when something was thrown.
 class Run {
  public:
-  Run(const Config& config, const Backend& backend, CudaDevice* cuda, const RunHooks& hooks);
+  Run(const Config& config, const Backend& backend, CudaDevice* cuda, const RunHooks& hooks, GpuWatch* watch);
 
   // Reads --data, before anything is said about this run.
   absl::Status ReadDocuments();
@@ -38,6 +39,8 @@ class Run {
   Measurement Measure(const Environment& environment);
 
   const char* stage() const { return stage_; }
+  // What was seen of the GPU during the timed steps; nothing without a watch.
+  const std::optional<GpuRecord>& gpu_record() const { return gpu_record_; }
 
  private:
   using Clock = std::chrono::steady_clock;
@@ -51,7 +54,7 @@ class Run {
 
   void SetUp();
   void WarmUp(Measurement& result);
-  void MeasureSteps(Measurement& result);
+  void MeasureSteps(Measurement& result, const Environment& environment);
   void DescribeMemory(Measurement& result);
   void NameKernels(Measurement& result);
   void Check(Measurement& result);
@@ -61,6 +64,7 @@ class Run {
   const Backend& backend_;
   CudaDevice* const cuda_;
   const RunHooks& hooks_;
+  GpuWatch* const watch_;
   const at::Device device_;
   const bool mixed_;
   const Clock::time_point begin_ = Clock::now();
@@ -72,6 +76,7 @@ class Run {
   Clock::duration data_wait_{};
   int64_t tokens_ = 0;                 // of text, without padding, in the batches so far
   at::Tensor first_loss_, last_loss_;  // on the device: reading one would wait for it
+  std::optional<GpuRecord> gpu_record_;
   Model model_;
   std::optional<AdamOptimizer> optimizer_;
   std::shared_ptr<const DocumentFile> documents_;  // of --data; null: synthetic ones

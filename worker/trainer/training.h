@@ -7,6 +7,7 @@
 #include "worker/trainer/config.h"
 #include "worker/trainer/cuda/contract.h"
 #include "worker/trainer/events.h"
+#include "worker/trainer/gpu_watch.h"
 
 namespace attnfleet::trainer {
 
@@ -17,9 +18,10 @@ struct RunHooks {
   std::function<bool()> stop_requested;           // asked before each step
 };
 
-// Trains as the configuration says and measures it. `cuda` null: on the CPU. Precision kAuto is resolved here. Never
-// throws: whatever goes wrong is an outcome with its reason.
-RunResult RunTraining(const Config& config, const Backend& backend, CudaDevice* cuda, const RunHooks& hooks);
+// Trains as the configuration says and measures it. `cuda` null: on the CPU. Precision kAuto is resolved here. A
+// `watch` records what else goes on on the GPU. Never throws: whatever goes wrong is an outcome with its reason.
+RunResult RunTraining(const Config& config, const Backend& backend, CudaDevice* cuda, const RunHooks& hooks,
+                      GpuWatch* watch = nullptr);
 
 }  // namespace attnfleet::trainer
 

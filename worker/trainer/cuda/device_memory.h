@@ -7,28 +7,14 @@
 #include <string>
 #include <thread>
 
+#include "worker/trainer/nvml.h"
+
 namespace attnfleet::trainer {
-
-// NVML, loaded at run time: no header and no import library of it are packaged. Every figure is absent (-1, "") where
-// the driver's library is missing or refuses.
-class Nvml {
- public:
-  explicit Nvml(const std::string& uuid);  // "GPU-..."
-
-  std::string DriverVersion() const;
-  // Bytes of GPU memory that the driver reports for this process; -1 also where it does not list it, as from inside a
-  // container that has process numbers of its own.
-  int64_t ProcessBytes() const;
-
- private:
-  void* library_ = nullptr;  // never closed: the process ends first
-  void* device_ = nullptr;
-};
 
 // Samples the GPU memory in use every 20 ms on a thread of its own and keeps the largest figure.
 class DeviceMemorySampler {
  public:
-  explicit DeviceMemorySampler(const Nvml& nvml);
+  DeviceMemorySampler(const Nvml& nvml, std::string uuid);
   ~DeviceMemorySampler();
   DeviceMemorySampler(const DeviceMemorySampler&) = delete;
   DeviceMemorySampler& operator=(const DeviceMemorySampler&) = delete;
@@ -38,10 +24,13 @@ class DeviceMemorySampler {
   int64_t Peak();
 
  private:
+  // What the driver reports for this process; for the whole card where it does not list it, as from inside a container
+  // that has process numbers of its own.
   int64_t Sample() const;
   void Work();
 
   const Nvml& nvml_;
+  const std::string uuid_;
   std::mutex mutex_;
   std::condition_variable wake_;
   int64_t peak_ = 0;       // guarded by mutex_

@@ -32,7 +32,7 @@ std::string FormatUuid(const cudaUUID_t& uuid) {
 
 class Device : public CudaDevice {
  public:
-  Device() : uuid_(FormatUuid(at::cuda::getDeviceProperties(kDevice)->uuid)), nvml_(uuid_), sampler_(nvml_) {}
+  Device() : uuid_(FormatUuid(at::cuda::getDeviceProperties(kDevice)->uuid)), sampler_(nvml_, uuid_) {}
 
   CudaDeviceInfo Info() override {
     const cudaDeviceProp& properties = *at::cuda::getDeviceProperties(kDevice);
