@@ -30,7 +30,6 @@ class Child {
   // INVALID_ARGUMENT, UNAVAILABLE or UNKNOWN as its exit code says. DEADLINE_EXCEEDED after `timeout`.
   absl::Status WaitUntilReady(absl::Duration timeout, StopSignals& signals);
 
-  bool started() const { return pid_ > 0; }
   bool Ended();
 
   // "ended with status 3", "was killed by signal 9"; of a child that has ended.

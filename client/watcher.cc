@@ -91,14 +91,17 @@ absl::Status Watcher::ReadStream() {
   const std::unique_ptr<v1::BenchmarkService::Stub> stub = v1::BenchmarkService::NewStub(channel_);
   const auto reader = stub->Watch(&context, request);
   v1::WatchResponse response;
+  bool connected = false;
   while (reader->Read(&response)) {
-    last_contact_ = absl::Now();
+    connected = true;
     const std::lock_guard<std::mutex> lock(mutex_);
     updates_.push_back(std::move(response));
     disconnected_.clear();
     Notify();
   }
   const grpc::Status status = reader->Finish();
+  // Until now the server was there, though it may have had nothing to say for an hour.
+  if (connected) last_contact_ = absl::Now();
   const std::lock_guard<std::mutex> lock(mutex_);
   context_ = nullptr;
   return FromGrpc(status);

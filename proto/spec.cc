@@ -7,6 +7,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "proto/suggest.h"
+#include "proto/utf8.h"
 
 namespace attnfleet {
 namespace {
@@ -270,6 +271,11 @@ absl::Status ValidateSpec(const v1::BenchmarkSpec& spec, const std::vector<std::
     return Invalid(
         absl::StrCat("run_timeout_seconds: ", spec.run_timeout_seconds(), " is out of range; 1 to 604800 is possible"));
   }
+  for (const auto& [field, text] :
+       {std::pair{"name", spec.name()}, std::pair{"submitter", spec.submitter()},
+        std::pair{"requirements.device_name_contains", spec.requirements().device_name_contains()}}) {
+    if (ToUtf8(text) != text) return Invalid(absl::StrCat(field, ": \"", ToUtf8(text), "\" is no UTF-8 text"));
+  }
   if (spec.name().size() > 200) return Invalid("name: longer than 200 characters");
   if (spec.submitter().size() > 200) return Invalid("submitter: longer than 200 characters");
   if (spec.requirements().labels_size() > 32) return Invalid("requirements.labels: more than 32");
@@ -278,6 +284,10 @@ absl::Status ValidateSpec(const v1::BenchmarkSpec& spec, const std::vector<std::
   if (runs > kMaxRuns) {
     return Invalid(absl::StrCat("backends x shapes x repetitions: ", runs, " runs; at most ", kMaxRuns,
                                 " are possible in one benchmark"));
+  }
+  if (runs * spec.training().timed_steps() > kMaxTimedSteps) {
+    return Invalid(absl::StrCat("training.timed_steps: ", spec.training().timed_steps(), " in each of ", runs,
+                                " runs; at most ", kMaxTimedSteps, " steps are possible in one benchmark"));
   }
   return absl::OkStatus();
 }

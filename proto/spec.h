@@ -13,12 +13,14 @@
 
 namespace attnfleet {
 
-// Bounds that validation enforces; a benchmark within them fits in memory and in one gRPC message.
+// Bounds that validation enforces; a benchmark within them, with a time for each step, fits in one gRPC message
+// (kMaxMessageBytes).
 inline constexpr int kMaxBatch = 65536;
 inline constexpr int kMaxSequenceLength = 8192;
 inline constexpr int kMaxRepetitions = 1000;
 inline constexpr int kMaxSteps = 1'000'000;
-inline constexpr int kMaxRuns = 100'000;  // jobs x repetitions
+inline constexpr int kMaxRuns = 100'000;              // jobs x repetitions
+inline constexpr int64_t kMaxTimedSteps = 4'000'000;  // of all runs together
 
 // "tiny", "published", "stock": the stock model people train is also the default.
 std::vector<std::string> PresetNames();

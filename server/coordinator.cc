@@ -27,6 +27,13 @@ bool IsOver(const v1::Benchmark& benchmark) {
   return benchmark.state() == v1::BENCHMARK_STATE_FINISHED || benchmark.state() == v1::BENCHMARK_STATE_CANCELLED;
 }
 
+// It has happened and cannot be taken back, so whoever asked must not ask again.
+absl::Status NotYetSaved(const char* what, uint64_t id, const absl::Status& saved) {
+  return {saved.code(), absl::StrCat(std::string(saved.message()), "; ", what, " ", id,
+                                     " is accepted but not saved: it takes effect when the store works again, and is "
+                                     "lost if the server stops before")};
+}
+
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<Coordinator>> Coordinator::Start(JobStore& store, Options options) {
@@ -89,7 +96,7 @@ void Coordinator::Submit(v1::SubmitRequest request, Reply<v1::Benchmark> reply) 
           if (saved.ok()) {
             reply(Snapshot(id));
           } else {
-            reply(saved);
+            reply(NotYetSaved("benchmark", id, saved));
           }
         });
       },
@@ -124,7 +131,7 @@ void Coordinator::Cancel(v1::CancelRequest request, Reply<v1::Benchmark> reply) 
           if (saved.ok()) {
             reply(Snapshot(id));
           } else {
-            reply(saved);
+            reply(NotYetSaved("the cancellation of benchmark", id, saved));
           }
         });
       },

@@ -11,10 +11,10 @@
 
 #include <cstring>
 
-#include "proto/address.h"
 #include "absl/status/status.h"
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "proto/address.h"
 
 namespace attnfleet::server {
 namespace {

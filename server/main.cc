@@ -131,7 +131,11 @@ int Serve(const Settings& settings, StopSignals& signals) {
   Coordinator::Options options;
   options.lease_ms = absl::ToInt64Milliseconds(settings.lease);
   options.heartbeat_interval_ms = absl::ToInt64Milliseconds(settings.heartbeat);
-  options.now_unix_ms = [] { return absl::ToUnixMillis(absl::Now()); };
+  // Leases are measured with it, so it must not jump with the host's clock.
+  options.now_unix_ms = [start = absl::ToUnixMillis(absl::Now()), begin = std::chrono::steady_clock::now()] {
+    const auto elapsed = std::chrono::steady_clock::now() - begin;
+    return start + std::chrono::duration_cast<std::chrono::milliseconds>(elapsed).count();
+  };
   options.observe = [&metrics](const BatchReport& report) { metrics.Observe(report); };
   absl::StatusOr<std::unique_ptr<Coordinator>> coordinator = Coordinator::Start(**store, options);
   if (!coordinator.ok()) return FailStore(coordinator.status());

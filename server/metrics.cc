@@ -56,12 +56,12 @@ void Metrics::Observe(const BatchReport& report) {
   runs_active_.Set(static_cast<double>(report.counts.active));
   workers_connected_.Set(static_cast<double>(report.counts.workers_connected));
   slots_.Set(static_cast<double>(report.counts.slots));
-  if (report.events == 0) return;
-  save_seconds_.Observe(report.save_seconds);
-  batch_events_.Observe(static_cast<double>(report.events));
   for (const auto& [outcome, count] : report.ended) {
     if (const auto found = runs_ended_.find(outcome); found != runs_ended_.end()) found->second->Increment(count);
   }
+  if (report.events == 0) return;
+  save_seconds_.Observe(report.save_seconds);
+  batch_events_.Observe(static_cast<double>(report.events));
 }
 
 }  // namespace attnfleet::server

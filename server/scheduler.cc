@@ -77,7 +77,6 @@ void Scheduler::Restore(std::vector<v1::Benchmark> benchmarks, int64_t now) {
           group.active = true;
           Bind(key, group, {run.worker(), run.slot()});
           ++active_;
-          ++entry.active_runs;
         }
       }
       if (group.waiting() && group.bound.first.empty()) unbound_.insert(key);
@@ -248,15 +247,12 @@ void Scheduler::RunHandedBack(const std::string& name, const v1::RunHandedBack& 
 void Scheduler::Tick(int64_t now, Effects& effects) {
   for (auto it = workers_.begin(); it != workers_.end();) {
     const auto current = it++;
-    const WorkerState& worker = current->second;
-    if (now - worker.heard > kForgetWorkerMs) {
-      UnbindAll(current->first);
-      workers_.erase(current);
-    } else if (now - worker.heard > lease_ms_) {
-      LoseWorker(current->first,
-                 absl::StrCat("worker ", current->first, " was lost: silent for ", (now - worker.heard) / 1000, " s"),
+    const int64_t silent = now - current->second.heard;
+    if (silent > lease_ms_) {
+      LoseWorker(current->first, absl::StrCat("worker ", current->first, " was lost: silent for ", silent / 1000, " s"),
                  now, effects);
     }
+    if (silent > std::max(kForgetWorkerMs, lease_ms_)) workers_.erase(current);
   }
   Schedule(now, effects);
 }
@@ -331,7 +327,6 @@ void Scheduler::Requeue(Entry& entry, v1::Run& run, Effects& effects) {
   run.set_state(v1::RUN_STATE_QUEUED);
   run.clear_progress();
   --active_;
-  --entry.active_runs;
   ++queued_;
   Group& group = GroupOf(entry, run.key());
   const GroupKey key{entry.benchmark.id(), entry.benchmark.jobs(static_cast<int>(run.key().job_index())).group()};
@@ -350,7 +345,6 @@ void Scheduler::EndRun(Entry& entry, v1::Run& run, v1::RunResult result, int64_t
     ReleaseSlot(run);
     group.active = false;
     --active_;
-    --entry.active_runs;
   } else {
     --queued_;
   }
@@ -499,7 +493,6 @@ void Scheduler::Assign(Entry& entry, Group& group, const SlotKey& key, SlotState
   slot.run = run.key();
   --queued_;
   ++active_;
-  ++entry.active_runs;
   if (entry.benchmark.state() == v1::BENCHMARK_STATE_QUEUED) {
     entry.benchmark.set_state(v1::BENCHMARK_STATE_RUNNING);
     effects.benchmarks.insert(entry.benchmark.id());

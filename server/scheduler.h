@@ -107,7 +107,6 @@ class Scheduler {
   struct Entry {
     v1::Benchmark benchmark;
     std::vector<Group> groups;
-    uint64_t active_runs = 0;
   };
   struct SlotState {
     v1::Slot slot;
@@ -149,7 +148,7 @@ class Scheduler {
   void Schedule(int64_t now, Effects& effects);
   bool FillSlot(const std::string& worker, SlotState& slot, int64_t now, Effects& effects);
   void Assign(Entry& entry, Group& group, const SlotKey& key, SlotState& slot, int64_t now, Effects& effects);
-  // "" if every backend that the group still needs may run there; else why not.
+  // "" if every backend of the group may run there; else why not.
   std::string Misfit(const Entry& entry, const Group& group, const WorkerState& worker, const SlotState& slot) const;
   std::string ExplainGroup(const Entry& entry, const Group& group) const;
 

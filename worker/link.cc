@@ -79,7 +79,6 @@ void Link::Welcomed(const v1::Welcome& welcome) {
   loop_.CancelTimer(welcome_timer_);
   loop_.CancelTimer(connect_timer_);
   connected_ = true;
-  ever_connected_ = true;
   failures_ = 0;
   next_log_ = {};
   name_taken_since_ = {};

@@ -55,7 +55,7 @@ class Link {
   bool connected() const { return connected_; }
 
   // Sends on the current stream. What is lost with it, or is sent while there is none, the next hello makes good:
-  // reports come from the spool, a run handed back is missing among the active ones, progress does not matter.
+  // reports come from the spool, progress does not matter.
   void Send(v1::WorkerEvent event);
 
   // Sends what is queued, closes the stream and does not connect again. `closed` comes when the coordinator has closed
@@ -83,7 +83,6 @@ class Link {
   // Expires with the link, and with it what streams have posted.
   std::shared_ptr<Link*> self_;
   bool connected_ = false;
-  bool ever_connected_ = false;
   bool over_ = false;  // refused or closed
   std::function<void()> closed_;
 

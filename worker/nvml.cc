@@ -36,12 +36,14 @@ class Nvml final : public GpuLister {
     std::vector<Gpu> gpus;
     for (unsigned index = 0; index < count; ++index) {
       Device device = nullptr;
-      // A card that has fallen off the bus, or that this container may not touch, hides itself alone.
-      if (device_by_index_(index, &device) != kSuccess) continue;
       Gpu gpu;
-      if (!Describe(device, gpu.uuid, gpu.name, gpu.memory_bytes)) continue;
-      AddInstances(device, gpu);
-      gpus.push_back(std::move(gpu));
+      if (device_by_index_(index, &device) == kSuccess && Describe(device, gpu.uuid, gpu.name, gpu.memory_bytes)) {
+        AddInstances(device, gpu);
+        gpus.push_back(std::move(gpu));
+      } else {
+        // A card that has fallen off the bus, or that this container may not touch, keeps its number alone.
+        gpus.emplace_back();
+      }
     }
     return gpus;
   }

@@ -18,7 +18,7 @@ struct MigInstance {
 };
 
 struct Gpu {
-  std::string uuid;  // "GPU-..."
+  std::string uuid;  // "GPU-..."; empty if the card cannot be used
   std::string name;
   int64_t memory_bytes = 0;
   bool mig_enabled = false;  // then only its instances can be used

@@ -32,6 +32,7 @@ v1::Slot MakeGpuSlot(const std::string& uuid, const std::string& name, int64_t m
 
 // What can be used of one GPU: itself, or its instances.
 std::vector<v1::Slot> Usable(const Gpu& gpu) {
+  if (gpu.uuid.empty()) return {};
   if (!gpu.mig_enabled) return {MakeGpuSlot(gpu.uuid, gpu.name, gpu.memory_bytes)};
   std::vector<v1::Slot> slots;
   for (const MigInstance& instance : gpu.instances) {

@@ -28,6 +28,10 @@ Stream::Stream(std::shared_ptr<grpc::Channel> channel, Callbacks callbacks)
 
 Stream::~Stream() {
   context_.TryCancel();
+  {
+    const std::lock_guard lock(mutex_);
+    closing_ = true;
+  }
   // A paused read would never notice the end.
   Take();
   std::unique_lock lock(mutex_);
@@ -88,7 +92,7 @@ void Stream::OnReadDone(bool ok) {
     first = inbox_.empty();
     inbox_.push_back(std::move(incoming_));
     incoming_.Clear();
-    if (inbox_.size() < kMaxUnread) {
+    if (inbox_.size() < kMaxUnread || closing_) {
       StartRead(&incoming_);
     } else {
       read_paused_ = true;

@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "proto/utf8.h"
 
 namespace attnfleet::worker {
 namespace {
@@ -123,7 +124,7 @@ v1::RunResult TrainerProcess::MakeResult(ExitState state) {
   v1::TrainerFailure& failure = *result.mutable_failure();
   failure.set_exit_status(state.status);
   failure.set_signal(state.signal);
-  failure.set_log_tail(log_.text());
+  failure.set_log_tail(ToUtf8(log_.text()));
   return result;
 }
 

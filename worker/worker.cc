@@ -203,6 +203,14 @@ void Worker::SendReport(const v1::RunReport& report) {
 }
 
 void Worker::HandBack(const v1::StartRun& start, const std::string& reason) {
+  if (!link_.connected()) {
+    // Kept until somebody hears it; a cancelled attempt counts as no failure either.
+    v1::RunResult cancelled;
+    cancelled.set_outcome(v1::OUTCOME_CANCELLED);
+    cancelled.set_reason(reason);
+    Report(start, std::move(cancelled));
+    return;
+  }
   v1::WorkerEvent event;
   v1::RunHandedBack& handed_back = *event.mutable_handed_back();
   *handed_back.mutable_run() = start.run();

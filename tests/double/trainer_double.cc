@@ -12,6 +12,7 @@
 //              linger          result, then it does not exit
 //              garbage | half | huge             a line that is no JSON; half a line; a line without end
 //              chatty=BYTES    so many bytes on standard error, then exit status 1
+//              binary          bytes on standard error that are no text, then exit status 1
 //              orphan          leaves a child of its own behind that holds its streams
 //   ATTNFLEET_DOUBLE_LOG=FILE  one line for each run that is started: PID ARGUMENT ...
 //
@@ -265,6 +266,9 @@ int Run(const Arguments& arguments, const Behaviour& behaviour) {
     for (;;) Write(STDOUT_FILENO, std::string(1 << 20, ' '));
   } else if (name == "chatty") {
     Write(STDERR_FILENO, std::string(static_cast<size_t>(std::atol(behaviour.value.c_str())), '.') + "\nlast words\n");
+    return 1;
+  } else if (name == "binary") {
+    Write(STDERR_FILENO, "caf\xe9 \xff\xfe\n");
     return 1;
   } else if (name == "orphan") {
     if (fork() == 0) Hang();

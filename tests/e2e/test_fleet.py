@@ -160,8 +160,10 @@ class Faults(E2ETest):
         benchmark = self.finish(server, number, 2)
         self.assertEqual({run["worker"] for run in self.runs(benchmark)}, {"w2"})
         first.kill(signal.SIGCONT)
-        first.wait_for_line("^ready")
-        wait_until("w1 to be idle", lambda: not self.running("attnfleet-trainer-double"))
+        # Its trainer ends only now, and its report is dropped from the spool once the server has answered it.
+        wait_until("w1 to be back", lambda: "w1" in self.attnfleet("workers", f"--server={server.address}").stdout)
+        spool = self.dir / "worker-w1" / "spool"
+        wait_until("w1's late report to be answered", lambda: spool.is_dir() and not list(spool.iterdir()))
         again = self.results(f"--server={server.address}", number)
         self.assertEqual({run["worker"] for run in self.runs(again)}, {"w2"})
 

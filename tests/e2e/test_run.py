@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import socket
+import time
 import unittest
 
 from harness import (BIN, DOUBLE, FAILED, INTERRUPTED, OK, UNAVAILABLE, USAGE, E2ETest, needs_mounts, wait_until)
@@ -68,6 +69,13 @@ class Results(E2ETest):
         benchmark = self.local_results()
         self.assertEqual(self.outcomes(benchmark), {"MEASURED": 2})
         self.assertEqual(len(benchmark["jobs"][1]["runs"][0]["failed_attempts"]), 1)
+
+    def test_log_that_is_no_text_is_a_failed_run_like_any_other(self):
+        self.attnfleet(*self.run_args("--shapes=4x64", "--repetitions=1", "--max-attempts=1"), expect=FAILED,
+                       double="eager:binary")
+        benchmark = self.local_results()
+        self.assertEqual(benchmark["jobs"][0]["runs"][0]["result"]["failure"]["log_tail"], "caf? ??\n")
+        self.assertEqual(self.outcomes(benchmark), {"FAILED": 1, "MEASURED": 1})
 
     def test_exit_status_and_garbage_are_failures_that_say_so(self):
         run = self.attnfleet(*self.run_args("--shapes=4x64", "--repetitions=1", "--max-attempts=1"), expect=FAILED,
@@ -176,9 +184,12 @@ class Interrupted(E2ETest):
     def test_ctrl_c_twice_stops_at_once_even_with_a_stubborn_trainer(self):
         run = self.start("attnfleet", *self.run_args("--shapes=4x64"), double="eager:stubborn")
         wait_until("a trainer", self.trainer_starts)
+        start = time.monotonic()
         run.kill(signal.SIGINT)
+        wait_until("the first signal to be seen", lambda: "once more to stop at once" in run.stderr)
         run.kill(signal.SIGINT)
         self.assertEqual(run.wait(15), INTERRUPTED, run.dump())
+        self.assertLess(time.monotonic() - start, 4, "one signal alone takes the grace of 5 s")
         self.assert_nothing_left()
 
     def test_sigterm_is_like_ctrl_c(self):

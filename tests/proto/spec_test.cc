@@ -204,5 +204,24 @@ TEST(Expansion, ARunIsSelfContainedAndEachRepetitionHasItsSeed) {
   EXPECT_DOUBLE_EQ(start.timeout_seconds(), spec.run_timeout_seconds());
 }
 
+TEST(ValidateSpec, ABenchmarkFitsInOneMessage) {
+  v1::BenchmarkSpec spec;
+  spec.set_preset("tiny");
+  spec.set_repetitions(1000);
+  spec.mutable_training()->set_timed_steps(1001);  // x 2 backends x 2 shapes x 1,000 repetitions
+  ASSERT_EQ(ApplyPreset(spec), absl::OkStatus());
+  EXPECT_THAT(std::string(ValidateSpec(spec, {}).message()), testing::StartsWith("training.timed_steps: 1001"));
+  spec.mutable_training()->set_timed_steps(1000);
+  EXPECT_EQ(ValidateSpec(spec, {}), absl::OkStatus());
+}
+
+TEST(ValidateSpec, NameIsText) {
+  v1::BenchmarkSpec spec;
+  spec.set_preset("tiny");
+  spec.set_name("\xff");
+  ASSERT_EQ(ApplyPreset(spec), absl::OkStatus());
+  EXPECT_EQ(ValidateSpec(spec, {}).message(), "name: \"?\" is no UTF-8 text");
+}
+
 }  // namespace
 }  // namespace attnfleet

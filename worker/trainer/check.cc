@@ -151,7 +151,7 @@ NumericalCheck CheckAgainstEager(const CheckSubject& subject, const std::functio
       reason = "the host's memory is used up";
     } catch (const c10::Error& error) {
       reason = error.what_without_backtrace();
-      out_of_memory = IsCpuOutOfMemory(reason);
+      out_of_memory = IsOutOfMemory(reason);
     } catch (const std::exception& error) {
       reason = error.what();
       out_of_memory = false;

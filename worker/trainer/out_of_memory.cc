@@ -34,9 +34,10 @@ OutOfMemory ParseOutOfMemory(std::string_view message) {
   return result;
 }
 
-bool IsCpuOutOfMemory(std::string_view message) {
-  return message.find("DefaultCPUAllocator: ") != std::string_view::npos &&
-         message.find("you tried to allocate ") != std::string_view::npos;
+bool IsOutOfMemory(std::string_view message) {
+  const auto says = [message](std::string_view words) { return message.find(words) != std::string_view::npos; };
+  return (says("DefaultCPUAllocator: ") && says("you tried to allocate ")) || says("CUDA error: out of memory") ||
+         says("CUBLAS_STATUS_ALLOC_FAILED") || says("CUDNN_STATUS_ALLOC_FAILED");
 }
 
 }  // namespace attnfleet::trainer

@@ -20,7 +20,7 @@ struct OutOfMemory {
 OutOfMemory ParseOutOfMemory(std::string_view message);
 
 // Whether an error that has no type of its own is the CPU allocator's.
-bool IsCpuOutOfMemory(std::string_view message);
+bool IsOutOfMemory(std::string_view message);
 
 }  // namespace attnfleet::trainer
 

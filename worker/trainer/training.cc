@@ -67,7 +67,7 @@ RunResult RunTraining(const Config& given, const Backend& backend, CudaDevice* c
   } catch (const std::bad_alloc&) {
     SetOutOfMemory(result, run.stage(), "the host's memory is used up");
   } catch (const c10::Error& error) {
-    if (IsCpuOutOfMemory(error.what_without_backtrace())) {
+    if (IsOutOfMemory(error.what_without_backtrace())) {
       SetOutOfMemory(result, run.stage(), error.what_without_backtrace());
     } else {
       SetFailed(result, run.stage(), error.what_without_backtrace());

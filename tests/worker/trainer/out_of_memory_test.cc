@@ -18,12 +18,12 @@ TEST(OutOfMemory, ReadsTheCpuAllocatorsMessage) {
   const std::string message =
       "[enforce fail at alloc_cpu.cpp:127] err == 0. DefaultCPUAllocator: can't allocate memory: you tried to allocate "
       "4000000000000 bytes. Error code 12 (Cannot allocate memory)";
-  EXPECT_TRUE(IsCpuOutOfMemory(message));
+  EXPECT_TRUE(IsOutOfMemory(message));
   EXPECT_EQ(ParseOutOfMemory(message).requested_bytes, 4000000000000);
 }
 
 TEST(OutOfMemory, OtherMessagesHaveNoFigures) {
-  EXPECT_FALSE(IsCpuOutOfMemory("index out of range in self"));
+  EXPECT_FALSE(IsOutOfMemory("index out of range in self"));
   const OutOfMemory figures = ParseOutOfMemory("something else; tried to allocate an elephant");
   EXPECT_EQ(figures.requested_bytes, 0);
   EXPECT_EQ(figures.free_bytes, 0);

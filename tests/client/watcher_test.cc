@@ -1,0 +1,70 @@
+#include "client/watcher.h"
+
+#include <gmock/gmock.h>
+#include <grpcpp/channel.h>
+#include <grpcpp/server.h>
+#include <grpcpp/server_builder.h>
+#include <poll.h>
+
+#include <atomic>
+#include <chrono>
+#include <memory>
+#include <thread>
+
+#include "attnfleet/v1/service.grpc.pb.h"
+
+namespace attnfleet::client {
+namespace {
+
+constexpr absl::Duration kPatience = absl::Milliseconds(100);
+
+// Says something once, is silent for longer than the watcher's patience, goes away, and ends the second stream well.
+class QuietService : public v1::BenchmarkService::Service {
+ public:
+  grpc::Status Watch(grpc::ServerContext*, const v1::WatchRequest*,
+                     grpc::ServerWriter<v1::WatchResponse>* writer) override {
+    if (++streams_ > 1) return grpc::Status::OK;
+    writer->Write({});
+    std::this_thread::sleep_for(absl::ToChronoMilliseconds(5 * kPatience));
+    return {grpc::StatusCode::UNAVAILABLE, "restarting"};
+  }
+
+  int streams() const { return streams_; }
+
+ private:
+  std::atomic<int> streams_ = 0;
+};
+
+absl::Status WaitForEnd(Watcher& watcher) {
+  for (int i = 0; i < 100; ++i) {
+    pollfd entry{watcher.descriptor(), POLLIN, 0};
+    poll(&entry, 1, 100);
+    watcher.Take();
+    if (const std::optional<absl::Status> end = watcher.End()) return *end;
+  }
+  return absl::DeadlineExceededError("it never ended");
+}
+
+TEST(Watcher, SilenceOnALivingStreamIsContact) {
+  QuietService service;
+  grpc::ServerBuilder builder;
+  builder.RegisterService(&service);
+  const std::unique_ptr<grpc::Server> server = builder.BuildAndStart();
+  Watcher watcher(server->InProcessChannel({}), 1, kPatience);
+  EXPECT_EQ(WaitForEnd(watcher), absl::OkStatus());
+  EXPECT_EQ(service.streams(), 2);
+}
+
+TEST(Watcher, GivesUpOnAServerThatIsNotThere) {
+  QuietService service;
+  grpc::ServerBuilder builder;
+  builder.RegisterService(&service);
+  const std::unique_ptr<grpc::Server> server = builder.BuildAndStart();
+  const std::shared_ptr<grpc::Channel> channel = server->InProcessChannel({});
+  server->Shutdown(std::chrono::system_clock::now());
+  Watcher watcher(channel, 1, kPatience);
+  EXPECT_EQ(WaitForEnd(watcher).code(), absl::StatusCode::kUnavailable);
+}
+
+}  // namespace
+}  // namespace attnfleet::client
