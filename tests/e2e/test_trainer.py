@@ -4,7 +4,7 @@ import json
 import os
 import unittest
 
-from harness import BIN, OK, USAGE, E2ETest, wait_until
+from harness import BIN, FAILED, OK, USAGE, E2ETest, wait_until
 
 TRAINER = BIN / "attnfleet-trainer"
 
@@ -40,10 +40,10 @@ class RealTrainer(E2ETest):
                 "--steps=2", "--warmup=1", "--backends=eager,math", f"--data={data}"]
         self.attnfleet(*args, timeout=240)
         runs = self.runs(self.local_results())
-        self.assertEqual([run["result"]["measurement"]["tokens_per_iteration"] for run in runs], ["8", "8"])
+        self.assertEqual([run["result"]["measurement"]["tokens_per_iteration"] for run in runs], [8, 8])
 
         data.write_text(json.dumps({**document, "ids": [0, 7, 8, 20000]}) + "\n")
-        failed = self.attnfleet(*args, "--max-attempts=1", timeout=240, status=None)
+        failed = self.attnfleet(*args, "--max-attempts=1", timeout=240, expect=FAILED)
         self.assertIn("train.jsonl:1: ids[3]: 20000 is outside the vocabulary", failed.stdout + failed.stderr)
 
     def test_trainer_by_hand_writes_json_lines(self):
