@@ -18,7 +18,7 @@ constexpr absl::Duration kPause = absl::Milliseconds(50);
 constexpr absl::Duration kProbeTimeout = absl::Seconds(2);
 
 LocalFleetOptions FleetOptions(const ConnectionFlags& flags, const std::string& command, const std::string& slots) {
-  return {flags.state_dir, command, slots, flags.torch, flags.trainer, flags.verbose};
+  return {flags.state_dir, command, slots, flags.torch, flags.trainer, flags.files, flags.verbose};
 }
 
 absl::Status InUse(const ConnectionFlags& flags, const absl::Status& lock) {

@@ -21,6 +21,7 @@ struct ConnectionFlags {
   double timeout_seconds = 10;
   std::string torch;
   std::string trainer;
+  std::string files;  // folder that a worker started here reads; "" = none
   bool verbose = false;
 
   ConnectionFlags();

@@ -107,6 +107,7 @@ absl::Status LocalFleet::StartWorker(StopSignals& signals) {
   std::vector<std::string> flags = {"--server=" + address_, "--name=local", "--slots=" + options_.slots};
   if (!options_.torch.empty()) flags.push_back("--torch=" + options_.torch);
   if (!options_.trainer.empty()) flags.push_back("--trainer=" + options_.trainer);
+  if (!options_.files.empty()) flags.push_back("--files=" + options_.files);
   worker_ = MakeProgram("worker", flags);
   if (const absl::Status status = worker_->child.Start(); !status.ok()) return Unavailable(status);
   worker_->last_start = absl::Now();

@@ -23,6 +23,7 @@ struct LocalFleetOptions {
   std::string slots;      // of the worker: "auto", "cpu", ...
   std::string torch;      // "" = the worker looks for it
   std::string trainer;    // "" = the one beside the worker
+  std::string files;      // folder of its data and weights; "" = none
   bool verbose = false;   // their messages go to standard error instead of STATE/local/*.log
 };
 

@@ -24,7 +24,7 @@ void AddShape(v1::BenchmarkSpec& spec, int batch, int sequence_length) {
   shape->set_sequence_length(sequence_length);
 }
 
-// The model people train: biases on, dropout on the attention probabilities, boxes that differ.
+// The model people train: biases on, dropout on the attention probabilities, pages padded to unequal lengths.
 v1::BenchmarkSpec Defaults() {
   v1::BenchmarkSpec spec;
   spec.add_backends("eager");
@@ -46,7 +46,7 @@ v1::BenchmarkSpec Defaults() {
   training.set_learning_rate(1e-5);
   training.set_data_loader_threads(16);
   training.set_seed(1);
-  training.set_boxes(v1::BOX_LAYOUT_RANDOM);
+  training.set_boxes(v1::BOX_LAYOUT_DOCUMENT);
   training.set_image(false);
   training.set_train_bias_tables(false);
   training.set_attention_dropout_placement(v1::DROPOUT_PLACEMENT_PROBABILITIES);
@@ -89,7 +89,8 @@ void FillPublished(v1::BenchmarkSpec& spec) {
 
 const std::vector<Preset>& Presets() {
   static const std::vector<Preset>* presets = new std::vector<Preset>{
-      {"stock", "the model people train: base size, attention biases on, random boxes; the default; needs shapes",
+      {"stock",
+       "the model people train: base size, attention biases on, documents with padding; the default; needs shapes",
        [](v1::BenchmarkSpec&) {}},
       {"published", "the eight shapes and settings of the published table: base size, attention biases off",
        FillPublished},

@@ -7,6 +7,7 @@
 #include <csignal>
 #include <cstdio>
 #include <cstdlib>
+#include <filesystem>
 #include <string>
 #include <utility>
 #include <vector>
@@ -33,6 +34,7 @@ ABSL_FLAG(std::string, slots, "auto", "");
 ABSL_FLAG(std::string, labels, "", "");
 ABSL_FLAG(std::string, trainer, "", "");
 ABSL_FLAG(std::string, torch, "", "");
+ABSL_FLAG(std::string, files, "", "");
 ABSL_FLAG(std::string, state_dir, "", "");
 ABSL_FLAG(std::string, lock_dir, attnfleet::worker::kDefaultLockDirectory, "");
 ABSL_FLAG(absl::Duration, drain_timeout, absl::ZeroDuration(), "");
@@ -60,6 +62,7 @@ Flags
   --labels=K=V,...        what a benchmark can ask for with --label
   --trainer=PATH          default: attnfleet-trainer beside this program
   --torch=DIR             LibTorch for the trainer; default: the trainer looks for it (ATTNFLEET_TORCH, python3)
+  --files=DIR             documents and checkpoints that a benchmark may name (--data-file, --weights-file); default none
   --state-dir=DIR         results that are not delivered yet; default $XDG_STATE_HOME/attnfleet/worker
   --lock-dir=DIR          host-wide locks of GPUs; default /tmp/attnfleet-locks; containers that share a GPU share it
   --drain-timeout=TIME    how long SIGTERM lets active runs go on (10s, 5m); default 0: they are handed back at once
@@ -132,7 +135,7 @@ absl::StatusOr<DaemonOptions> ReadFlags() {
   options.state_directory = absl::GetFlag(FLAGS_state_dir);
   if (options.state_directory.empty()) options.state_directory = DefaultStateDirectory() + "/worker";
   options.lock_directory = absl::GetFlag(FLAGS_lock_dir);
-  options.trainer = {absl::GetFlag(FLAGS_trainer), absl::GetFlag(FLAGS_torch), getpid()};
+  options.trainer = {absl::GetFlag(FLAGS_trainer), absl::GetFlag(FLAGS_torch), getpid(), ""};
   if (options.trainer.path.empty()) {
     const absl::StatusOr<std::string> directory = ExecutableDirectory();
     if (!directory.ok()) return directory.status();
@@ -140,6 +143,13 @@ absl::StatusOr<DaemonOptions> ReadFlags() {
   }
   if (access(options.trainer.path.c_str(), X_OK) != 0) {
     return absl::InvalidArgumentError(absl::StrCat("--trainer: there is no program ", options.trainer.path));
+  }
+  if (const std::string files = absl::GetFlag(FLAGS_files); !files.empty()) {
+    std::error_code error;
+    options.trainer.files = std::filesystem::canonical(files, error);
+    if (error || !std::filesystem::is_directory(options.trainer.files, error)) {
+      return absl::InvalidArgumentError(absl::StrCat("--files: there is no folder ", files));
+    }
   }
   const auto connect = ParseTime("--connect-timeout", absl::GetFlag(FLAGS_connect_timeout));
   if (!connect.ok()) return connect.status();

@@ -1,6 +1,7 @@
 #include "worker/trainer_command.h"
 
 #include <algorithm>
+#include <filesystem>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
@@ -39,6 +40,35 @@ absl::Status Check(const v1::StartRun& start, const v1::TrainerCapabilities& cap
            CheckKnown("training.boxes", v1::BoxLayout_IsValid(training.boxes()), training.boxes()),
        }) {
     if (!status.ok()) return status;
+  }
+  return absl::OkStatus();
+}
+
+// The path of a file that a run names: only of one that is in the worker's folder.
+absl::StatusOr<std::string> FindFile(const char* field, const std::string& folder, const std::string& name) {
+  if (folder.empty()) {
+    return absl::InvalidArgumentError(
+        absl::StrCat(field, ": this worker has no files; start it with --files=DIR, \"", name, "\" in DIR"));
+  }
+  if (name.find('/') != std::string::npos || name.find('\0') != std::string::npos || name == "." || name == "..") {
+    return absl::InvalidArgumentError(absl::StrCat(field, ": \"", name, "\" is no plain file name"));
+  }
+  const std::string path = absl::StrCat(folder, "/", name);
+  std::error_code error;
+  if (std::filesystem::is_regular_file(path, error)) return path;
+  return absl::InvalidArgumentError(absl::StrCat(field, ": there is no file \"", name, "\" in this worker's ", folder));
+}
+
+absl::Status AddFiles(const std::string& folder, const v1::TrainingSettings& training, std::vector<std::string>& argv) {
+  if (!training.data_file().empty()) {
+    const absl::StatusOr<std::string> path = FindFile("training.data_file", folder, training.data_file());
+    if (!path.ok()) return path.status();
+    argv.push_back(absl::StrCat("--data=", *path));
+  }
+  if (!training.weights_file().empty()) {
+    const absl::StatusOr<std::string> path = FindFile("training.weights_file", folder, training.weights_file());
+    if (!path.ok()) return path.status();
+    argv.push_back(absl::StrCat("--weights=", *path));
   }
   return absl::OkStatus();
 }
@@ -98,6 +128,7 @@ absl::StatusOr<TrainerCommand> MakeRunCommand(const TrainerProgram& program, con
     command.argv.push_back(std::move(argument));
   }
   AddNewerSettings(training, command.argv);
+  if (absl::Status status = AddFiles(program.files, training, command.argv); !status.ok()) return status;
   if (cuda) {
     command.environment = {absl::StrCat("CUDA_VISIBLE_DEVICES=", slot.id()), "CUDA_DEVICE_ORDER=PCI_BUS_ID"};
   }

@@ -1,8 +1,8 @@
 #ifndef ATTNFLEET_WORKER_TRAINER_COMMAND_H_
 #define ATTNFLEET_WORKER_TRAINER_COMMAND_H_
 
-// The command line of a trainer. Pure: no string of a StartRun reaches it, but for a backend that the trainer itself
-// listed, and no shell is involved.
+// The command line of a trainer. No string of a StartRun reaches it, but for a backend that the trainer itself listed
+// and plain names of files that are in the worker's folder; no shell is involved.
 
 #include <sys/types.h>
 
@@ -20,6 +20,7 @@ struct TrainerProgram {
   std::string path;
   std::string torch;     // passed on as --torch=DIR; empty: the trainer looks for LibTorch itself
   pid_t parent_pid = 0;  // passed on as --parent-pid: the trainer dies with this process
+  std::string files;     // folder of data and weights that runs may name; empty: none
 };
 
 struct TrainerCommand {

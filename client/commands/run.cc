@@ -4,6 +4,7 @@
 #include "client/commands/flags.h"
 #include "client/connection.h"
 #include "client/follow.h"
+#include "client/local_files.h"
 #include "client/output.h"
 #include "client/progress.h"
 #include "client/requirements.h"
@@ -22,12 +23,15 @@ std::string SlotsFor(v1::DeviceKind kind) {
 class RunBenchmark : public Command {
  public:
   std::vector<Flag> Flags() override {
-    return Join({benchmark_.Flags(), output_.Flags(), connection_.Flags(), connection_.WorkerFlags()});
+    return Join({benchmark_.Flags(), files_.Flags(), output_.Flags(), connection_.Flags(), connection_.WorkerFlags()});
   }
 
   absl::StatusOr<int> Run(const std::vector<std::string>&, StopSignals& signals) override {
-    const absl::StatusOr<v1::BenchmarkSpec> spec = benchmark_.Read();
+    absl::StatusOr<v1::BenchmarkSpec> spec = benchmark_.Read();
     if (!spec.ok()) return spec.status();
+    const absl::StatusOr<std::string> folder = files_.Apply(connection_.local(), *spec);
+    if (!folder.ok()) return folder.status();
+    connection_.files = *folder;
     if (benchmark_.dry_run) return ShowDryRun(*spec, output_);
     if (const absl::Status status = CheckOutput(output_.path); !status.ok()) return status;
     const auto connection =
@@ -94,6 +98,7 @@ class RunBenchmark : public Command {
   }
 
   BenchmarkFlags benchmark_;
+  LocalFiles files_;
   OutputFlags output_;
   ConnectionFlags connection_;
 };

@@ -23,6 +23,7 @@ inline v1::Benchmark QueuedBenchmark(const std::vector<std::string>& backends, i
     shape->set_sequence_length(length);
   }
   spec.set_repetitions(repetitions);
+  spec.mutable_training()->set_boxes(v1::BOX_LAYOUT_RANDOM);
   (void)ApplyPreset(spec);
   for (v1::Job& job : ExpandJobs(12, spec)) {
     benchmark.set_runs_total(benchmark.runs_total() + static_cast<uint32_t>(job.runs_size()));

@@ -60,6 +60,8 @@ TEST_F(SpecFlagsTest, EveryFlagReachesItsField) {
                                                        "--label=rack=a=3",
                                                        "--run-timeout=5m",
                                                        "--max-attempts=1",
+                                                       "--data-file=d.jsonl",
+                                                       "--weights-file=w",
                                                        "--name=mine"});
   ASSERT_TRUE(spec.ok()) << spec.status();
   EXPECT_THAT(spec->backends(), ElementsAre("eager", "flash2"));
@@ -86,6 +88,8 @@ TEST_F(SpecFlagsTest, EveryFlagReachesItsField) {
   EXPECT_EQ(spec->requirements().labels().at("rack"), "a=3");
   EXPECT_DOUBLE_EQ(spec->run_timeout_seconds(), 300);
   EXPECT_EQ(spec->max_attempts(), 1);
+  EXPECT_EQ(training.data_file(), "d.jsonl");
+  EXPECT_EQ(training.weights_file(), "w");
   EXPECT_EQ(spec->name(), "mine");
 }
 
@@ -109,6 +113,8 @@ TEST_F(SpecFlagsTest, ErrorsNameTheFlag) {
        "--attention-dropout: 1.5 is no dropout probability; give 0 <= p < 1"},
       {{"--model=huge"}, "--model: unknown model \"huge\"; available: tiny, base, large"},
       {{"--preset=tiny", "--min-memory=-1"}, "--min-memory: negative"},
+      {{"--preset=tiny", "--data-file=a/b"},
+       "--data-file: \"a/b\" is no plain file name; give the name of a file in the worker's --files folder"},
       {{"--label=rack"}, "--label: \"rack\" is no label; give NAME=VALUE"},
       {{"--device=gpu"}, "--device: unknown device \"gpu\"; did you mean \"cpu\"? available: cpu, cuda"},
       {{"--backends=eager,,sdpa"},

@@ -4,7 +4,7 @@ import json
 import os
 import unittest
 
-from harness import BIN, OK, USAGE, E2ETest, wait_until
+from harness import BIN, FAILED, OK, USAGE, E2ETest, wait_until
 
 TRAINER = BIN / "attnfleet-trainer"
 
@@ -30,6 +30,21 @@ class RealTrainer(E2ETest):
         # Cross-entropy of an untrained model over 10 labels starts near ln 10.
         first_losses = [run["result"]["measurement"]["first_loss"] for run in self.runs(benchmark)]
         self.assertTrue(all(1.5 < loss < 3.5 for loss in first_losses), first_losses)
+
+    def test_documents_of_a_file_reach_the_trainer_through_the_service(self):
+        data = self.dir / "train.jsonl"
+        document = {"ids": [0, 7, 8, 2], "boxes": [[0, 0, 0, 0], [1, 2, 3, 4], [5, 2, 9, 4], [0, 0, 0, 0]],
+                    "labels": [-100, 3, 1, -100]}
+        data.write_text(json.dumps(document) + "\n")
+        args = ["run", f"--state-dir={self.state}", "--device=cpu", "--preset=tiny", "--shapes=2x16", "--repetitions=1",
+                "--steps=2", "--warmup=1", "--backends=eager,math", f"--data={data}"]
+        self.attnfleet(*args, timeout=240)
+        runs = self.runs(self.local_results())
+        self.assertEqual([run["result"]["measurement"]["tokens_per_iteration"] for run in runs], [8, 8])
+
+        data.write_text(json.dumps({**document, "ids": [0, 7, 8, 20000]}) + "\n")
+        failed = self.attnfleet(*args, "--max-attempts=1", timeout=240, expect=FAILED)
+        self.assertIn("train.jsonl:1: ids[3]: 20000 is outside the vocabulary", failed.stdout + failed.stderr)
 
     def test_trainer_by_hand_writes_json_lines(self):
         trainer, status = self.run_program("attnfleet-trainer", "--model=tiny", "--backend=eager", "--batch=2",

@@ -46,7 +46,7 @@ bool RunUntil(EventLoop& loop, const std::function<bool()>& condition, std::chro
   return holds;
 }
 
-TrainerProgram DoubleProgram() { return {ATTNFLEET_TRAINER_DOUBLE, "", getpid()}; }
+TrainerProgram DoubleProgram() { return {ATTNFLEET_TRAINER_DOUBLE, "", getpid(), ""}; }
 
 v1::TrainerCapabilities DoubleCapabilities() {
   v1::TrainerCapabilities capabilities;

@@ -2,6 +2,9 @@
 
 #include <gmock/gmock.h>
 
+#include <filesystem>
+#include <fstream>
+
 #include "support.h"
 
 namespace attnfleet::worker {
@@ -11,8 +14,9 @@ using testing::Contains;
 using testing::ElementsAre;
 using testing::HasSubstr;
 using testing::IsEmpty;
+using testing::IsSupersetOf;
 
-const TrainerProgram kProgram{"/opt/attnfleet-trainer", "/opt/torch", 42};
+const TrainerProgram kProgram{"/opt/attnfleet-trainer", "/opt/torch", 42, ""};
 
 TEST(TrainerCommand, SaysEverythingAboutARun) {
   const auto command = MakeRunCommand(kProgram, MakeStart(1, 1, "cpu0", "sdpa"), CpuSlot("cpu0"), DoubleCapabilities());
@@ -38,8 +42,37 @@ TEST(TrainerCommand, GpuIsChosenByUuid) {
 }
 
 TEST(TrainerCommand, TorchIsLeftToTheTrainerIfNotKnown) {
-  EXPECT_THAT(MakeProbeCommand({"trainer", "", 42}).argv,
+  EXPECT_THAT(MakeProbeCommand({"trainer", "", 42, ""}).argv,
               ElementsAre("trainer", "--parent-pid=42", "--list-backends", "--json"));
+}
+
+TEST(TrainerCommand, FilesAreThoseOfTheWorkersFolder) {
+  TrainerProgram program = kProgram;
+  program.files = testing::TempDir() + "files";
+  std::filesystem::create_directories(program.files + "/folder");
+  std::ofstream(program.files + "/train.jsonl") << "{}";
+  std::ofstream(program.files + "/base.safetensors") << "";
+  const auto make = [&](const std::string& data, const std::string& weights) {
+    v1::StartRun start = MakeStart(1, 1, "cpu0", "sdpa");
+    start.mutable_training()->set_data_file(data);
+    start.mutable_training()->set_weights_file(weights);
+    return MakeRunCommand(program, start, CpuSlot("cpu0"), DoubleCapabilities());
+  };
+  const auto both = make("train.jsonl", "base.safetensors");
+  ASSERT_TRUE(both.ok()) << both.status();
+  EXPECT_THAT(both->argv, IsSupersetOf({"--data=" + program.files + "/train.jsonl",
+                                        "--weights=" + program.files + "/base.safetensors"}));
+  const auto refused = [&](const std::string& data, const std::string& weights) {
+    return std::string(make(data, weights).status().message());
+  };
+  EXPECT_EQ(refused("dev.jsonl", ""),
+            "training.data_file: there is no file \"dev.jsonl\" in this worker's " + program.files);
+  EXPECT_THAT(refused("folder", ""), HasSubstr("there is no file \"folder\""));
+  EXPECT_THAT(refused("../files/train.jsonl", ""), HasSubstr("is no plain file name"));
+  EXPECT_THAT(refused("..", ""), HasSubstr("is no plain file name"));
+  EXPECT_THAT(refused("", "/etc/passwd"), HasSubstr("training.weights_file: \"/etc/passwd\" is no plain file name"));
+  program.files = "";
+  EXPECT_THAT(refused("train.jsonl", ""), HasSubstr("this worker has no files; start it with --files=DIR"));
 }
 
 TEST(TrainerCommand, RefusesWhatTheTrainerDoesNotHave) {

@@ -29,7 +29,7 @@ ABSL_FLAG(std::string, optimizer, "adamw", "optimiser");
 ABSL_FLAG(double, learning_rate, 1e-5, "learning rate");
 ABSL_FLAG(int64_t, data_loader_threads, 16, "threads that make batches");
 ABSL_FLAG(uint64_t, seed, 0, "seed");
-ABSL_FLAG(std::string, boxes, "random", "bounding boxes");
+ABSL_FLAG(std::string, boxes, "document", "bounding boxes");
 ABSL_FLAG(bool, image, false, "visual tokens");
 ABSL_FLAG(bool, train_bias_tables, false, "train the bias tables");
 ABSL_FLAG(std::string, dropout_placement, "probabilities", "what attention dropout drops");
@@ -172,7 +172,7 @@ absl::StatusOr<Config> ParseCommandLine(int argc, const char* const* argv) {
       static_cast<int>(read.Integer("--data-loader-threads", FLAGS_data_loader_threads, 0, 256));
   config.seed = absl::GetFlag(FLAGS_seed);
   config.boxes = read.Choice<Boxes>(
-      "--boxes", FLAGS_boxes, {{"unit", Boxes::kUnit}, {"random", Boxes::kRandom}, {"document", Boxes::kDocument}});
+      "--boxes", FLAGS_boxes, {{"document", Boxes::kDocument}, {"random", Boxes::kRandom}, {"unit", Boxes::kUnit}});
   config.model.image = absl::GetFlag(FLAGS_image);
   config.model.train_bias_tables = absl::GetFlag(FLAGS_train_bias_tables);
   config.model.dropout_placement = read.Choice<DropoutPlacement>(

@@ -33,7 +33,7 @@ struct Config {
   double learning_rate = 0;
   int data_loader_threads = 0;  // 0: batches are made between the steps
   uint64_t seed = 0;
-  Boxes boxes = Boxes::kRandom;
+  Boxes boxes = Boxes::kDocument;
   std::string data;     // JSON Lines of documents; empty: synthetic ones
   std::string weights;  // safetensors; empty: random
   std::string save;     // write the trained weights there; empty: nowhere

@@ -24,8 +24,8 @@ What to run
   --image=BOOL               197 visual tokens behind the text (false)
   --train-bias-tables=BOOL   train the bias tables, as Microsoft's model does (false: as Hugging Face's)
   --dropout-placement=WHAT   what attention dropout drops: probabilities, or the output of attention (probabilities)
-  --boxes=LAYOUT             random, document (pages of lines and columns, padded to unequal lengths), or unit: every
-                             box is (1, 1, 1, 1) (random)
+  --boxes=LAYOUT             document (pages of lines and columns, padded to unequal lengths), random, or unit: every
+                             box is (1, 1, 1, 1) (document)
   --data=FILE                real documents instead of synthetic ones: JSON Lines of {"ids", "boxes", "labels"}
   --weights=FILE             begin with this checkpoint (safetensors) instead of random weights
   --save=FILE                write the trained weights there, as Hugging Face reads them

@@ -89,8 +89,9 @@ TEST(Attention, EveryBackendAgreesWithEagerOnEveryKindOfBias) {
   }
 }
 
-// A sequence that is all padding: uniform attention, as in eager, and no NaN that would reach the weights. Its gradients
-// are multiplied by 0, as it has no label; kernels that keep the logarithm of the sum get them wrong by a factor.
+// A sequence that is all padding: uniform attention, as in eager, and no NaN that would reach the weights. Its
+// gradients are multiplied by 0, as it has no label; kernels that keep the logarithm of the sum get them wrong by a
+// factor.
 TEST(Attention, SequenceOfPaddingAloneIsAsInEager) {
   at::manual_seed(6);
   const AttentionProblem problem = MakeTestProblem(true, true, true);

@@ -30,7 +30,7 @@ TEST(Config, DefaultsAreTheModelThatPeopleTrain) {
   EXPECT_EQ(config.model.max_positions, 514);
   EXPECT_EQ(config.optimizer, Optimizer::kAdamW);
   EXPECT_EQ(config.learning_rate, 1e-5);
-  EXPECT_EQ(config.boxes, Boxes::kRandom);
+  EXPECT_EQ(config.boxes, Boxes::kDocument);
   EXPECT_EQ(config.warmup_steps, 10);
   EXPECT_EQ(config.timed_steps, 100);
   EXPECT_EQ(config.data_loader_threads, 16);

@@ -36,6 +36,7 @@ Config TinyConfig() {
   config.timed_steps = 4;
   config.learning_rate = 0.01;
   config.data_loader_threads = 2;
+  config.boxes = Boxes::kRandom;
   return config;
 }
 
