@@ -9,6 +9,7 @@
 
 #include "absl/strings/ascii.h"
 #include "absl/strings/match.h"
+#include "worker/trainer/build_id.h"
 
 namespace attnfleet::trainer {
 namespace {
@@ -48,6 +49,7 @@ Environment DescribeEnvironment(CudaDevice* cuda, Precision precision, uint64_t 
   environment.cpu_threads = at::get_num_threads();
   environment.precision = precision == Precision::kBf16Mixed ? "bf16-mixed" : "fp32";
   environment.seed = seed;
+  environment.build_id = BuildId();
   return environment;
 }
 
