@@ -9,6 +9,7 @@
 
 #include "absl/strings/ascii.h"
 #include "absl/strings/match.h"
+#include "worker/trainer/build_id.h"
 #include "worker/trainer/precision.h"
 
 namespace attnfleet::trainer {
@@ -49,6 +50,7 @@ Environment DescribeEnvironment(CudaDevice* cuda, Precision precision, uint64_t 
   environment.cpu_threads = at::get_num_threads();
   environment.precision = PrecisionName(precision);
   environment.seed = seed;
+  environment.build_id = BuildId();
   return environment;
 }
 

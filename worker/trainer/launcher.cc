@@ -12,6 +12,7 @@
 #include "absl/status/statusor.h"
 #include "absl/strings/str_cat.h"
 #include "proto/support/process.h"
+#include "worker/trainer/build_id.h"
 #include "worker/trainer/config.h"
 #include "worker/trainer/exit_code.h"
 #include "worker/trainer/torch_directory.h"
@@ -39,7 +40,9 @@ int Launch(int argc, char** argv) {
   const absl::StatusOr<Config> config = ParseCommandLine(argc, argv);
   if (!config.ok()) return Fail(kExitUsage, config.status());
   if (config->help) return std::fputs(UsageText().c_str(), stdout) >= 0 ? kExitResult : kExitFailed;
-  if (config->version) return std::puts("attnfleet-trainer " ATTNFLEET_VERSION) >= 0 ? kExitResult : kExitFailed;
+  if (config->version) {
+    return std::printf("attnfleet-trainer " ATTNFLEET_VERSION " (%s)\n", BuildId()) >= 0 ? kExitResult : kExitFailed;
+  }
   if (config->parent_pid != 0) {
     const absl::Status status = DieWithParent(config->parent_pid, SIGKILL);
     if (!status.ok()) return Fail(kExitFailed, status);

@@ -10,12 +10,17 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
+#include <cstdio>
 #include <memory>
+#include <string>
 
 #include "worker/trainer/attention/backends.h"
 #include "worker/trainer/cuda_module.h"
 #include "worker/trainer/data_loader.h"
+#include "worker/trainer/gpu_watch.h"
+#include "worker/trainer/nvml.h"
 #include "worker/trainer/training.h"
 
 namespace attnfleet::trainer {
@@ -23,8 +28,15 @@ namespace {
 
 using testing::StartsWith;
 
+// Made before the GPU is opened, and so before this process has a context on it.
+GpuWatch& Watch() {
+  static GpuWatch* const watch = new GpuWatch(*new Nvml());
+  return *watch;
+}
+
 // The GPU, opened once; its sampler ends with the process.
 const absl::StatusOr<std::unique_ptr<CudaDevice>>& Gpu() {
+  Watch();
   static const auto* const gpu = new absl::StatusOr<std::unique_ptr<CudaDevice>>(OpenCudaDevice());
   return *gpu;
 }
@@ -187,6 +199,127 @@ TEST_F(GpuTest, TooLargeARunIsOutOfMemoryWithItsFiguresAndTheCardIsUsableAfterwa
   EXPECT_GT(result.out_of_memory.requested_bytes, 0);
   EXPECT_GT(result.out_of_memory.total_bytes, result.out_of_memory.free_bytes);
   EXPECT_EQ(RunTraining(SmallConfig(), *FindBackend("sdpa").value(), gpu_, Hooks()).outcome, Outcome::kMeasured);
+}
+
+TEST_F(GpuTest, TelemetryIsPlausible) {
+  Config config = SmallConfig();
+  config.model.layers = 12;
+  config.batch = 32;
+  config.sequence_length = 512;
+  config.timed_steps = 60;
+  const RunResult result = RunTraining(config, *FindBackend("sdpa").value(), gpu_, Hooks(), &Watch());
+  ASSERT_EQ(result.outcome, Outcome::kMeasured) << result.reason;
+  ASSERT_TRUE(result.telemetry.has_value());
+  std::printf("%s\n", ResultLine(result).c_str());
+  const GpuTelemetry& telemetry = *result.telemetry;
+  EXPECT_GE(telemetry.samples, result.measurement.wall_seconds / 0.2);
+  EXPECT_GT(telemetry.sm_clock_mhz_median, 300);
+  EXPECT_LE(telemetry.sm_clock_mhz_min, telemetry.sm_clock_mhz_median);
+  EXPECT_GT(telemetry.temperature_celsius_max, 15);
+  EXPECT_LT(telemetry.temperature_celsius_max, 100);
+  EXPECT_GT(telemetry.power_watts_mean, 30);
+  if (telemetry.energy_joules > 0) {  // else it is among the unknown
+    EXPECT_NEAR(telemetry.energy_joules / result.measurement.wall_seconds / telemetry.power_watts_mean, 1, 0.5);
+    EXPECT_NEAR(result.measurement.energy_joules_per_iteration, telemetry.energy_joules / 60, 1e-6);
+  }
+  EXPECT_GT(result.measurement.peak_flops_per_second, 0);
+  const double mfu = result.measurement.model_flops_per_iteration * 60 / result.measurement.wall_seconds /
+                     result.measurement.peak_flops_per_second;
+  EXPECT_GT(mfu, 0.02);
+  EXPECT_LT(mfu, 0.9);
+}
+
+// The watch costs no speed worth speaking of: with and without it by turns.
+TEST_F(GpuTest, WatchingDoesNotSlowTheStepsDown) {
+  Config config = SmallConfig();
+  config.timed_steps = 100;
+  double with = 0, without = 0;
+  for (int i = 0; i < 3; ++i) {
+    for (GpuWatch* watch : {static_cast<GpuWatch*>(nullptr), &Watch()}) {
+      const RunResult result = RunTraining(config, *FindBackend("sdpa").value(), gpu_, Hooks(), watch);
+      ASSERT_EQ(result.outcome, Outcome::kMeasured) << result.reason;
+      (watch == nullptr ? without : with) += result.measurement.wall_seconds;
+    }
+  }
+  std::printf("watched %.4f s, unwatched %.4f s\n", with, without);
+  EXPECT_LT(with / without, 1.1);
+}
+
+TEST_F(GpuTest, KernelsOfAttentionAreFound) {
+  for (const Backend* backend : Backends()) {
+    const RunResult result = RunTraining(SmallConfig(), *backend, gpu_, Hooks());
+    if (result.outcome == Outcome::kUnsupported) continue;
+    ASSERT_EQ(result.outcome, Outcome::kMeasured) << backend->name << ": " << result.reason;
+    const std::vector<std::string>& kernels = result.measurement.attention_kernels;
+    for (const std::string& kernel : kernels) std::printf("%-10s %s\n", backend->name, kernel.c_str());
+    EXPECT_FALSE(kernels.empty()) << backend->name << ": " << result.measurement.attention_kernels_unknown;
+    EXPECT_LE(kernels.size(), 8u);
+    if (backend->name == std::string("eager")) {
+      const auto softmax = [](const std::string& kernel) { return kernel.find("oft") != std::string::npos; };
+      EXPECT_TRUE(std::any_of(kernels.begin(), kernels.end(), softmax));
+    }
+  }
+}
+
+TEST_F(GpuTest, StopsOnceTheSpeedIsKnownWellEnough) {
+  Config config = SmallConfig();
+  config.warmup_limit = 200;
+  config.timed_steps = 2000;
+  config.ci_width = 0.05;
+  const Measurement result = RunTraining(config, *FindBackend("sdpa").value(), gpu_, Hooks()).measurement;
+  const double speed = static_cast<double>(result.step_seconds.size()) / result.wall_seconds;
+  std::printf("%zu steps, %d of warm-up (stable: %d), %.2f it/s, %.2f to %.2f\n", result.step_seconds.size(),
+              result.warmup_steps, result.warmup_stable, speed, result.iterations_per_second_low,
+              result.iterations_per_second_high);
+  EXPECT_GE(result.step_seconds.size(), 20u);
+  EXPECT_LT(result.step_seconds.size(), 2000u);
+  EXPECT_LT(result.iterations_per_second_low, speed);
+  EXPECT_GT(result.iterations_per_second_high, speed);
+}
+
+TEST_F(GpuTest, PartsOfTheMemoryAddUp) {
+  const Measurement result = RunTraining(SmallConfig(), *FindBackend("eager").value(), gpu_, Hooks()).measurement;
+  EXPECT_GT(result.activation_bytes, 0);
+  EXPECT_EQ(result.model_bytes + result.gradient_bytes + result.optimizer_bytes + result.activation_bytes,
+            result.peak_allocated_bytes);
+}
+
+TEST_F(GpuTest, CheckTellsTheErrorOfEveryBackendInMixedPrecision) {
+  for (const Backend* backend : Backends()) {
+    Config config = SmallConfig();
+    const RunResult plain = RunTraining(config, *backend, gpu_, Hooks());
+    if (plain.outcome == Outcome::kUnsupported) continue;
+    config.check = true;
+    const RunResult result = RunTraining(config, *backend, gpu_, Hooks());
+    ASSERT_EQ(result.outcome, Outcome::kMeasured) << backend->name << ": " << result.reason;
+    // The check comes after the figures.
+    EXPECT_NEAR(static_cast<double>(result.measurement.peak_allocated_bytes) /
+                    static_cast<double>(plain.measurement.peak_allocated_bytes),
+                1, 0.02);
+    ASSERT_TRUE(result.measurement.numerical_check.has_value());
+    const NumericalCheck& check = *result.measurement.numerical_check;
+    std::printf("%-10s output %.2e, loss %.2e, gradient %.2e of %s\n", backend->name, check.output_error,
+                check.loss_error, check.gradient_error, check.gradient_worst.c_str());
+    EXPECT_EQ(check.skipped, "") << backend->name;
+    EXPECT_EQ(check.samples, 4) << backend->name;
+    EXPECT_GT(check.output_error, 1e-5) << backend->name;
+    EXPECT_LT(check.output_error, 0.1) << backend->name;
+  }
+}
+
+TEST_F(GpuTest, CheckTakesTheSequencesThatFit) {
+  Config config = SmallConfig();
+  config.model.layers = 12;
+  config.batch = 32;
+  config.sequence_length = 1024;
+  config.model.max_positions = 1026;
+  config.check = true;
+  const RunResult result = RunTraining(config, *FindBackend("sdpa").value(), gpu_, Hooks());
+  ASSERT_EQ(result.outcome, Outcome::kMeasured) << result.reason;
+  const NumericalCheck& check = *result.measurement.numerical_check;
+  std::printf("%d of 32 sequences; %s\n", check.samples, check.skipped.c_str());
+  EXPECT_EQ(check.skipped, "");
+  EXPECT_GE(check.samples, 1);
 }
 
 TEST_F(GpuTest, BatchesComeInPinnedMemoryAndArriveWhole) {

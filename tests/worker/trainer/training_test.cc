@@ -69,6 +69,7 @@ TEST(Training, MeasuresEveryTimedStep) {
   EXPECT_GT(result.measurement.peak_resident_bytes, 10'000'000);
   EXPECT_NEAR(result.measurement.first_loss, std::log(10.0), 0.5);
   EXPECT_EQ(result.environment.precision, "fp32");
+  EXPECT_FALSE(result.environment.build_id.empty());
   EXPECT_EQ(log.started, 1);
   ASSERT_FALSE(log.progress.empty());
   EXPECT_EQ(log.progress.back().phase, Phase::kTimed);
