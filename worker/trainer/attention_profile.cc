@@ -18,7 +18,7 @@ namespace {
 namespace profiler = torch::autograd::profiler;
 using torch::profiler::impl::ActivityType;
 
-constexpr size_t kMostNames = 8;
+constexpr size_t kMostNames = 16;
 constexpr char kScope[] = "attnfleet::attention";
 
 // A Backend is plain functions, so what the marking one needs lies here for the time of ProfileAttention().

@@ -105,6 +105,11 @@ void Run::Report(Phase phase, int done, int total) {
   hooks_.progress(progress);
 }
 
+void Run::ToWeightType(at::Tensor& parameter) const {
+  const at::ScalarType type = WeightType(config_.precision);
+  if (parameter.scalar_type() != type) parameter = parameter.detach().to(type).requires_grad_(parameter.requires_grad());
+}
+
 void Run::SetUp() {
   SyntheticSpec data;
   data.batch = config_.batch;
@@ -123,8 +128,7 @@ void Run::SetUp() {
   model_ = MakeModel(config_.model, device_, config_.seed);
   std::vector<at::Tensor> trained;
   VisitParameters(model_, [&](const ParameterSpec&, at::Tensor& tensor) {
-    const at::ScalarType type = WeightType(config_.precision);
-    if (tensor.scalar_type() != type) tensor = tensor.detach().to(type).requires_grad_(tensor.requires_grad());
+    ToWeightType(tensor);
     if (tensor.requires_grad()) trained.push_back(tensor);
   });
   optimizer_.emplace(config_.optimizer, config_.learning_rate, std::move(trained));
@@ -226,6 +230,9 @@ void Run::NameKernels(Measurement& result) {
 void Run::Check(Measurement& result) {
   stage_ = "check";
   optimizer_.reset();  // room for the weights in fp64
+  // The initial weights: those that were trained may have diverged, where gradients are nothing but rounding.
+  model_ = MakeModel(config_.model, device_, config_.seed);
+  VisitParameters(model_, [&](const ParameterSpec&, at::Tensor& tensor) { ToWeightType(tensor); });
   const Batch batch = NextBatch();
   const auto free_bytes = [this] { return cuda_ != nullptr ? cuda_->ReleaseCache() : FreeHostMemoryBytes(); };
   result.numerical_check = CheckAgainstEager({model_, backend_, batch, compute_type(), mixed_}, free_bytes);

@@ -52,6 +52,7 @@ class Run {
   void Step();
   void Report(Phase phase, int done, int total);
 
+  void ToWeightType(at::Tensor& parameter) const;
   void SetUp();
   void WarmUp(Measurement& result);
   void MeasureSteps(Measurement& result, const Environment& environment);

@@ -87,7 +87,7 @@ TEST(DenseMask, IsBiasBySquareRootPlusPadding) {
   const at::Tensor bias = (RelativeBias(source) + SpatialBias(source)) / 8;
   const at::Tensor real = source.attention_mask.to(at::kBool).unsqueeze(1).unsqueeze(1).expand_as(mask);
   EXPECT_LT((mask - bias).abs().masked_select(real).max().item<double>(), 1e-6);
-  EXPECT_EQ(mask.masked_select(~real).max().item<float>(), -1e30F);
+  EXPECT_LT(mask.masked_select(~real).max().item<float>(), -9e5F);
 }
 
 TEST(DenseMask, PaddingIsFiniteInBf16) {

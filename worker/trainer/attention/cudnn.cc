@@ -12,7 +12,7 @@ namespace {
 std::optional<std::string> Refuse(const AttentionProblem& problem) {
   return FirstRefusal("cudnn", problem,
                       {NoBiasGradients, Bf16Only, HeadSizeOfCudnn, HeadSizeInEights, MoreThanOneToken,
-                       NoMaskWithHalfATile, DropoutInSixteenths, Ampere});
+                       NoMaskWithHalfATile, Ampere});
 }
 
 StepTensors Prepare(const AttentionProblem& problem, const BiasSource& source) {
@@ -32,7 +32,7 @@ at::Tensor Forward(const AttentionInput& input) {
 
 extern const Backend kCudnn;
 const Backend kCudnn = {
-    "cudnn", "cuDNN's fused attention, called directly; a bias goes in as a dense mask; dropout in 1/16ths",
+    "cudnn", "cuDNN's fused attention, called directly; a bias goes in as a dense mask",
     false,   true,
     Refuse,  Prepare,
     Forward};

@@ -69,12 +69,6 @@ std::optional<std::string> MoreThanOneToken(const AttentionProblem& problem) {
   return "takes no sequences of one token";
 }
 
-std::optional<std::string> DropoutInSixteenths(const AttentionProblem& problem) {
-  if (std::fmod(problem.dropout * 16, 1) == 0) return std::nullopt;
-  return absl::StrCat("drops attention probabilities in steps of 1/16 and would round ", problem.dropout,
-                      " silently; give a multiple of 0.0625");
-}
-
 std::optional<std::string> NoMaskWithHalfATile(const AttentionProblem& problem) {
   if (problem.sequence_length % 128 != 64 || !(Biased(problem) || problem.padded)) return std::nullopt;
   return absl::StrCat("its dQ can be NaN with a bias or padding mask at length ", problem.sequence_length,

@@ -28,8 +28,6 @@ std::optional<std::string> HeadSizeOfCudnn(const AttentionProblem& problem);
 std::optional<std::string> HeadSizeInEights(const AttentionProblem& problem);
 std::optional<std::string> MoreThanOneToken(const AttentionProblem& problem);
 
-// cuDNN rounds the probability to a multiple of 1/16 in some of its kernels, and says nothing.
-std::optional<std::string> DropoutInSixteenths(const AttentionProblem& problem);
 // cuDNN's backward pass scores the unused half of the last tile of 128 keys 0 instead of -inf: with a mask or bias, dQ
 // is NaN in rows whose scores are all low, as those of a sequence that is all padding.
 std::optional<std::string> NoMaskWithHalfATile(const AttentionProblem& problem);

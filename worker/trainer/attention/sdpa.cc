@@ -15,8 +15,7 @@ std::optional<std::string> Refuse(const AttentionProblem&) { return std::nullopt
 
 StepTensors Prepare(const AttentionProblem& problem, const BiasSource& source) {
   // The dispatcher of LibTorch 2.11 does not know what cuDNN gets wrong without a word.
-  const bool trap =
-      FirstRefusal("cudnn", problem, {NoBiasGradients, NoMaskWithHalfATile, DropoutInSixteenths}) != std::nullopt;
+  const bool trap = FirstRefusal("cudnn", problem, {NoBiasGradients, NoMaskWithHalfATile}) != std::nullopt;
   at::globalContext().setSDPUseCuDNN(!trap);
   StepTensors step;
   step.mask = DenseMask(problem, source);
