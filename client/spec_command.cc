@@ -52,8 +52,8 @@ std::vector<Setting> Settings(const v1::BenchmarkSpec& spec) {
       {"data-loader-threads", absl::StrCat(training.data_loader_threads())},
       {"seed", absl::StrCat(training.seed())},
       {"boxes", BoxLayoutName(training.boxes())},
-      {"data", training.data_file()},
-      {"weights", training.weights_file()},
+      {"data-file", training.data_file()},
+      {"weights-file", training.weights_file()},
   };
 }
 
