@@ -54,7 +54,10 @@ absl::StatusOr<FollowResult> Follow(Server& server, uint64_t id, const FollowOpt
   ProgressDisplay display(DescribeTerminal(STDERR_FILENO));
   const auto note = [&display](const std::string& text) { display.Note(text); };
   ContactNotes contact;
-  Watcher watcher(server.channel(), id, kContactPatience);
+  v1::WatchRequest request;
+  request.set_id(id);
+  request.set_include_contaminated(options.include_contaminated);
+  Watcher watcher(server.channel(), request, kContactPatience);
   absl::Time cancel_deadline = absl::InfiniteFuture();
   for (;;) {
     WaitForNews(signals, watcher);

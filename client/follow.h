@@ -14,8 +14,9 @@
 namespace attnfleet::client {
 
 struct FollowOptions {
-  bool cancel_on_stop = false;  // a stop signal cancels the benchmark; else it only ends the watching
-  LocalFleet* fleet = nullptr;  // kept alive meanwhile
+  bool cancel_on_stop = false;        // a stop signal cancels the benchmark; else it only ends the watching
+  LocalFleet* fleet = nullptr;        // kept alive meanwhile
+  bool include_contaminated = false;  // in the summaries
 };
 
 struct FollowResult {

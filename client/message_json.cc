@@ -1,6 +1,7 @@
 #include "client/message_json.h"
 
 #include <google/protobuf/descriptor.h>
+#include <google/protobuf/util/json_util.h>
 
 #include <nlohmann/json.hpp>
 
@@ -68,11 +69,28 @@ Json ToJson(const Message& message) {
   return object;
 }
 
+// Only numbers that are not finite are written as null; protobuf's reader takes "NaN" for one.
+void NameNulls(Json& value) {
+  if (value.is_null()) value = "NaN";
+  if (value.is_structured()) {
+    for (Json& part : value) NameNulls(part);
+  }
+}
+
 }  // namespace
 
 std::string MessageJson(const Message& message) {
   // A reason may hold bytes of a log that are no UTF-8; they must not make the whole document fail.
   return ToJson(message).dump(2, ' ', false, Json::error_handler_t::replace) + "\n";
+}
+
+absl::Status ParseMessageJson(const std::string& text, Message& message) {
+  Json document = Json::parse(text, nullptr, false);
+  if (document.is_discarded()) return absl::InvalidArgumentError("is no JSON");
+  NameNulls(document);
+  const auto status = google::protobuf::util::JsonStringToMessage(document.dump(), &message);
+  if (!status.ok()) return absl::InvalidArgumentError(std::string(status.message()));
+  return absl::OkStatus();
 }
 
 }  // namespace attnfleet::client

@@ -5,7 +5,9 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "absl/strings/str_join.h"
 #include "client/text.h"
+#include "proto/reason.h"
 #include "proto/spec.h"
 
 namespace attnfleet::client {
@@ -95,8 +97,11 @@ std::string ChangeLine(const v1::Benchmark& benchmark, const Change& change, std
     absl::StrAppend(&text, "attempt ", failure.attempt(), " failed, it is tried again: ", failure.reason());
   } else if (result.outcome() == v1::OUTCOME_MEASURED) {
     absl::StrAppend(&text, absl::StrFormat("%.2f it/s", result.measurement().iterations_per_second()));
+    if (!result.contamination().empty()) {
+      absl::StrAppend(&text, ", contaminated: ", absl::StrJoin(result.contamination(), ", "));
+    }
   } else {
-    absl::StrAppend(&text, OutcomeName(result.outcome()), result.reason().empty() ? "" : ": ", result.reason());
+    absl::StrAppend(&text, OutcomeLine(result.outcome(), ReasonLine(result)));
   }
   if (seconds_left.value_or(0) >= 1 && change.runs_ended < benchmark.runs_total()) {
     absl::StrAppend(&text, "; about ", FormatDuration(*seconds_left), " left");

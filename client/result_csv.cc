@@ -24,18 +24,28 @@ Column Figure(const std::string& name, double (v1::JobSummary::*get)() const) {
           }};
 }
 
-// As above; 0 means that there is no such figure.
-Column Ratio(const std::string& name, double (v1::JobSummary::*get)() const) {
+// As above; 0 means that there is none, or that it is unknown.
+Column Known(const std::string& name, double (v1::JobSummary::*get)() const) {
   return {name, [get](const v1::Benchmark&, const v1::Job& job) {
-            return job.summary().ratio_to_eager() > 0 ? FormatExact((job.summary().*get)()) : std::string();
+            const double value = (job.summary().*get)();
+            return value > 0 ? FormatExact(value) : std::string();
           }};
 }
 
-Column Bytes(const std::string& name, int64_t (v1::JobSummary::*get)() const) {
+// A whole number; 0 means that there is none.
+Column Whole(const std::string& name, int64_t (v1::JobSummary::*get)() const) {
   return {name, [get](const v1::Benchmark&, const v1::Job& job) {
-            const int64_t bytes = (job.summary().*get)();
-            return bytes > 0 ? absl::StrCat(bytes) : std::string();
+            const int64_t value = (job.summary().*get)();
+            return value > 0 ? absl::StrCat(value) : std::string();
           }};
+}
+
+// The one used, not "auto".
+std::string PrecisionOf(const v1::Job& job) {
+  for (const v1::Run& run : job.runs()) {
+    if (!run.result().environment().precision().empty()) return run.result().environment().precision();
+  }
+  return "";
 }
 
 const std::vector<Column>& Columns() {
@@ -61,18 +71,40 @@ const std::vector<Column>& Columns() {
       Figure("iterations_per_second_max", &Summary::iterations_per_second_max),
       Figure("iterations_per_second_mean", &Summary::iterations_per_second_mean),
       Figure("iterations_per_second_stddev", &Summary::iterations_per_second_stddev),
-      Ratio("ratio_to_eager", &Summary::ratio_to_eager),
-      Ratio("ratio_to_eager_min", &Summary::ratio_to_eager_min),
-      Ratio("ratio_to_eager_max", &Summary::ratio_to_eager_max),
-      Bytes("peak_allocated_bytes", &Summary::peak_allocated_bytes),
-      Bytes("peak_reserved_bytes", &Summary::peak_reserved_bytes),
-      Bytes("peak_device_bytes", &Summary::peak_device_bytes),
-      Bytes("peak_resident_bytes", &Summary::peak_resident_bytes),
+      Known("iterations_per_second_mean_low", &Summary::iterations_per_second_mean_low),
+      Known("iterations_per_second_mean_high", &Summary::iterations_per_second_mean_high),
+      Known("ratio_to_eager", &Summary::ratio_to_eager),
+      Known("ratio_to_eager_min", &Summary::ratio_to_eager_min),
+      Known("ratio_to_eager_max", &Summary::ratio_to_eager_max),
+      Known("ratio_to_eager_low", &Summary::ratio_to_eager_low),
+      Known("ratio_to_eager_high", &Summary::ratio_to_eager_high),
+      {"ratio_pairs", [](const v1::Benchmark&, const v1::Job& j) { return absl::StrCat(j.summary().ratio_pairs()); }},
+      Known("model_flops_utilization", &Summary::model_flops_utilization),
+      Whole("peak_allocated_bytes", &Summary::peak_allocated_bytes),
+      Whole("peak_reserved_bytes", &Summary::peak_reserved_bytes),
+      Whole("peak_device_bytes", &Summary::peak_device_bytes),
+      Whole("peak_resident_bytes", &Summary::peak_resident_bytes),
+      Whole("model_bytes", &Summary::model_bytes),
+      Whole("gradient_bytes", &Summary::gradient_bytes),
+      Whole("optimizer_bytes", &Summary::optimizer_bytes),
+      Whole("activation_bytes", &Summary::activation_bytes),
       Figure("step_seconds_median", &Summary::step_seconds_median),
       Figure("step_seconds_p90", &Summary::step_seconds_p90),
       Figure("step_seconds_p99", &Summary::step_seconds_p99),
+      Known("tokens_per_second", &Summary::tokens_per_second),
+      Figure("data_wait_part", &Summary::data_wait_part),
+      Known("energy_joules_per_iteration", &Summary::energy_joules_per_iteration),
       {"worker", [](const v1::Benchmark&, const v1::Job& j) { return j.summary().worker(); }},
       {"device_name", [](const v1::Benchmark&, const v1::Job& j) { return j.summary().device_name(); }},
+      {"device_uuid", [](const v1::Benchmark&, const v1::Job& j) { return j.summary().device_uuid(); }},
+      {"precision", [](const v1::Benchmark&, const v1::Job& j) { return PrecisionOf(j); }},
+      Whole("started_unix_ms", &Summary::started_unix_ms),
+      Whole("ended_unix_ms", &Summary::ended_unix_ms),
+      {"contaminated_runs",
+       [](const v1::Benchmark&, const v1::Job& j) { return absl::StrCat(j.summary().contaminated_runs()); }},
+      {"includes_contaminated",
+       [](const v1::Benchmark&,
+          const v1::Job& j) { return std::string(j.summary().includes_contaminated() ? "true" : "false"); }},
       {"contamination",
        [](const v1::Benchmark&, const v1::Job& j) { return absl::StrJoin(j.summary().contamination(), "; "); }},
   };
@@ -81,14 +113,16 @@ const std::vector<Column>& Columns() {
 
 }  // namespace
 
-std::string ResultCsv(const v1::Benchmark& benchmark) {
+std::string ResultCsv(const std::vector<v1::Benchmark>& benchmarks) {
   std::vector<std::string> fields;
   for (const Column& column : Columns()) fields.push_back(column.name);
   std::string text = CsvLine(fields);
-  for (const v1::Job& job : benchmark.jobs()) {
-    fields.clear();
-    for (const Column& column : Columns()) fields.push_back(column.text(benchmark, job));
-    absl::StrAppend(&text, CsvLine(fields));
+  for (const v1::Benchmark& benchmark : benchmarks) {
+    for (const v1::Job& job : benchmark.jobs()) {
+      fields.clear();
+      for (const Column& column : Columns()) fields.push_back(column.text(benchmark, job));
+      absl::StrAppend(&text, CsvLine(fields));
+    }
   }
   return text;
 }

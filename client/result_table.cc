@@ -6,6 +6,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "client/grid.h"
+#include "client/result_figures.h"
 #include "client/text.h"
 #include "proto/spec.h"
 
@@ -29,44 +30,91 @@ std::string SpeedText(const ResultCell& cell, bool narrow) {
   return absl::StrJoin(parts, " ");
 }
 
+std::string RatioText(const ResultCell& cell, bool interval) {
+  return interval && !cell.interval.empty() ? absl::StrCat(cell.ratio, " ", cell.interval) : cell.ratio;
+}
+
 // One row for each shape, as in the published table. `markdown` puts the unit behind each backend's name instead of
 // above a group of them.
-Grid WideGrid(const ResultView& view, bool markdown) {
+Grid WideGrid(const ResultView& view, bool markdown, bool interval) {
   Grid grid;
   grid.columns = {{"Batch", true}, {"Seq", true}};
   const std::string memory = markdown ? absl::StrCat("GB (", view.memory_kind, ")") : view.memory_kind + ", GB";
-  for (const std::string& backend : view.backends) grid.columns.push_back({backend, true, "it/s"});
-  for (const std::string& backend : view.backends) {
-    if (view.has_ratio && backend != "eager") grid.columns.push_back({backend, true, "vs eager"});
+  const auto has_ratio = [&view](size_t i) { return view.has_ratio && view.backends[i] != "eager"; };
+  for (const std::string& title : view.titles) grid.columns.push_back({title, true, "it/s"});
+  for (size_t i = 0; i < view.titles.size(); ++i) {
+    if (has_ratio(i)) grid.columns.push_back({view.titles[i], true, "vs eager"});
   }
-  for (const std::string& backend : view.backends) grid.columns.push_back({backend, true, memory});
-  for (size_t row = 0; row < view.shapes.size(); ++row) {
-    const std::vector<ResultCell>& cells = view.cells[row];
-    std::vector<GridCell> line = {{absl::StrCat(view.shapes[row].batch())},
-                                  {absl::StrCat(view.shapes[row].sequence_length())}};
-    for (const ResultCell& cell : cells) line.emplace_back(SpeedText(cell, false), StyleOf(cell));
-    for (size_t i = 0; i < cells.size(); ++i) {
-      if (view.has_ratio && view.backends[i] != "eager") line.emplace_back(cells[i].ratio);
+  if (view.has_mfu) {
+    for (const std::string& title : view.titles) grid.columns.push_back({title, true, "MFU"});
+  }
+  for (const std::string& title : view.titles) grid.columns.push_back({title, true, memory});
+  if (view.names_device) {
+    grid.columns.push_back({"GPU", false});
+    grid.columns.push_back({"Start", false});
+  }
+  for (const ResultRow& row : view.rows) {
+    std::vector<GridCell> line = {{absl::StrCat(row.shape.batch())}, {absl::StrCat(row.shape.sequence_length())}};
+    for (const ResultCell& cell : row.cells) line.emplace_back(SpeedText(cell, false), StyleOf(cell));
+    for (size_t i = 0; i < row.cells.size(); ++i) {
+      if (has_ratio(i)) line.emplace_back(RatioText(row.cells[i], interval));
     }
-    for (const ResultCell& cell : cells) line.emplace_back(cell.memory);
+    if (view.has_mfu) {
+      for (const ResultCell& cell : row.cells) line.emplace_back(cell.mfu);
+    }
+    for (const ResultCell& cell : row.cells) line.emplace_back(cell.memory);
+    if (view.names_device) {
+      line.emplace_back(row.device);
+      line.emplace_back(row.time);
+    }
     grid.rows.push_back(std::move(line));
   }
   return grid;
 }
 
+// What a table with a row for each cell shows, from most to least.
+struct LongColumns {
+  bool device_memory;  // reserved and sampled too
+  bool interval;
+  bool mfu;
+  bool device;
+  bool narrow;
+};
+
 // One row for each cell.
-Grid LongGrid(const ResultView& view, bool narrow) {
+Grid LongGrid(const ResultView& view, const LongColumns& show) {
+  const bool device_memory = show.device_memory && view.has_device_memory;
+  const bool mfu = show.mfu && view.has_mfu;
+  const bool device = show.device && view.names_device;
   Grid grid;
   grid.columns = {{"Shape"}, {"Backend"}, {"it/s", true}};
-  if (view.has_ratio) grid.columns.push_back({narrow ? "ratio" : "vs eager", true});
-  grid.columns.push_back({narrow ? "GB" : view.memory_kind + ", GB", true});
-  for (size_t row = 0; row < view.shapes.size(); ++row) {
+  if (view.has_ratio) grid.columns.push_back({show.narrow ? "ratio" : "vs eager", true});
+  if (mfu) grid.columns.push_back({"MFU", true});
+  grid.columns.push_back({show.narrow ? "GB" : view.memory_kind + ", GB", true});
+  if (device_memory) {
+    grid.columns.push_back({"peak reserved, GB", true});
+    grid.columns.push_back({"sampled, GB", true});
+  }
+  if (device) {
+    grid.columns.push_back({"GPU", false});
+    grid.columns.push_back({"Start", false});
+  }
+  for (const ResultRow& row : view.rows) {
     for (size_t i = 0; i < view.backends.size(); ++i) {
-      const ResultCell& cell = view.cells[row][i];
-      std::vector<GridCell> line = {{FormatShape(view.shapes[row])}, {view.backends[i]}};
-      line.emplace_back(SpeedText(cell, narrow), StyleOf(cell));
-      if (view.has_ratio) line.emplace_back(cell.ratio);
+      const ResultCell& cell = row.cells[i];
+      std::vector<GridCell> line = {{FormatShape(row.shape)}, {view.titles[i]}};
+      line.emplace_back(SpeedText(cell, show.narrow), StyleOf(cell));
+      if (view.has_ratio) line.emplace_back(RatioText(cell, show.interval));
+      if (mfu) line.emplace_back(cell.mfu);
       line.emplace_back(cell.memory);
+      if (device_memory) {
+        line.emplace_back(cell.reserved);
+        line.emplace_back(cell.sampled);
+      }
+      if (device) {
+        line.emplace_back(row.device);
+        line.emplace_back(row.time);
+      }
       grid.rows.push_back(std::move(line));
     }
   }
@@ -99,17 +147,25 @@ std::string Below(const ResultView& view, int width) {
 }  // namespace
 
 std::string ResultTable(const ResultView& view, int width, bool color) {
-  Grid grid = WideGrid(view, false);
-  if (width > 0 && GridWidth(grid) > width) grid = LongGrid(view, false);
-  if (width > 0 && GridWidth(grid) > width) grid = LongGrid(view, true);
+  std::vector<Grid> grids = {WideGrid(view, false, true), WideGrid(view, false, false)};
+  for (const LongColumns& show :
+       {LongColumns{true, true, true, true, false}, LongColumns{false, true, true, true, false},
+        LongColumns{false, true, true, false, false}, LongColumns{false, false, true, false, false},
+        LongColumns{false, false, true, false, true}}) {
+    grids.push_back(LongGrid(view, show));
+  }
+  const auto fits = [width](const Grid& grid) { return width <= 0 || GridWidth(grid) <= width; };
+  const auto best = std::find_if(grids.begin(), grids.end(), fits);
+  const Grid& grid =
+      best == grids.end() ? grids.emplace_back(LongGrid(view, {false, false, false, false, true})) : *best;
   return absl::StrCat(GridText(grid, color), "\n", Below(view, width));
 }
 
-std::string ResultMarkdown(const ResultView& view) {
-  std::string text = GridMarkdown(WideGrid(view, true)) + "\n";
-  for (const std::string& note : view.notes) absl::StrAppend(&text, "- ", note, "\n");
+std::string ResultMarkdown(const std::vector<v1::Benchmark>& benchmarks, const ResultView& view) {
+  std::string text = absl::StrCat(GridMarkdown(WideGrid(view, true, true)), "\n");
+  for (const std::string& note : view.notes) absl::StrAppend(&text, "- ", note[0] == '*' ? "\\" : "", note, "\n");
   for (const auto& [label, fact] : view.facts) absl::StrAppend(&text, "- ", label, ": ", fact, "\n");
-  return text;
+  return absl::StrCat(text, "\n", GridMarkdown(FiguresGrid(benchmarks)));
 }
 
 }  // namespace attnfleet::client

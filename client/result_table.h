@@ -2,6 +2,7 @@
 #define ATTNFLEET_CLIENT_RESULT_TABLE_H_
 
 #include <string>
+#include <vector>
 
 #include "client/result_view.h"
 
@@ -11,8 +12,8 @@ namespace attnfleet::client {
 // the footnotes and facts.
 std::string ResultTable(const ResultView& view, int width, bool color);
 
-// The same as a GitHub table.
-std::string ResultMarkdown(const ResultView& view);
+// The same as a GitHub table, and a second one with every figure of each cell.
+std::string ResultMarkdown(const std::vector<v1::Benchmark>& benchmarks, const ResultView& view);
 
 }  // namespace attnfleet::client
 

@@ -86,9 +86,10 @@ absl::StatusOr<v1::Benchmark> Server::Submit(const v1::BenchmarkSpec& spec) {
   return std::move(*response->mutable_benchmark());
 }
 
-absl::StatusOr<v1::Benchmark> Server::Get(uint64_t id) {
+absl::StatusOr<v1::Benchmark> Server::Get(uint64_t id, bool include_contaminated) {
   v1::GetRequest request;
   request.set_id(id);
+  request.set_include_contaminated(include_contaminated);
   return Call<v1::Benchmark>(
       [&](auto* context, auto* out, auto done) { benchmarks_->async()->Get(context, &request, out, done); });
 }

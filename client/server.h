@@ -25,7 +25,7 @@ class Server {
   Server(std::string address, absl::Duration timeout, StopSignals& signals);
 
   absl::StatusOr<v1::Benchmark> Submit(const v1::BenchmarkSpec& spec);
-  absl::StatusOr<v1::Benchmark> Get(uint64_t id);  // 0 = the newest
+  absl::StatusOr<v1::Benchmark> Get(uint64_t id, bool include_contaminated = false);  // 0 = the newest
   absl::StatusOr<v1::ListResponse> List(int limit, uint64_t before_id);
   absl::StatusOr<v1::Benchmark> Cancel(uint64_t id, const std::string& reason);
   absl::StatusOr<v1::ExplainResponse> Explain(uint64_t id);

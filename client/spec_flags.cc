@@ -183,9 +183,11 @@ const std::vector<SpecFlag>& Table() {
        Numbers(&BenchmarkSpec::mutable_sequence_lengths)},
       {"repetitions", "N", "independent runs of each cell, each in a process of its own; default 3", "repetitions",
        With<int>(ParseInt, [](BenchmarkSpec& spec, int value) { spec.set_repetitions(value); })},
-      {"steps", "N", "timed training steps of a run; default 100", "training.timed_steps",
+      {"steps", "N", "timed training steps of a run, at most; default 300", "training.timed_steps",
        Int(&TrainingSettings::set_timed_steps)},
-      {"ci-width", "PART", "stop when the 95 % confidence interval of it/s is no wider, --steps being the limit: 0.5%",
+      {"ci-width", "PART",
+       "stop once the 95 % confidence interval of it/s is no wider than this part of it; 0: always --steps;\n"
+       "default 0.5%",
        "training.ci_width",
        With<double>(ParsePart,
                     [](BenchmarkSpec& spec, double value) { spec.mutable_training()->set_ci_width(value); })},

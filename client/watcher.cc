@@ -40,9 +40,9 @@ bool IsTransient(absl::StatusCode code) {
 
 }  // namespace
 
-Watcher::Watcher(std::shared_ptr<grpc::Channel> channel, uint64_t id, absl::Duration patience)
+Watcher::Watcher(std::shared_ptr<grpc::Channel> channel, v1::WatchRequest request, absl::Duration patience)
     : channel_(std::move(channel)),
-      id_(id),
+      request_(std::move(request)),
       patience_(patience),
       descriptor_(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)),
       last_contact_(absl::Now()),
@@ -86,10 +86,8 @@ absl::Status Watcher::ReadStream() {
     if (stop_) return absl::CancelledError("stopped");
     context_ = &context;
   }
-  v1::WatchRequest request;
-  request.set_id(id_);
   const std::unique_ptr<v1::BenchmarkService::Stub> stub = v1::BenchmarkService::NewStub(channel_);
-  const auto reader = stub->Watch(&context, request);
+  const auto reader = stub->Watch(&context, request_);
   v1::WatchResponse response;
   bool connected = false;
   while (reader->Read(&response)) {

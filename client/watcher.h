@@ -5,7 +5,6 @@
 #include <grpcpp/client_context.h>
 
 #include <condition_variable>
-#include <cstdint>
 #include <memory>
 #include <mutex>
 #include <optional>
@@ -24,7 +23,7 @@ namespace attnfleet::client {
 class Watcher {
  public:
   // Gives up after `patience` without contact.
-  Watcher(std::shared_ptr<grpc::Channel> channel, uint64_t id, absl::Duration patience);
+  Watcher(std::shared_ptr<grpc::Channel> channel, v1::WatchRequest request, absl::Duration patience);
   ~Watcher();
   Watcher(const Watcher&) = delete;
   Watcher& operator=(const Watcher&) = delete;
@@ -47,7 +46,7 @@ class Watcher {
   void Notify() const;
 
   const std::shared_ptr<grpc::Channel> channel_;
-  const uint64_t id_;
+  const v1::WatchRequest request_;
   const absl::Duration patience_;
   const int descriptor_;
 

@@ -34,7 +34,7 @@ v1::BenchmarkSpec Defaults() {
   spec.set_max_attempts(3);
   v1::TrainingSettings& training = *spec.mutable_training();
   training.set_warmup_steps(10);
-  training.set_timed_steps(100);
+  training.set_timed_steps(300);
   training.set_model_size(v1::MODEL_SIZE_BASE);
   training.set_num_labels(10);
   training.set_relative_attention_bias(true);
@@ -51,7 +51,7 @@ v1::BenchmarkSpec Defaults() {
   training.set_train_bias_tables(false);
   training.set_attention_dropout_placement(v1::DROPOUT_PLACEMENT_PROBABILITIES);
   training.set_warmup_limit_steps(100);
-  training.set_ci_width(0);
+  training.set_ci_width(0.005);
   training.set_numerical_check(true);
   return spec;
 }
@@ -64,6 +64,7 @@ void FillTiny(v1::BenchmarkSpec& spec) {
   training.set_warmup_steps(5);
   training.set_warmup_limit_steps(20);
   training.set_timed_steps(40);
+  training.set_ci_width(0);
   training.set_data_loader_threads(2);
 }
 
@@ -78,7 +79,6 @@ void FillPublished(v1::BenchmarkSpec& spec) {
   }
   spec.set_repetitions(2);
   v1::TrainingSettings& training = *spec.mutable_training();
-  training.set_timed_steps(300);
   training.set_relative_attention_bias(false);
   training.set_spatial_attention_bias(false);
   training.set_optimizer(v1::OPTIMIZER_ADAM);

@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "proto/status.h"
+#include "server/statistics.h"
 #include "server/unary.h"
 
 namespace attnfleet::server {
@@ -19,7 +20,8 @@ class WatchStream : public grpc::ServerWriteReactor<v1::WatchResponse>,
                     public Watcher,
                     public std::enable_shared_from_this<WatchStream> {
  public:
-  WatchStream(Coordinator& coordinator, uint64_t id) : coordinator_(coordinator), id_(id) {}
+  WatchStream(Coordinator& coordinator, const v1::WatchRequest& request)
+      : coordinator_(coordinator), id_(request.id()), include_contaminated_(request.include_contaminated()) {}
 
   void Begin() {
     {
@@ -50,6 +52,7 @@ class WatchStream : public grpc::ServerWriteReactor<v1::WatchResponse>,
       return;
     }
     ended_ = *benchmark;
+    if (include_contaminated_) Summarize(*ended_, true);
     WriteNext();
   }
 
@@ -108,6 +111,7 @@ class WatchStream : public grpc::ServerWriteReactor<v1::WatchResponse>,
   // Constant after construction.
   Coordinator& coordinator_;
   const uint64_t id_;
+  const bool include_contaminated_;
 
   std::mutex mutex_;
   // Guarded by mutex_.
@@ -132,7 +136,7 @@ grpc::ServerUnaryReactor* BenchmarkService::Submit(grpc::CallbackServerContext* 
 grpc::ServerUnaryReactor* BenchmarkService::Get(grpc::CallbackServerContext* context, const v1::GetRequest* request,
                                                 v1::Benchmark* response) {
   grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
-  coordinator_.Get(request->id(), FinishWith(reactor, response));
+  coordinator_.Get(*request, FinishWith(reactor, response));
   return reactor;
 }
 
@@ -159,7 +163,7 @@ grpc::ServerUnaryReactor* BenchmarkService::Explain(grpc::CallbackServerContext*
 
 grpc::ServerWriteReactor<v1::WatchResponse>* BenchmarkService::Watch(grpc::CallbackServerContext*,
                                                                      const v1::WatchRequest* request) {
-  const auto stream = std::make_shared<WatchStream>(coordinator_, request->id());
+  const auto stream = std::make_shared<WatchStream>(coordinator_, *request);
   stream->Begin();
   return stream.get();
 }

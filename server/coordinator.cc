@@ -138,8 +138,10 @@ void Coordinator::Cancel(v1::CancelRequest request, Reply<v1::Benchmark> reply) 
       reply);
 }
 
-void Coordinator::Get(uint64_t id, Reply<v1::Benchmark> reply) {
-  PostOrRefuse<v1::Benchmark>([this, id, reply](int64_t) { reply(Snapshot(id)); }, reply);
+void Coordinator::Get(v1::GetRequest request, Reply<v1::Benchmark> reply) {
+  PostOrRefuse<v1::Benchmark>([this, request = std::move(request),
+                               reply](int64_t) { reply(Snapshot(request.id(), request.include_contaminated())); },
+                              reply);
 }
 
 void Coordinator::List(v1::ListRequest request, Reply<v1::ListResponse> reply) {
@@ -406,11 +408,11 @@ void Coordinator::Notify() {
   }
 }
 
-absl::StatusOr<v1::Benchmark> Coordinator::Snapshot(uint64_t id) const {
+absl::StatusOr<v1::Benchmark> Coordinator::Snapshot(uint64_t id, bool include_contaminated) const {
   const v1::Benchmark* benchmark = scheduler_.Find(id == 0 ? scheduler_.newest() : id);
   if (benchmark == nullptr) return NoSuchBenchmark(id);
   v1::Benchmark copy = *benchmark;
-  Summarize(copy);
+  Summarize(copy, include_contaminated);
   return copy;
 }
 

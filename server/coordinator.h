@@ -75,7 +75,7 @@ class Coordinator {
 
   void Submit(v1::SubmitRequest request, Reply<v1::Benchmark> reply);
   void Cancel(v1::CancelRequest request, Reply<v1::Benchmark> reply);
-  void Get(uint64_t id, Reply<v1::Benchmark> reply);
+  void Get(v1::GetRequest request, Reply<v1::Benchmark> reply);
   void List(v1::ListRequest request, Reply<v1::ListResponse> reply);
   void Explain(uint64_t id, Reply<v1::ExplainResponse> reply);
   void ListWorkers(Reply<v1::ListWorkersResponse> reply);
@@ -108,7 +108,7 @@ class Coordinator {
   void Notify();
   const v1::Run& RunAt(const std::tuple<uint64_t, uint32_t, uint32_t>& key) const;
   bool IsCurrent(const std::string& worker, const std::shared_ptr<WorkerLink>& link) const;
-  absl::StatusOr<v1::Benchmark> Snapshot(uint64_t id) const;
+  absl::StatusOr<v1::Benchmark> Snapshot(uint64_t id, bool include_contaminated = false) const;
   absl::StatusOr<uint64_t> TakeSubmit(const v1::SubmitRequest& request, int64_t now);
 
   // Constant after construction.

@@ -1,7 +1,6 @@
 #ifndef ATTNFLEET_SERVER_STATISTICS_H_
 #define ATTNFLEET_SERVER_STATISTICS_H_
 
-#include <string>
 #include <vector>
 
 #include "attnfleet/v1/benchmark.pb.h"
@@ -12,11 +11,9 @@ namespace attnfleet::server {
 double Median(std::vector<double> values);
 
 // Fills in every job's summary from its runs. Ratios are paired: it/s of a repetition over it/s of eager's repetition
-// of the same number in the same group. Pure.
-void Summarize(v1::Benchmark& benchmark);
-
-// `OOM: asked for 24.0 GiB with 3.1 of 79.2 GiB free (backward)`, or the result's reason, in one line.
-std::string ReasonLine(const v1::RunResult& result);
+// of the same number in the same group. Contaminated runs count only where `include_contaminated`, or where a job has
+// no other; a ratio is never made of the latter. Pure.
+void Summarize(v1::Benchmark& benchmark, bool include_contaminated);
 
 }  // namespace attnfleet::server
 

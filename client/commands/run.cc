@@ -41,7 +41,7 @@ class RunBenchmark : public Command {
     if (!submitted.ok()) return benchmark_.spec.NameFlag(submitted.status());
     const uint64_t id = submitted->id();
     const absl::StatusOr<FollowResult> result =
-        Follow((*connection)->server(), id, {true, (*connection)->fleet()}, signals);
+        Follow((*connection)->server(), id, {true, (*connection)->fleet(), output_.include_contaminated}, signals);
     if (!result.ok()) return result.status();
     (*connection)->Close();
     return Show(id, *result);
@@ -99,7 +99,7 @@ class RunBenchmark : public Command {
 
   BenchmarkFlags benchmark_;
   LocalFiles files_;
-  OutputFlags output_;
+  ResultFlags output_;
   ConnectionFlags connection_;
 };
 
@@ -112,16 +112,19 @@ const CommandInfo kRunCommand = {
     0,
     0,
     "run a benchmark, show its progress and then its results",
-    "  attnfleet run --preset=tiny                                    a small model, for a CPU\n"
-    "  attnfleet run --backends=eager,sdpa --shapes=32x128,32x512     batch x sequence length\n"
-    "  attnfleet run --batch=32,64 --seq=128,512 --repetitions=5      every batch at every length\n"
-    "  attnfleet run --preset=published --steps=50                    the published table, but quicker\n"
-    "  attnfleet run --spec=mine.textproto --format=json --output=result.json\n"
-    "  attnfleet run --preset=published --server=HOST:7600            on a fleet\n"
-    "  attnfleet run --preset=tiny --dry-run                          what would run\n\n"
-    "Without --server it starts a private coordinator and worker on this machine and stops them at the end; results\n"
-    "stay in the local store (attnfleet results). Ctrl-C stops cleanly and shows what was measured; twice stops at\n"
-    "once.\n",
+    std::string("  attnfleet run --preset=tiny                                    a small model, for a CPU\n"
+                "  attnfleet run --backends=eager,sdpa --shapes=32x128,32x512     batch x sequence length\n"
+                "  attnfleet run --batch=32,64 --seq=128,512 --repetitions=5      every batch at every length\n"
+                "  attnfleet run --preset=published --steps=50                    the published table, but quicker\n"
+                "  attnfleet run --spec=mine.textproto --format=json --output=result.json\n"
+                "  attnfleet run --preset=published --server=HOST:7600            on a fleet\n"
+                "  attnfleet run --preset=tiny --dry-run                          what would run\n\n"
+                "Without --server it starts a private coordinator and worker on this machine and stops them at the "
+                "end; results\n"
+                "stay in the local store (attnfleet results). Ctrl-C stops cleanly and shows what was measured; twice "
+                "stops at\n"
+                "once.\n\n") +
+        kFiguresHelp,
     [] { return std::unique_ptr<Command>(new RunBenchmark); },
 };
 

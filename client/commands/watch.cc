@@ -28,7 +28,8 @@ class Watch : public Command {
       return absl::InvalidArgumentError(absl::StrCat("benchmark ", *id, " was interrupted and nothing runs it; see: ",
                                                      "attnfleet results ", *id, connection_.Suffix()));
     }
-    const absl::StatusOr<FollowResult> result = Follow(server, *id, {}, signals);
+    const absl::StatusOr<FollowResult> result =
+        Follow(server, *id, {false, nullptr, output_.include_contaminated}, signals);
     if (!result.ok()) return result.status();
     if (result->interrupted) {
       PrintNote(absl::StrCat("benchmark ", *id, " goes on; to stop it: attnfleet cancel ", *id, connection_.Suffix()));
@@ -41,7 +42,7 @@ class Watch : public Command {
   }
 
  private:
-  OutputFlags output_;
+  ResultFlags output_;
   ConnectionFlags connection_;
 };
 

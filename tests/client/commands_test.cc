@@ -115,6 +115,12 @@ class CommandsTest : public testing::Test {
     return update;
   }
 
+  static v1::WatchRequest WatchRequest() {
+    v1::WatchRequest request;
+    request.set_id(12);
+    return request;
+  }
+
   StopSignals signals_;
   std::string dir_;
   std::string address_;
@@ -328,7 +334,7 @@ TEST_F(CommandsTest, WatcherSurvivesAServerThatIsReallyGoneForAWhile) {
     return grpc::Status::CANCELLED;
   };
   Start();
-  Watcher watcher(MakeChannel(address_), 12, absl::Seconds(60));
+  Watcher watcher(MakeChannel(address_), WatchRequest(), absl::Seconds(60));
   const auto wait_for_updates = [&watcher] {
     const absl::Time deadline = absl::Now() + absl::Seconds(30);
     while (absl::Now() < deadline) {
@@ -357,7 +363,7 @@ TEST_F(CommandsTest, WatcherSurvivesAServerThatIsReallyGoneForAWhile) {
 
 TEST_F(CommandsTest, WatcherGivesUpWhenItsPatienceEnds) {
   const absl::Time start = absl::Now();
-  Watcher watcher(MakeChannel(address_), 12, absl::Milliseconds(300));
+  Watcher watcher(MakeChannel(address_), WatchRequest(), absl::Milliseconds(300));
   while (!watcher.End().has_value() && absl::Now() - start < absl::Seconds(30)) {
     std::this_thread::sleep_for(std::chrono::milliseconds(5));
   }

@@ -4,6 +4,8 @@
 //   ATTNFLEET_DOUBLE=SELECTOR:BEHAVIOUR,...    the first selector that fits counts
 //   SELECTOR   BACKEND, BACKEND@BATCHxLENGTH, *, or "list" for --list-backends
 //   BEHAVIOUR  measured        result at once (the default)
+//              contaminated=SEED  measured, as if throttled while another process was on the GPU; without =SEED
+//                              each run, else the one with that seed
 //              slow=SECONDS    progress five times a second, then a result
 //              oom | unsupported | failed        results of that outcome
 //              crash=SIGNAL | exit=STATUS        no result
@@ -14,6 +16,7 @@
 //              chatty=BYTES    so many bytes on standard error, then exit status 1
 //              binary          bytes on standard error that are no text, then exit status 1
 //              orphan          leaves a child of its own behind that holds its streams
+//   ATTNFLEET_DOUBLE_GPU=UUID  results as of a GPU, whatever --device says
 //   ATTNFLEET_DOUBLE_LOG=FILE  one line for each run that is started: PID ARGUMENT ...
 //
 // In C++'s smaller half and with system calls: a benchmark measures the start of this process.
@@ -44,6 +47,9 @@ struct Arguments {
   int steps = 40;
   unsigned long long seed = 1;
   long parent_pid = 0;
+  std::string gpu;  // UUID
+  std::string dropout_placement = "probabilities";
+  bool check = false;
   bool list = false;
 };
 
@@ -74,7 +80,15 @@ Arguments Parse(int argc, char** argv) {
     if (Value(argument, "--warmup", value)) result.warmup = std::atoi(value.c_str());
     if (Value(argument, "--steps", value)) result.steps = std::atoi(value.c_str());
     if (Value(argument, "--seed", value)) result.seed = std::strtoull(value.c_str(), nullptr, 10);
+    if (Value(argument, "--dropout-placement", value)) result.dropout_placement = value;
+    if (Value(argument, "--check", value)) result.check = value == "on" || value == "true";
     if (Value(argument, "--parent-pid", value)) result.parent_pid = std::atol(value.c_str());
+  }
+  const char* visible = std::getenv("CUDA_VISIBLE_DEVICES");
+  if (result.device == "cuda" && visible != nullptr) result.gpu = visible;
+  if (const char* pretended = std::getenv("ATTNFLEET_DOUBLE_GPU"); pretended != nullptr && *pretended != '\0') {
+    result.device = "cuda";
+    result.gpu = pretended;
   }
   return result;
 }
@@ -151,13 +165,13 @@ void ListBackends() {
 
 std::string EnvironmentOf(const Arguments& arguments) {
   const bool cuda = arguments.device == "cuda";
-  const char* uuid = std::getenv("CUDA_VISIBLE_DEVICES");
   const char* precision = arguments.precision != "auto" ? arguments.precision.c_str() : cuda ? "bf16-mixed" : "fp32";
   return Format(
       "{\"host\":\"double\",\"device_kind\":\"%s\",\"device_name\":\"Double\",\"device_uuid\":\"%s\","
-      "\"libtorch_version\":\"2.11.0+double\",\"cpu_threads\":1,\"precision\":\"%s\",\"seed\":\"%llu\","
-      "\"attnfleet_version\":\"" ATTNFLEET_VERSION "\"}",
-      cuda ? "DEVICE_KIND_CUDA" : "DEVICE_KIND_CPU", cuda && uuid != nullptr ? uuid : "", precision, arguments.seed);
+      "\"libtorch_version\":\"2.11.0+double\",\"cpu_threads\":1,\"precision\":\"%s\",\"seed\":\"%llu\"%s,"
+      "\"build_id\":\"double\",\"attnfleet_version\":\"" ATTNFLEET_VERSION "\"}",
+      cuda ? "DEVICE_KIND_CUDA" : "DEVICE_KIND_CPU", cuda ? arguments.gpu.c_str() : "", precision, arguments.seed,
+      cuda ? ",\"driver_version\":\"580.0\",\"cuda_version\":\"13.0\",\"cudnn_version\":\"9.15\"" : "");
 }
 
 std::string Started(const Arguments& arguments) {
@@ -172,22 +186,55 @@ std::string Progress(const Arguments& arguments, double elapsed, double total) {
       static_cast<int>(share * arguments.steps), arguments.steps, elapsed, total - elapsed);
 }
 
-// 1,000 tokens take eager 10 ms and 1 GB, the others less.
-std::string Measured(const Arguments& arguments) {
+// What a GPU adds to a measurement: 300 W, a dense peak of 1e15 FLOP/s of which eager makes 20 %.
+std::string MeasuredOnGpu(double tokens, double step_seconds, long long bytes) {
+  return Format(
+             ",\"peak_allocated_bytes\":\"%lld\",\"peak_reserved_bytes\":\"%lld\",\"peak_device_bytes\":\"%lld\","
+             "\"model_bytes\":\"%lld\",\"gradient_bytes\":\"%lld\",\"optimizer_bytes\":\"%lld\","
+             "\"activation_bytes\":\"%lld\"",
+             bytes, bytes + bytes / 10, bytes + bytes / 5, bytes / 10, bytes / 10, bytes / 5,
+             bytes - bytes / 10 * 2 - bytes / 5) +
+         Format(
+             ",\"model_flops_per_iteration\":%.9g,\"peak_flops_per_second\":1e15,\"energy_joules_per_iteration\":%.9g",
+             tokens * 2e9, 300 * step_seconds);
+}
+
+std::string Telemetry(bool contaminated) {
+  return Format(
+      ",\"telemetry\":{\"samples\":10,\"sm_clock_mhz_median\":%d,\"sm_clock_mhz_min\":%d,"
+      "\"memory_clock_mhz_median\":2619,\"temperature_celsius_max\":%d,\"power_watts_mean\":300,\"energy_joules\":30,"
+      "\"ecc_enabled\":true%s}",
+      contaminated ? 1200 : 1980, contaminated ? 900 : 1980, contaminated ? 91 : 55,
+      contaminated ? ",\"throttle_reasons\":[\"hardware thermal slowdown\"],\"other_processes\":[{\"pid\":\"4242\","
+                     "\"name\":\"intruder\",\"used_bytes\":\"2000000000\",\"phases\":[\"during\",\"after\"]}]"
+                   : "");
+}
+
+// 1,000 tokens take eager 10 ms and 1 GB, the others less; half as fast where contaminated.
+std::string Measured(const Arguments& arguments, bool contaminated = false) {
   const double speed = arguments.backend == "eager" ? 1.0 : arguments.backend == "sdpa" ? 2.0 : 3.0;
   const double tokens = static_cast<double>(arguments.batch) * arguments.sequence_length;
-  const double step_seconds = tokens * 1e-5 / speed;
+  const double step_seconds = tokens * 1e-5 / speed * (contaminated ? 2 : 1);
   const double wall_seconds = step_seconds * arguments.steps;
   const long long bytes = static_cast<long long>(tokens * 1e6 / speed);
   std::string text = Format(
       "{\"result\":{\"outcome\":\"OUTCOME_MEASURED\",\"measurement\":{\"timed_steps\":%d,\"warmup_steps\":%d,"
       "\"wall_seconds\":%.9g,\"iterations_per_second\":%.9g,\"step_seconds_median\":%.9g,\"step_seconds_p90\":%.9g,"
-      "\"step_seconds_p99\":%.9g,\"peak_resident_bytes\":\"%lld\",\"first_loss\":2.3,\"last_loss\":2.1",
+      "\"step_seconds_p99\":%.9g,\"peak_resident_bytes\":\"%lld\",\"first_loss\":2.3,\"last_loss\":2.1,"
+      "\"warmup_stable\":true,\"data_wait_seconds\":%.9g,\"tokens_per_iteration\":\"%.0f\","
+      "\"attention_dropout_placement\":\"DROPOUT_PLACEMENT_%s\"",
       arguments.steps, arguments.warmup, wall_seconds, 1 / step_seconds, step_seconds, step_seconds, step_seconds,
-      bytes);
-  if (arguments.device == "cuda") {
-    text += Format(",\"peak_allocated_bytes\":\"%lld\",\"peak_reserved_bytes\":\"%lld\",\"peak_device_bytes\":\"%lld\"",
-                   bytes, bytes, bytes);
+      bytes, wall_seconds / 1000, tokens, arguments.dropout_placement == "output" ? "OUTPUT" : "PROBABILITIES");
+  const bool cuda = arguments.device == "cuda";
+  const char* backend = arguments.backend.c_str();
+  text += cuda ? MeasuredOnGpu(tokens, step_seconds, bytes) +
+                     Format(",\"attention_kernels\":[\"double_%s_backward\",\"double_%s_forward\"]", backend, backend)
+               : ",\"attention_kernels_unknown\":\"kernels are named on a GPU alone\"";
+  if (arguments.check) {
+    text += Format(
+        ",\"numerical_check\":{\"samples\":%d,\"output_error\":1e-3,\"loss_error\":1e-4,\"gradient_error\":2e-3,"
+        "\"gradient_worst\":\"encoder.layer.0.attention.self.query.weight\"}",
+        std::min(arguments.batch, 2));
   }
   text += ",\"step_seconds\":[";
   const std::string step = Format("%.9g", step_seconds);
@@ -195,7 +242,12 @@ std::string Measured(const Arguments& arguments) {
     if (i > 0) text += ',';
     text += step;
   }
-  return text + "]},\"environment\":" + EnvironmentOf(arguments) + "}}\n";
+  text += "]}";
+  if (cuda) text += Telemetry(contaminated);
+  if (contaminated) {
+    text += ",\"contamination\":[\"hardware thermal slowdown\",\"other processes on the GPU: intruder 4242\"]";
+  }
+  return text + ",\"environment\":" + EnvironmentOf(arguments) + "}}\n";
 }
 
 std::string Unmeasured(const Arguments& arguments, const char* outcome, const char* reason, const char* more) {
@@ -229,7 +281,10 @@ int Run(const Arguments& arguments, const Behaviour& behaviour) {
     return 0;
   }
   Write(STDOUT_FILENO, Started(arguments));
-  if (name == "slow") {
+  if (name == "contaminated") {
+    const bool all = behaviour.value.empty();
+    Write(STDOUT_FILENO, Measured(arguments, all || std::to_string(arguments.seed) == behaviour.value));
+  } else if (name == "slow") {
     RunSlowly(arguments, std::atof(behaviour.value.c_str()));
     Write(STDOUT_FILENO, Measured(arguments));
   } else if (name == "oom") {

@@ -50,6 +50,15 @@ TEST(Presets, PublishedIsThePublishedTable) {
   EXPECT_EQ(spec.repetitions(), 2);
 }
 
+TEST(Presets, AnIntervalEndsARunBeforeTheStepLimitButNotInTiny) {
+  for (const char* name : {"stock", "published"}) {
+    EXPECT_EQ(Preset(name).training().timed_steps(), 300) << name;
+    EXPECT_DOUBLE_EQ(Preset(name).training().ci_width(), 0.005) << name;
+  }
+  EXPECT_EQ(Preset("tiny").training().timed_steps(), 40);
+  EXPECT_EQ(Preset("tiny").training().ci_width(), 0);
+}
+
 TEST(Presets, NoNameMeansTheStockModel) {
   v1::BenchmarkSpec spec;
   ASSERT_TRUE(ApplyPreset(spec).ok());
@@ -144,6 +153,21 @@ TEST(Validation, EveryWrongFieldIsNamed) {
       {"training.model_size",
        [](v1::BenchmarkSpec& s) { s.mutable_training()->set_model_size(static_cast<v1::ModelSize>(9)); }},
       {"training.boxes", [](v1::BenchmarkSpec& s) { s.mutable_training()->set_boxes(static_cast<v1::BoxLayout>(9)); }},
+      {"training.attention_dropout_placement",
+       [](v1::BenchmarkSpec& s) {
+         s.mutable_training()->set_attention_dropout_placement(static_cast<v1::DropoutPlacement>(9));
+       }},
+      {"training.precision",
+       [](v1::BenchmarkSpec& s) { s.mutable_training()->set_precision(static_cast<v1::Precision>(9)); }},
+      {"training.warmup_limit_steps", [](v1::BenchmarkSpec& s) { s.mutable_training()->set_warmup_limit_steps(4); }},
+      {"training.ci_width", [](v1::BenchmarkSpec& s) { s.mutable_training()->set_ci_width(1); }},
+      {"training.ci_width", [](v1::BenchmarkSpec& s) { s.mutable_training()->set_ci_width(-0.1); }},
+      {"training.ci_width", [nan](v1::BenchmarkSpec& s) { s.mutable_training()->set_ci_width(nan); }},
+      {"training.data_file", [](v1::BenchmarkSpec& s) { s.mutable_training()->set_data_file("../secret"); }},
+      {"training.data_file", [](v1::BenchmarkSpec& s) { s.mutable_training()->set_data_file(".."); }},
+      {"training.weights_file", [](v1::BenchmarkSpec& s) { s.mutable_training()->set_weights_file("/etc/passwd"); }},
+      {"training.weights_file",
+       [](v1::BenchmarkSpec& s) { s.mutable_training()->set_weights_file(std::string(256, 'x')); }},
       {"name", [](v1::BenchmarkSpec& s) { s.set_name(std::string(201, 'x')); }},
       {"requirements.min_memory_bytes",
        [](v1::BenchmarkSpec& s) { s.mutable_requirements()->set_min_memory_bytes(-1); }},
@@ -202,6 +226,26 @@ TEST(Expansion, ARunIsSelfContainedAndEachRepetitionHasItsSeed) {
   EXPECT_EQ(start.attempt(), 1U);
   EXPECT_EQ(start.slot(), "cpu0");
   EXPECT_DOUBLE_EQ(start.timeout_seconds(), spec.run_timeout_seconds());
+}
+
+TEST(Expansion, TheNumericalCheckIsTheFirstRepetitionsAlone) {
+  const v1::BenchmarkSpec spec = Preset("tiny");
+  const v1::Job job = ExpandJobs(7, spec)[0];
+  EXPECT_TRUE(MakeStartRun(spec, job, 0, 1, "cpu0").training().numerical_check());
+  EXPECT_FALSE(MakeStartRun(spec, job, 1, 1, "cpu0").training().numerical_check());
+}
+
+TEST(Expansion, PublishedDropoutIsResolvedForEachBackend) {
+  const v1::BenchmarkSpec spec = Preset("published");
+  const std::vector<v1::Job> jobs = ExpandJobs(7, spec);
+  const auto placement = [&](const v1::Job& job) {
+    return MakeStartRun(spec, job, 0, 1, "gpu0").training().attention_dropout_placement();
+  };
+  EXPECT_EQ(placement(jobs[0]), v1::DROPOUT_PLACEMENT_PROBABILITIES);
+  EXPECT_EQ(placement(jobs[1]), v1::DROPOUT_PLACEMENT_OUTPUT);
+  const v1::BenchmarkSpec tiny = Preset("tiny");
+  EXPECT_EQ(MakeStartRun(tiny, ExpandJobs(7, tiny)[1], 0, 1, "c").training().attention_dropout_placement(),
+            v1::DROPOUT_PLACEMENT_PROBABILITIES);
 }
 
 TEST(ValidateSpec, ABenchmarkFitsInOneMessage) {

@@ -156,7 +156,9 @@ class CoordinatorTest : public testing::Test {
   }
 
   absl::StatusOr<v1::Benchmark> Get(uint64_t id) {
-    return Ask<v1::Benchmark>([&](auto reply) { coordinator_->Get(id, reply); });
+    v1::GetRequest request;
+    request.set_id(id);
+    return Ask<v1::Benchmark>([&](auto reply) { coordinator_->Get(request, reply); });
   }
 
   template <typename Condition>

@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include "fleet_fixture.h"
+#include "server/bootstrap.h"
 
 namespace attnfleet::server {
 namespace {
@@ -24,7 +25,7 @@ v1::Benchmark MakeBenchmark(const std::vector<double>& eager, const std::vector<
       result.mutable_measurement()->set_peak_allocated_bytes(static_cast<int64_t>(speed) * 100);
     }
   }
-  Summarize(benchmark);
+  Summarize(benchmark, false);
   return benchmark;
 }
 
@@ -72,24 +73,92 @@ TEST(Statistics, OneMeasuredRunMakesTheCellMeasured) {
 TEST(Statistics, NothingEndedIsUnspecified) {
   v1::Benchmark benchmark;
   benchmark.add_jobs()->add_runs()->set_state(v1::RUN_STATE_QUEUED);
-  Summarize(benchmark);
+  Summarize(benchmark, false);
   EXPECT_EQ(benchmark.jobs(0).summary().outcome(), v1::OUTCOME_UNSPECIFIED);
 }
 
-TEST(Statistics, ReasonOfOutOfMemoryNamesBytesAndPhase) {
-  v1::RunResult result;
-  result.set_outcome(v1::OUTCOME_OUT_OF_MEMORY);
-  result.mutable_out_of_memory()->set_requested_bytes(24LL << 30);
-  result.mutable_out_of_memory()->set_free_bytes(3LL << 30);
-  result.mutable_out_of_memory()->set_total_bytes(80LL << 30);
-  result.mutable_out_of_memory()->set_phase("backward");
-  EXPECT_EQ(ReasonLine(result), "OOM: asked for 24.0 GiB with 3.0 of 80.0 GiB free (backward)");
+TEST(Statistics, IntervalOfARatioIsOverItsPairsAndNothingOfOne) {
+  const v1::JobSummary two = MakeBenchmark({10, 10}, {20, 30}).jobs(1).summary();
+  EXPECT_EQ(two.ratio_pairs(), 2u);
+  EXPECT_EQ(two.ratio_to_eager(), 2.5);
+  EXPECT_EQ(two.ratio_to_eager_low(), 2);
+  EXPECT_EQ(two.ratio_to_eager_high(), 3);
+  EXPECT_EQ(two.iterations_per_second_mean_low(), 20);
+  EXPECT_EQ(two.iterations_per_second_mean_high(), 30);
+  const v1::JobSummary one = MakeBenchmark({10}, {20}).jobs(1).summary();
+  EXPECT_EQ(one.ratio_to_eager(), 2);
+  EXPECT_EQ(one.ratio_to_eager_low(), 0);
+  EXPECT_EQ(one.iterations_per_second_mean_high(), 0);
 }
 
-TEST(Statistics, ReasonIsOneLine) {
-  v1::RunResult result;
-  result.set_reason("a\nb");
-  EXPECT_EQ(ReasonLine(result), "a b");
+TEST(Statistics, PairedIntervalIgnoresWhatBothShare) {
+  // The speeds drift by half; the ratio is always 2.
+  const v1::JobSummary summary = MakeBenchmark({10, 12, 15}, {20, 24, 30}).jobs(1).summary();
+  EXPECT_EQ(summary.ratio_to_eager_low(), 2);
+  EXPECT_EQ(summary.ratio_to_eager_high(), 2);
+  EXPECT_LT(summary.iterations_per_second_mean_low(), summary.iterations_per_second_mean_high());
+}
+
+TEST(Bootstrap, MoreValuesGiveANarrowerIntervalAlwaysTheSame) {
+  std::vector<double> values;
+  for (int i = 0; i < 40; ++i) values.push_back(i % 8);
+  const Interval interval = BootstrapInterval(values, Median);
+  EXPECT_GE(interval.low, 2);
+  EXPECT_LE(interval.high, 5);
+  EXPECT_EQ(BootstrapInterval(values, Median).low, interval.low);
+  EXPECT_EQ(BootstrapInterval({3}, Median).high, 0);
+}
+
+void Contaminate(v1::Benchmark& benchmark, int job, int run) {
+  benchmark.mutable_jobs(job)->mutable_runs(run)->mutable_result()->add_contamination("thermal throttling");
+}
+
+TEST(Statistics, ContaminatedRunsAreLeftOutUnlessAsked) {
+  v1::Benchmark benchmark = MakeBenchmark({10, 10, 10}, {20, 22, 99});
+  Contaminate(benchmark, 1, 2);
+  Summarize(benchmark, false);
+  const v1::JobSummary without = benchmark.jobs(1).summary();
+  EXPECT_EQ(without.measured_runs(), 3u);
+  EXPECT_EQ(without.contaminated_runs(), 1u);
+  EXPECT_FALSE(without.includes_contaminated());
+  EXPECT_EQ(without.iterations_per_second_mean(), 21);
+  EXPECT_EQ(without.ratio_pairs(), 2u);
+  EXPECT_EQ(without.peak_allocated_bytes(), 2200);
+  EXPECT_THAT(without.contamination(), testing::ElementsAre("thermal throttling"));
+  Summarize(benchmark, true);
+  EXPECT_TRUE(benchmark.jobs(1).summary().includes_contaminated());
+  EXPECT_EQ(benchmark.jobs(1).summary().iterations_per_second_mean(), 47);
+  EXPECT_EQ(benchmark.jobs(1).summary().ratio_pairs(), 3u);
+}
+
+TEST(Statistics, ARepetitionOfContaminatedEagerGivesNoPair) {
+  v1::Benchmark benchmark = MakeBenchmark({10, 5}, {20, 20});
+  Contaminate(benchmark, 0, 1);
+  Summarize(benchmark, false);
+  EXPECT_EQ(benchmark.jobs(1).summary().ratio_to_eager(), 2);
+  EXPECT_EQ(benchmark.jobs(1).summary().ratio_pairs(), 1u);
+}
+
+TEST(Statistics, NothingButContaminatedRunsIsShownWithoutARatio) {
+  v1::Benchmark benchmark = MakeBenchmark({10, 10}, {20, 20});
+  Contaminate(benchmark, 1, 0);
+  Contaminate(benchmark, 1, 1);
+  Summarize(benchmark, false);
+  const v1::JobSummary& summary = benchmark.jobs(1).summary();
+  EXPECT_EQ(summary.outcome(), v1::OUTCOME_MEASURED);
+  EXPECT_TRUE(summary.includes_contaminated());
+  EXPECT_EQ(summary.iterations_per_second_median(), 20);
+  EXPECT_EQ(summary.ratio_to_eager(), 0);
+}
+
+TEST(Statistics, UtilizationIsUnknownWithoutAPeak) {
+  v1::Benchmark benchmark = MakeBenchmark({10}, {20});
+  v1::Measurement& sdpa = *benchmark.mutable_jobs(1)->mutable_runs(0)->mutable_result()->mutable_measurement();
+  sdpa.set_model_flops_per_iteration(1e12);
+  sdpa.set_peak_flops_per_second(1e14);
+  Summarize(benchmark, false);
+  EXPECT_EQ(benchmark.jobs(0).summary().model_flops_utilization(), 0);
+  EXPECT_DOUBLE_EQ(benchmark.jobs(1).summary().model_flops_utilization(), 0.2);
 }
 
 }  // namespace

@@ -1,0 +1,235 @@
+#include "client/result_facts.h"
+
+#include <algorithm>
+#include <functional>
+#include <map>
+#include <optional>
+#include <set>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "client/result_cell.h"
+#include "client/spec_command.h"
+#include "client/text.h"
+#include "proto/spec.h"
+
+namespace attnfleet::client {
+namespace {
+
+bool AnySummary(const std::vector<v1::Benchmark>& benchmarks, const std::function<bool(const v1::JobSummary&)>& has) {
+  for (const v1::Benchmark& benchmark : benchmarks) {
+    for (const v1::Job& job : benchmark.jobs()) {
+      if (has(job.summary())) return true;
+    }
+  }
+  return false;
+}
+
+std::string OnOff(bool on) { return on ? "on" : "off"; }
+
+std::string Biases(const v1::TrainingSettings& training) {
+  const std::string trained = training.train_bias_tables() ? " (trained)" : "";
+  if (training.relative_attention_bias() == training.spatial_attention_bias()) {
+    return absl::StrCat("attention biases ", OnOff(training.relative_attention_bias()),
+                        training.relative_attention_bias() ? trained : "");
+  }
+  return absl::StrCat("1-D attention bias ", OnOff(training.relative_attention_bias()), ", 2-D ",
+                      OnOff(training.spatial_attention_bias()), trained);
+}
+
+std::string Settings(const v1::BenchmarkSpec& spec, const std::optional<v1::Environment>& environment) {
+  const v1::TrainingSettings& training = spec.training();
+  const std::string precision = environment.has_value() && !environment->precision().empty()
+                                    ? environment->precision()
+                                    : PrecisionName(training.precision());
+  const std::string input = training.data_file().empty() ? BoxLayoutName(training.boxes()) + " boxes"
+                                                         : absl::StrCat("data ", training.data_file());
+  return absl::StrCat(ModelSizeName(training.model_size()), " model, ", precision, ", ", Biases(training),
+                      training.image() ? ", image" : "", ", dropout ", FormatExact(training.hidden_dropout()),
+                      " (attention ", FormatExact(training.attention_dropout()), "), ",
+                      OptimizerName(training.optimizer()), " ", FormatExact(training.learning_rate()), ", ",
+                      training.num_labels(), " labels, ", input,
+                      training.weights_file().empty() ? "" : ", weights " + training.weights_file(), ", ",
+                      training.data_loader_threads(), " data-loader threads, seed ", training.seed());
+}
+
+std::string Steps(const v1::TrainingSettings& training) {
+  std::string text = absl::StrCat("it/s over ", training.timed_steps(), " steps");
+  if (training.ci_width() > 0) {
+    absl::StrAppend(&text, " at most (fewer once its 95 % confidence interval is ",
+                    FormatExact(training.ci_width() * 100), " % wide)");
+  }
+  return absl::StrCat(text, " after ", training.warmup_steps(), " warm-up steps",
+                      training.warmup_limit_steps() > training.warmup_steps() ? " or more" : "");
+}
+
+std::string Figures(const v1::Benchmark& benchmark) {
+  const std::vector<v1::Benchmark> one = {benchmark};
+  const v1::BenchmarkSpec& spec = benchmark.spec();
+  std::string text = Steps(spec.training());
+  if (spec.repetitions() > 1) {
+    absl::StrAppend(&text, ", median of ", spec.repetitions(), " repetitions ± sample standard deviation");
+    if (AnySummary(one, [](const v1::JobSummary& summary) { return summary.ratio_pairs() > 0; })) {
+      absl::StrAppend(&text, "; ratios are paired by repetition, [95 % bootstrap interval",
+                      spec.repetitions() <= 5 ? ": of so few about their range]" : "]");
+    }
+  }
+  const bool allocated = HasAllocated(one);
+  absl::StrAppend(&text, "; memory is ",
+                  allocated ? "peak allocated (by tensors)" : "peak resident (of the trainer process)",
+                  ", 1 GB = 1e9 bytes");
+  if (HasUtilization(one)) {
+    absl::StrAppend(&text, "; MFU is model FLOPs x it/s / the device's dense peak");
+  } else if (AnySummary(one, [](const v1::JobSummary& summary) { return summary.measured_runs() > 0; })) {
+    absl::StrAppend(&text, "; MFU unknown: no peak FLOPS known for the device");
+  }
+  return text;
+}
+
+// The devices that gave results, each once.
+std::string Where(const v1::Benchmark& benchmark, std::optional<v1::Environment>& environment) {
+  std::vector<std::string> places;
+  for (const v1::Job& job : benchmark.jobs()) {
+    for (const v1::Run& run : job.runs()) {
+      if (!run.result().has_environment()) continue;
+      const v1::Environment& found = run.result().environment();
+      if (!environment.has_value()) environment = found;
+      std::string place = found.device_name();
+      if (found.device_kind() == v1::DEVICE_KIND_CUDA) {
+        absl::StrAppend(&place, " ", found.device_uuid().empty() ? "UUID unknown" : found.device_uuid());
+      }
+      absl::StrAppend(&place, " (worker ", run.worker(), " on ", found.host(), ")");
+      if (std::find(places.begin(), places.end(), place) == places.end()) places.push_back(std::move(place));
+    }
+  }
+  if (places.empty()) return "";
+  std::string text = absl::StrJoin(places, ", ");
+  if (environment->cpu_threads() > 0 && environment->device_kind() == v1::DEVICE_KIND_CPU) {
+    absl::StrAppend(&text, ", ", environment->cpu_threads(), environment->cpu_threads() == 1 ? " thread" : " threads");
+  }
+  for (const auto& [name, version] :
+       {std::pair("LibTorch", environment->libtorch_version()), std::pair("CUDA", environment->cuda_version()),
+        std::pair("cuDNN", environment->cudnn_version()), std::pair("driver", environment->driver_version())}) {
+    if (!version.empty()) absl::StrAppend(&text, ", ", name, " ", version);
+  }
+  return text;
+}
+
+// From the first run's start to the last one's end.
+std::string When(const v1::Benchmark& benchmark, absl::TimeZone zone) {
+  int64_t first = 0;
+  int64_t last = 0;
+  for (const v1::Job& job : benchmark.jobs()) {
+    const v1::JobSummary& summary = job.summary();
+    if (summary.started_unix_ms() > 0) {
+      first = first == 0 ? summary.started_unix_ms() : std::min(first, summary.started_unix_ms());
+    }
+    last = std::max(last, summary.ended_unix_ms());
+  }
+  if (first == 0) return "";
+  return absl::StrCat(FormatUnixMs(first, zone), " to ", FormatUnixMs(last, zone));
+}
+
+std::string About(const v1::Benchmark& benchmark, absl::TimeZone zone) {
+  std::string text = absl::StrCat(benchmark.id());
+  if (!benchmark.spec().name().empty()) absl::StrAppend(&text, " \"", benchmark.spec().name(), "\"");
+  const std::string runs = absl::StrCat(benchmark.runs_ended(), " of ", benchmark.runs_total(), " runs ended");
+  switch (benchmark.state()) {
+    case v1::BENCHMARK_STATE_FINISHED:
+      absl::StrAppend(&text, ", finished ", FormatUnixMs(benchmark.ended_unix_ms(), zone));
+      break;
+    case v1::BENCHMARK_STATE_CANCELLED:
+      absl::StrAppend(&text, ", cancelled ", FormatUnixMs(benchmark.ended_unix_ms(), zone),
+                      benchmark.cancel_reason().empty() ? "" : ": ", benchmark.cancel_reason());
+      break;
+    default:
+      absl::StrAppend(&text, ", ", benchmark.state() == v1::BENCHMARK_STATE_QUEUED ? "queued" : "running", ", ", runs);
+  }
+  return text;
+}
+
+Facts FactsOf(const v1::Benchmark& benchmark, absl::TimeZone zone) {
+  std::optional<v1::Environment> environment;
+  Facts facts = {{"Figures", Figures(benchmark)}};
+  facts.emplace_back("Where", Where(benchmark, environment));
+  facts.emplace_back("Runs", When(benchmark, zone));
+  facts.emplace_back("Settings", Settings(benchmark.spec(), environment));
+  facts.emplace_back("Command", SpecCommand(benchmark.spec()));
+  facts.emplace_back("Benchmark", About(benchmark, zone));
+  return facts;
+}
+
+std::string ShapesOf(const v1::Benchmark& benchmark) {
+  return absl::StrJoin(benchmark.spec().shapes(), ", ",
+                       [](std::string* out, const v1::Shape& shape) { absl::StrAppend(out, FormatShape(shape)); });
+}
+
+// What attention dropout dropped in the job's runs, or was to drop.
+v1::DropoutPlacement PlacementOf(const v1::Job& job) {
+  for (const v1::Run& run : job.runs()) {
+    if (!run.result().has_measurement()) continue;
+    const v1::DropoutPlacement placement = run.result().measurement().attention_dropout_placement();
+    if (placement != v1::DROPOUT_PLACEMENT_UNSPECIFIED) return placement;
+  }
+  return v1::DROPOUT_PLACEMENT_UNSPECIFIED;
+}
+
+}  // namespace
+
+bool HasAllocated(const std::vector<v1::Benchmark>& benchmarks) {
+  return AnySummary(benchmarks, [](const v1::JobSummary& summary) { return summary.peak_allocated_bytes() > 0; });
+}
+
+bool HasUtilization(const std::vector<v1::Benchmark>& benchmarks) {
+  return AnySummary(benchmarks, [](const v1::JobSummary& summary) { return summary.model_flops_utilization() > 0; });
+}
+
+std::string DropoutNote(const std::vector<v1::Benchmark>& benchmarks) {
+  std::set<std::string> probabilities;
+  std::set<std::string> output;
+  bool mixed = false;
+  for (const v1::Benchmark& benchmark : benchmarks) {
+    if (benchmark.spec().training().attention_dropout() == 0) continue;
+    std::map<uint32_t, std::set<v1::DropoutPlacement>> of_group;
+    for (const v1::Job& job : benchmark.jobs()) {
+      const v1::DropoutPlacement placement = PlacementOf(job);
+      if (placement == v1::DROPOUT_PLACEMENT_PROBABILITIES) probabilities.insert(job.backend());
+      if (placement == v1::DROPOUT_PLACEMENT_OUTPUT) output.insert(job.backend());
+      if (placement != v1::DROPOUT_PLACEMENT_UNSPECIFIED) of_group[job.group()].insert(placement);
+    }
+    for (const auto& [group, placements] : of_group) mixed = mixed || placements.size() > 1;
+  }
+  if (!mixed) return "";
+  return Printable(absl::StrCat("* attention dropout drops different things: ", absl::StrJoin(probabilities, ", "),
+                                ": the probabilities; ", absl::StrJoin(output, ", "), ": the output of attention"));
+}
+
+Facts MakeFacts(const std::vector<v1::Benchmark>& benchmarks, const std::string& again, absl::TimeZone zone) {
+  // By label, in the order of the labels: each text with the shapes of the benchmarks that it is about.
+  std::vector<std::pair<std::string, Facts>> labels;
+  for (const v1::Benchmark& benchmark : benchmarks) {
+    const Facts facts = FactsOf(benchmark, zone);
+    for (size_t i = 0; i < facts.size(); ++i) {
+      const auto& [label, text] = facts[i];
+      if (i == labels.size()) labels.emplace_back(label, Facts());
+      Facts& texts = labels[i].second;
+      const auto same = std::find_if(texts.begin(), texts.end(), [&](const auto& one) { return one.second == text; });
+      if (same == texts.end()) {
+        texts.emplace_back(ShapesOf(benchmark), text);
+      } else {
+        absl::StrAppend(&same->first, ", ", ShapesOf(benchmark));
+      }
+    }
+  }
+  Facts result;
+  for (const auto& [label, texts] : labels) {
+    for (const auto& [shapes, text] : texts) {
+      if (text.empty()) continue;
+      result.emplace_back(label, Printable(texts.size() == 1 ? text : absl::StrCat(shapes, ": ", text)));
+    }
+  }
+  if (!result.empty()) absl::StrAppend(&result.back().second, "; again: ", Printable(again));
+  return result;
+}
+
+}  // namespace attnfleet::client

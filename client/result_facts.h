@@ -1,0 +1,28 @@
+#ifndef ATTNFLEET_CLIENT_RESULT_FACTS_H_
+#define ATTNFLEET_CLIENT_RESULT_FACTS_H_
+
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/time/time.h"
+#include "attnfleet/v1/benchmark.pb.h"
+
+namespace attnfleet::client {
+
+using Facts = std::vector<std::pair<std::string, std::string>>;  // label and text
+
+// What the figures of a table are, and where, when and with which settings they were measured. A fact that differs
+// between the benchmarks is said for each, with its shapes. `again` is the command that shows them again.
+Facts MakeFacts(const std::vector<v1::Benchmark>& benchmarks, const std::string& again, absl::TimeZone zone);
+
+// "peak allocated" where a device told it, else "peak resident".
+bool HasAllocated(const std::vector<v1::Benchmark>& benchmarks);
+bool HasUtilization(const std::vector<v1::Benchmark>& benchmarks);
+
+// Footnote for jobs of one group whose attention dropout drops different things; "" if there are none.
+std::string DropoutNote(const std::vector<v1::Benchmark>& benchmarks);
+
+}  // namespace attnfleet::client
+
+#endif  // ATTNFLEET_CLIENT_RESULT_FACTS_H_

@@ -1,0 +1,72 @@
+#include "client/result_figures.h"
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "client/result_cell.h"
+#include "proto/spec.h"
+
+namespace attnfleet::client {
+namespace {
+
+constexpr char kUnknown[] = "unknown";
+
+std::string Milliseconds(double seconds) { return seconds > 0 ? absl::StrFormat("%.2f", seconds * 1e3) : kUnknown; }
+
+std::string Both(int64_t bytes) {
+  return bytes > 0 ? absl::StrCat(FormatGigabytes(bytes), " (", FormatGibibytes(bytes), ")") : kUnknown;
+}
+
+std::string MeanText(const v1::JobSummary& summary) {
+  const double mean = summary.iterations_per_second_mean();
+  const std::string interval = FormatInterval(summary.iterations_per_second_mean_low(),
+                                              summary.iterations_per_second_mean_high(), mean < 0.1 ? 4 : 2);
+  return absl::StrCat(FormatSpeed(mean, mean), summary.includes_contaminated() ? "!" : "", interval.empty() ? "" : " ",
+                      interval);
+}
+
+std::vector<GridCell> Row(const v1::Job& job) {
+  const v1::JobSummary& summary = job.summary();
+  const double utilization = summary.model_flops_utilization();
+  const bool device = summary.peak_allocated_bytes() > 0;
+  return {
+      FormatShape(job.shape()),
+      job.backend(),
+      MeanText(summary),
+      utilization > 0 ? FormatPercent(utilization) : kUnknown,
+      Milliseconds(summary.step_seconds_median()),
+      Milliseconds(summary.step_seconds_p90()),
+      Milliseconds(summary.step_seconds_p99()),
+      device ? Both(summary.peak_allocated_bytes()) : "-",
+      device ? Both(summary.peak_reserved_bytes()) : "-",
+      device ? Both(summary.peak_device_bytes()) : "-",
+      Both(summary.peak_resident_bytes()),
+      summary.energy_joules_per_iteration() > 0 ? absl::StrFormat("%.2f", summary.energy_joules_per_iteration())
+                                                : kUnknown,
+  };
+}
+
+}  // namespace
+
+Grid FiguresGrid(const std::vector<v1::Benchmark>& benchmarks) {
+  Grid grid;
+  grid.columns = {{"Shape"},
+                  {"Backend"},
+                  {"it/s mean [95 % interval]", true},
+                  {"MFU", true},
+                  {"step median, ms", true},
+                  {"p90, ms", true},
+                  {"p99, ms", true},
+                  {"peak allocated, GB (GiB)", true},
+                  {"peak reserved, GB (GiB)", true},
+                  {"device, sampled, GB (GiB)", true},
+                  {"peak resident, GB (GiB)", true},
+                  {"J per iteration", true}};
+  for (const v1::Benchmark& benchmark : benchmarks) {
+    for (const v1::Job& job : benchmark.jobs()) {
+      if (job.summary().outcome() == v1::OUTCOME_MEASURED) grid.rows.push_back(Row(job));
+    }
+  }
+  return grid;
+}
+
+}  // namespace attnfleet::client

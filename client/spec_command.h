@@ -1,0 +1,16 @@
+#ifndef ATTNFLEET_CLIENT_SPEC_COMMAND_H_
+#define ATTNFLEET_CLIENT_SPEC_COMMAND_H_
+
+#include <string>
+
+#include "attnfleet/v1/benchmark.pb.h"
+
+namespace attnfleet::client {
+
+// The shortest `attnfleet run ...` that measures the same as a complete spec: its preset, axes and whatever differs
+// from the preset. What only says where it ran (requirements) or for whom is left out.
+std::string SpecCommand(const v1::BenchmarkSpec& spec);
+
+}  // namespace attnfleet::client
+
+#endif  // ATTNFLEET_CLIENT_SPEC_COMMAND_H_

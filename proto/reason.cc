@@ -1,0 +1,47 @@
+#include "proto/reason.h"
+
+#include <algorithm>
+
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "proto/spec.h"
+
+namespace attnfleet {
+namespace {
+
+constexpr char kOom[] = "OOM";
+constexpr double kGib = 1024.0 * 1024.0 * 1024.0;
+
+double Gib(int64_t bytes) { return static_cast<double>(bytes) / kGib; }
+
+// What the allocator's own message says in many lines.
+std::string OomLine(const v1::OutOfMemory& oom) {
+  std::string line = kOom;
+  if (oom.requested_bytes() > 0) {
+    absl::StrAppendFormat(&line, ": asked for %.1f GiB", Gib(oom.requested_bytes()));
+    if (oom.total_bytes() > 0) {
+      absl::StrAppendFormat(&line, " with %.1f of %.1f GiB free", Gib(oom.free_bytes()), Gib(oom.total_bytes()));
+    }
+  }
+  if (!oom.phase().empty()) absl::StrAppend(&line, " (", oom.phase(), ")");
+  return line;
+}
+
+}  // namespace
+
+std::string ReasonLine(const v1::RunResult& result) {
+  if (result.outcome() == v1::OUTCOME_OUT_OF_MEMORY && result.has_out_of_memory()) {
+    return OomLine(result.out_of_memory());
+  }
+  std::string line = result.reason();
+  std::replace(line.begin(), line.end(), '\n', ' ');
+  return line;
+}
+
+std::string OutcomeLine(v1::Outcome outcome, const std::string& reason) {
+  if (outcome == v1::OUTCOME_OUT_OF_MEMORY && absl::StartsWith(reason, kOom)) return reason;
+  return reason.empty() ? OutcomeName(outcome) : absl::StrCat(OutcomeName(outcome), ": ", reason);
+}
+
+}  // namespace attnfleet

@@ -1,0 +1,34 @@
+#include "proto/reason.h"
+
+#include <gtest/gtest.h>
+
+namespace attnfleet {
+namespace {
+
+TEST(Reason, OfOutOfMemoryNamesBytesAndPhase) {
+  v1::RunResult result;
+  result.set_outcome(v1::OUTCOME_OUT_OF_MEMORY);
+  result.set_reason("CUDA out of memory. Tried to allocate 24.00 GiB. GPU 0 has a total capacity of ...");
+  result.mutable_out_of_memory()->set_requested_bytes(24LL << 30);
+  result.mutable_out_of_memory()->set_free_bytes(3LL << 30);
+  result.mutable_out_of_memory()->set_total_bytes(80LL << 30);
+  result.mutable_out_of_memory()->set_phase("backward");
+  const std::string line = "OOM: asked for 24.0 GiB with 3.0 of 80.0 GiB free (backward)";
+  EXPECT_EQ(ReasonLine(result), line);
+  EXPECT_EQ(OutcomeLine(v1::OUTCOME_OUT_OF_MEMORY, line), line) << "said once";
+}
+
+TEST(Reason, IsOneLine) {
+  v1::RunResult result;
+  result.set_reason("a\nb");
+  EXPECT_EQ(ReasonLine(result), "a b");
+}
+
+TEST(Reason, FollowsTheOutcome) {
+  EXPECT_EQ(OutcomeLine(v1::OUTCOME_FAILED, "signal 11"), "failed: signal 11");
+  EXPECT_EQ(OutcomeLine(v1::OUTCOME_OUT_OF_MEMORY, "no bytes told"), "out of memory: no bytes told");
+  EXPECT_EQ(OutcomeLine(v1::OUTCOME_CANCELLED, ""), "cancelled");
+}
+
+}  // namespace
+}  // namespace attnfleet
