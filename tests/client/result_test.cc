@@ -1,8 +1,11 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <map>
 #include <sstream>
 
+#include "absl/strings/str_split.h"
 #include "client/result_csv.h"
 #include "client/result_table.h"
 #include "client/result_view.h"
@@ -17,7 +20,7 @@ using testing::Not;
 using testing::StartsWith;
 
 ResultView View(const v1::Benchmark& benchmark) {
-  return MakeResultView(benchmark, "attnfleet results 12", absl::UTCTimeZone());
+  return MakeResultView({benchmark}, "attnfleet results 12", absl::UTCTimeZone());
 }
 
 std::string Table(const v1::Benchmark& benchmark, int width) { return ResultTable(View(benchmark), width, false); }
@@ -29,38 +32,48 @@ int LongestLine(const std::string& text) {
   return longest;
 }
 
-constexpr char kWide[] = R"(              it/s ------------------------------------   vs eager ----   peak allocated, GB
-Batch   Seq         eager         sdpa           flash2    sdpa  flash2   eager   sdpa  flash2
-   32   128   23.40 ±0.12  29.35 ±0.12  unsupported [1]   1.25x       -    5.13   4.41       -
-   64  1024       OOM [2]   2.98 ±0.12  unsupported [1]       -       -     OOM  26.91       -
+constexpr char kWide[] =
+    R"(              it/s ------------------------------------   vs eager -----------------   MFU ------------------   peak allocated, GB
+Batch   Seq         eager         sdpa           flash2                 sdpa  flash2    eager    sdpa  flash2   eager   sdpa  flash2
+   32   128   23.40 ±0.12  29.35 ±0.12  unsupported [1]   1.25x [1.23, 1.26]       -   41.2 %  41.2 %       -    5.13   4.41       -
+   64  1024       OOM [2]   2.98 ±0.12  unsupported [1]                    -       -        -  41.2 %       -     OOM  26.91       -
 
 [1] flash2 32x128, flash2 64x1024: unsupported: attention bias is not possible
 [2] eager 64x1024: out of memory: asked for 25.8 GB, 3.1 GB free
 
-Figures    it/s over 100 steps after 10 warm-up steps, median of 3 repetitions ± sample standard deviation; ratios are paired by repetition; memory is peak allocated (by tensors), 1 GB = 1e9 bytes
-Where      NVIDIA H100 80GB HBM3 (worker w1 on node7), LibTorch 2.11.0, CUDA 13.0
-Settings   preset stock, base model, bf16-mixed, attention biases on, dropout 0.1 (attention 0.1), adamw 1e-05, 10 labels, random boxes, 16 data-loader threads, seed 1
+Figures    it/s over 300 steps at most (fewer once its 95 % confidence interval is 0.5 % wide) after 10 warm-up steps or more, median of 3 repetitions ± sample standard deviation; ratios are paired by
+           repetition, [95 % bootstrap interval: of so few about their range]; memory is peak allocated (by tensors), 1 GB = 1e9 bytes; MFU is model FLOPs x it/s / the device's dense peak
+Where      NVIDIA H100 80GB HBM3 GPU-7a (worker w1 on node7), LibTorch 2.11.0, CUDA 13.0
+Runs       2026-09-21 14:13:30 +00:00 to 2026-09-21 14:18:10 +00:00
+Settings   base model, bf16-mixed, attention biases on, dropout 0.1 (attention 0.1), adamw 1e-05, 10 labels, random boxes, 16 data-loader threads, seed 1
+Command    attnfleet run --backends=eager,sdpa,flash2 --shapes=32x128,64x1024 --boxes=random
 Benchmark  12, finished 2026-09-21 14:18:20 +00:00; again: attnfleet results 12
 )";
-constexpr char kLong[] = R"(Shape    Backend             it/s  vs eager  peak allocated, GB
-32x128   eager        23.40 ±0.12     1.00x                5.13
-32x128   sdpa         29.35 ±0.12     1.25x                4.41
-32x128   flash2   unsupported [1]         -                   -
-64x1024  eager            OOM [2]         -                 OOM
-64x1024  sdpa          2.98 ±0.12         -               26.91
-64x1024  flash2   unsupported [1]         -                   -
+constexpr char kLong[] = R"(Shape    Backend             it/s  vs eager     MFU  peak allocated, GB
+32x128   eager        23.40 ±0.12     1.00x  41.2 %                5.13
+32x128   sdpa         29.35 ±0.12     1.25x  41.2 %                4.41
+32x128   flash2   unsupported [1]         -       -                   -
+64x1024  eager            OOM [2]         -       -                 OOM
+64x1024  sdpa          2.98 ±0.12         -  41.2 %               26.91
+64x1024  flash2   unsupported [1]         -       -                   -
 
 [1] flash2 32x128, flash2 64x1024: unsupported: attention bias is not possible
 [2] eager 64x1024: out of memory: asked for 25.8 GB, 3.1 GB free
 
-Figures    it/s over 100 steps after 10 warm-up steps, median of 3 repetitions ±
-           sample standard deviation; ratios are paired by repetition; memory is
-           peak allocated (by tensors), 1 GB = 1e9 bytes
-Where      NVIDIA H100 80GB HBM3 (worker w1 on node7), LibTorch 2.11.0, CUDA
-           13.0
-Settings   preset stock, base model, bf16-mixed, attention biases on, dropout
-           0.1 (attention 0.1), adamw 1e-05, 10 labels, random boxes, 16
-           data-loader threads, seed 1
+Figures    it/s over 300 steps at most (fewer once its 95 % confidence interval
+           is 0.5 % wide) after 10 warm-up steps or more, median of 3
+           repetitions ± sample standard deviation; ratios are paired by
+           repetition, [95 % bootstrap interval: of so few about their range];
+           memory is peak allocated (by tensors), 1 GB = 1e9 bytes; MFU is model
+           FLOPs x it/s / the device's dense peak
+Where      NVIDIA H100 80GB HBM3 GPU-7a (worker w1 on node7), LibTorch 2.11.0,
+           CUDA 13.0
+Runs       2026-09-21 14:13:30 +00:00 to 2026-09-21 14:18:10 +00:00
+Settings   base model, bf16-mixed, attention biases on, dropout 0.1 (attention
+           0.1), adamw 1e-05, 10 labels, random boxes, 16 data-loader threads,
+           seed 1
+Command    attnfleet run --backends=eager,sdpa,flash2 --shapes=32x128,64x1024
+           --boxes=random
 Benchmark  12, finished 2026-09-21 14:18:20 +00:00; again: attnfleet results 12
 )";
 constexpr char kNarrow[] = R"(Shape    Backend     it/s  ratio     GB
@@ -77,34 +90,53 @@ constexpr char kNarrow[] = R"(Shape    Backend     it/s  ratio     GB
 [2] eager 64x1024: out of memory: asked
     for 25.8 GB, 3.1 GB free
 
-Figures: it/s over 100 steps after 10
-warm-up steps, median of 3 repetitions ±
-sample standard deviation; ratios are
-paired by repetition; memory is peak
-allocated (by tensors), 1 GB = 1e9 bytes
-Where: NVIDIA H100 80GB HBM3 (worker w1
-on node7), LibTorch 2.11.0, CUDA 13.0
-Settings: preset stock, base model,
-bf16-mixed, attention biases on, dropout
-0.1 (attention 0.1), adamw 1e-05, 10
-labels, random boxes, 16 data-loader
-threads, seed 1
+Figures: it/s over 300 steps at most
+(fewer once its 95 % confidence interval
+is 0.5 % wide) after 10 warm-up steps or
+more, median of 3 repetitions ± sample
+standard deviation; ratios are paired by
+repetition, [95 % bootstrap interval: of
+so few about their range]; memory is
+peak allocated (by tensors), 1 GB = 1e9
+bytes; MFU is model FLOPs x it/s / the
+device's dense peak
+Where: NVIDIA H100 80GB HBM3 GPU-7a
+(worker w1 on node7), LibTorch 2.11.0,
+CUDA 13.0
+Runs: 2026-09-21 14:13:30 +00:00 to
+2026-09-21 14:18:10 +00:00
+Settings: base model, bf16-mixed,
+attention biases on, dropout 0.1
+(attention 0.1), adamw 1e-05, 10 labels,
+random boxes, 16 data-loader threads,
+seed 1
+Command: attnfleet run
+--backends=eager,sdpa,flash2
+--shapes=32x128,64x1024 --boxes=random
 Benchmark: 12, finished 2026-09-21
 14:18:20 +00:00; again: attnfleet
 results 12
 )";
 constexpr char kMarkdown[] =
-    R"(| Batch | Seq | eager it/s | sdpa it/s | flash2 it/s | sdpa vs eager | flash2 vs eager | eager GB (peak allocated) | sdpa GB (peak allocated) | flash2 GB (peak allocated) |
-| ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |
-| 32 | 128 | 23.40 ±0.12 | 29.35 ±0.12 | unsupported [1] | 1.25x | - | 5.13 | 4.41 | - |
-| 64 | 1024 | OOM [2] | 2.98 ±0.12 | unsupported [1] | - | - | OOM | 26.91 | - |
+    R"(| Batch | Seq | eager it/s | sdpa it/s | flash2 it/s | sdpa vs eager | flash2 vs eager | eager MFU | sdpa MFU | flash2 MFU | eager GB (peak allocated) | sdpa GB (peak allocated) | flash2 GB (peak allocated) |
+| ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |
+| 32 | 128 | 23.40 ±0.12 | 29.35 ±0.12 | unsupported [1] | 1.25x [1.23, 1.26] | - | 41.2 % | 41.2 % | - | 5.13 | 4.41 | - |
+| 64 | 1024 | OOM [2] | 2.98 ±0.12 | unsupported [1] | - | - | - | 41.2 % | - | OOM | 26.91 | - |
 
 - [1] flash2 32x128, flash2 64x1024: unsupported: attention bias is not possible
 - [2] eager 64x1024: out of memory: asked for 25.8 GB, 3.1 GB free
-- Figures: it/s over 100 steps after 10 warm-up steps, median of 3 repetitions ± sample standard deviation; ratios are paired by repetition; memory is peak allocated (by tensors), 1 GB = 1e9 bytes
-- Where: NVIDIA H100 80GB HBM3 (worker w1 on node7), LibTorch 2.11.0, CUDA 13.0
-- Settings: preset stock, base model, bf16-mixed, attention biases on, dropout 0.1 (attention 0.1), adamw 1e-05, 10 labels, random boxes, 16 data-loader threads, seed 1
+- Figures: it/s over 300 steps at most (fewer once its 95 % confidence interval is 0.5 % wide) after 10 warm-up steps or more, median of 3 repetitions ± sample standard deviation; ratios are paired by repetition, [95 % bootstrap interval: of so few about their range]; memory is peak allocated (by tensors), 1 GB = 1e9 bytes; MFU is model FLOPs x it/s / the device's dense peak
+- Where: NVIDIA H100 80GB HBM3 GPU-7a (worker w1 on node7), LibTorch 2.11.0, CUDA 13.0
+- Runs: 2026-09-21 14:13:30 +00:00 to 2026-09-21 14:18:10 +00:00
+- Settings: base model, bf16-mixed, attention biases on, dropout 0.1 (attention 0.1), adamw 1e-05, 10 labels, random boxes, 16 data-loader threads, seed 1
+- Command: attnfleet run --backends=eager,sdpa,flash2 --shapes=32x128,64x1024 --boxes=random
 - Benchmark: 12, finished 2026-09-21 14:18:20 +00:00; again: attnfleet results 12
+
+| Shape | Backend | it/s mean [95 % interval] | MFU | step median, ms | p90, ms | p99, ms | peak allocated, GB (GiB) | peak reserved, GB (GiB) | device, sampled, GB (GiB) | peak resident, GB (GiB) | J per iteration |
+| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |
+| 32x128 | eager | 23.40 [23.17, 23.63] | 41.2 % | 42.74 | unknown | unknown | 5.13 (4.78) | 5.64 (5.26) | 6.16 (5.73) | unknown | unknown |
+| 32x128 | sdpa | 29.35 [29.06, 29.64] | 41.2 % | 34.07 | unknown | unknown | 4.41 (4.11) | 4.85 (4.52) | 5.29 (4.93) | unknown | unknown |
+| 64x1024 | sdpa | 2.98 [2.95, 3.01] | 41.2 % | 335.57 | unknown | unknown | 26.91 (25.06) | 29.60 (27.57) | 32.29 (30.07) | unknown | unknown |
 )";
 
 TEST(ResultTable, Width200HasARowForEachShape) { EXPECT_EQ(Table(FinishedBenchmark(), 200), kWide); }
@@ -129,7 +161,8 @@ TEST(ResultTable, HoldsNoControlCharacterOfOthers) {
   v1::Benchmark benchmark = FinishedBenchmark();
   benchmark.mutable_spec()->set_name("\033]0;title\007");
   EndWithout(*benchmark.mutable_jobs(0), v1::OUTCOME_FAILED, "\033[2Jgone\r\n");
-  for (const std::string& text : {Table(benchmark, 200), ResultMarkdown(View(benchmark)), ResultCsv(benchmark)}) {
+  for (const std::string& text :
+       {Table(benchmark, 200), ResultMarkdown({benchmark}, View(benchmark)), ResultCsv({benchmark})}) {
     for (const char c : text) EXPECT_TRUE(c == '\n' || static_cast<unsigned char>(c) >= 0x20) << text;
   }
 }
@@ -165,45 +198,138 @@ TEST(ResultView, ARunningBenchmarkSaysSo) {
   EXPECT_THAT(text, HasSubstr("0 of 8 runs ended"));
 }
 
-TEST(ResultView, DoubtfulFiguresAreMarked) {
+// Two of the three runs of the job, or all three, are contaminated.
+void Contaminate(v1::Job& job, uint32_t runs, bool included) {
+  v1::JobSummary& summary = *job.mutable_summary();
+  summary.add_contamination("thermal throttling");
+  summary.set_contaminated_runs(runs);
+  summary.set_includes_contaminated(included);
+}
+
+TEST(ResultView, ContaminatedRunsAreTold) {
   v1::Benchmark benchmark = FinishedBenchmark();
-  benchmark.mutable_jobs(0)->mutable_summary()->add_contamination("thermal throttling");
+  Contaminate(*benchmark.mutable_jobs(0), 2, false);
+  Contaminate(*benchmark.mutable_jobs(1), 3, true);
+  Contaminate(*benchmark.mutable_jobs(4), 2, true);
+  const std::string text = Table(benchmark, 0);
+  EXPECT_THAT(text, HasSubstr("[1] eager 32x128: 2 of 3 runs contaminated and left out: thermal throttling"));
+  EXPECT_THAT(text, HasSubstr("[2] sdpa 32x128: ! every run is contaminated: thermal throttling"));
+  EXPECT_THAT(text, HasSubstr("sdpa 64x1024: ! 2 of 3 runs contaminated and included: thermal throttling"));
+  EXPECT_THAT(text, HasSubstr("23.40 [1]")) << "one run alone has no spread";
+  EXPECT_THAT(text, HasSubstr("29.35! ±0.12 [2]"));
+  EXPECT_THAT(text, HasSubstr("4.41!"));
+  EXPECT_THAT(ResultTable(View(benchmark), 0, true), Not(HasSubstr("\033[32m29.35"))) << "not called the fastest";
+}
+
+TEST(ResultView, AReasonIsToldOnce) {
+  v1::Benchmark benchmark = FinishedBenchmark();
+  for (const int job : {0, 1}) Contaminate(*benchmark.mutable_jobs(job), 1, false);
+  EXPECT_THAT(Table(benchmark, 0),
+              HasSubstr("[1] eager 32x128, sdpa 32x128: 1 of 3 runs contaminated and left out: thermal throttling\n"));
+}
+
+TEST(ResultView, MissingRunsAreTold) {
+  v1::Benchmark benchmark = FinishedBenchmark();
   benchmark.mutable_jobs(1)->mutable_summary()->set_measured_runs(2);
   v1::RunResult& lost = *benchmark.mutable_jobs(1)->mutable_runs(1)->mutable_result();
   lost.set_outcome(v1::OUTCOME_FAILED);
   lost.set_reason("signal 11");
-  const std::string text = Table(benchmark, 0);
-  EXPECT_THAT(text, HasSubstr("[1] eager 32x128: suspect figure: thermal throttling"));
-  EXPECT_THAT(text, HasSubstr("[2] sdpa 32x128: 1 of 3 runs without a figure: failed: signal 11"));
+  EXPECT_THAT(Table(benchmark, 0), HasSubstr("[1] sdpa 32x128: 1 of 3 runs without a figure: failed: signal 11"));
+}
+
+TEST(ResultView, DropoutOfDifferentThingsIsAFootnote) {
+  v1::Benchmark benchmark = FinishedBenchmark();
+  const auto drop = [&](int job, v1::DropoutPlacement placement) {
+    for (v1::Run& run : *benchmark.mutable_jobs(job)->mutable_runs()) {
+      run.mutable_result()->mutable_measurement()->set_attention_dropout_placement(placement);
+    }
+  };
+  drop(0, v1::DROPOUT_PLACEMENT_PROBABILITIES);
+  drop(1, v1::DROPOUT_PLACEMENT_PROBABILITIES);
+  EXPECT_THAT(Table(benchmark, 0), Not(HasSubstr("sdpa*")));
+  drop(1, v1::DROPOUT_PLACEMENT_OUTPUT);
+  EXPECT_THAT(Table(benchmark, 0), HasSubstr("*   attention dropout drops different things: eager: the probabilities; "
+                                             "sdpa: the output of attention"));
+  EXPECT_THAT(ResultMarkdown({benchmark}, View(benchmark)), HasSubstr("| sdpa* it/s |"));
+}
+
+TEST(ResultView, WithoutAPeakUtilizationIsUnknown) {
+  v1::Benchmark benchmark = FinishedBenchmark();
+  for (v1::Job& job : *benchmark.mutable_jobs()) job.mutable_summary()->clear_model_flops_utilization();
+  EXPECT_THAT(Table(benchmark, 0), HasSubstr("MFU unknown"));
+  EXPECT_THAT(ResultMarkdown({benchmark}, View(benchmark)), HasSubstr("| unknown |"));
+}
+
+TEST(ResultView, SeveralBenchmarksMakeOneTableThatNamesDeviceAndTime) {
+  v1::Benchmark second = FinishedBenchmark();
+  second.mutable_spec()->mutable_training()->set_timed_steps(40);
+  second.mutable_spec()->mutable_shapes(0)->set_batch(128);
+  for (v1::Job& job : *second.mutable_jobs()) {
+    if (job.group() == 0) job.mutable_shape()->set_batch(128);
+    job.mutable_summary()->set_device_uuid("GPU-b0");
+  }
+  const ResultView view = MakeResultView({FinishedBenchmark(), second}, "again", absl::UTCTimeZone());
+  ASSERT_EQ(view.rows.size(), 4U);
+  EXPECT_EQ(view.rows[0].device, "GPU-7a");
+  EXPECT_EQ(view.rows[2].device, "GPU-b0");
+  EXPECT_EQ(view.rows[2].shape.batch(), 128);
+  const std::string text = ResultTable(view, 0, false);
+  EXPECT_THAT(text, HasSubstr("GPU-b0  2026-09-21 14:13:30 +00:00"));
+  EXPECT_THAT(text, HasSubstr("128x128, 64x1024: attnfleet run"));
 }
 
 TEST(ResultView, SlowFiguresKeepTheirDigits) {
   v1::Benchmark benchmark = QueuedBenchmark({"eager"}, 1);
   Measure(*benchmark.mutable_jobs(0), 0.01234, 1, 1);
-  EXPECT_EQ(View(benchmark).cells[0][0].speed, "0.0123");
+  EXPECT_EQ(View(benchmark).rows[0].cells[0].speed, "0.0123");
 }
 
-TEST(ResultMarkdown, IsAGitHubTable) { EXPECT_EQ(ResultMarkdown(View(FinishedBenchmark())), kMarkdown); }
+TEST(ResultMarkdown, IsAGitHubTable) {
+  EXPECT_EQ(ResultMarkdown({FinishedBenchmark()}, View(FinishedBenchmark())), kMarkdown);
+}
+
+// The fields of one line by the names in the first; none of them holds a comma.
+std::map<std::string, std::string> CsvFields(const std::string& text, int line) {
+  std::istringstream lines(text);
+  std::string names;
+  std::string values;
+  std::getline(lines, names);
+  for (int i = 0; i < line; ++i) std::getline(lines, values);
+  const std::vector<std::string> keys = absl::StrSplit(names, ',');
+  const std::vector<std::string> fields = absl::StrSplit(values, ',');
+  EXPECT_EQ(keys.size(), fields.size());
+  std::map<std::string, std::string> result;
+  for (size_t i = 0; i < std::min(keys.size(), fields.size()); ++i) result[keys[i]] = fields[i];
+  return result;
+}
 
 TEST(ResultCsv, HasOneLineForEachCellAndEmptyFieldsForNoFigure) {
-  const std::string text = ResultCsv(FinishedBenchmark());
-  std::istringstream lines(text);
-  std::string line;
-  std::getline(lines, line);
-  EXPECT_EQ(line,
-            "benchmark_id,benchmark_name,job_index,backend,batch,sequence_length,outcome,reason,measured_runs,"
-            "ended_runs,iterations_per_second_median,iterations_per_second_min,iterations_per_second_max,"
-            "iterations_per_second_mean,iterations_per_second_stddev,ratio_to_eager,ratio_to_eager_min,"
-            "ratio_to_eager_max,peak_allocated_bytes,peak_reserved_bytes,peak_device_bytes,peak_resident_bytes,"
-            "step_seconds_median,step_seconds_p90,step_seconds_p99,worker,device_name,contamination");
-  std::getline(lines, line);
-  EXPECT_EQ(line,
-            "12,,0,eager,32,128,measured,,3,3,23.4,0,0,0,0.125,1,0,0,5130000000,,,,0,0,0,w1,NVIDIA H100 80GB HBM3,");
-  std::getline(lines, line);
-  std::getline(lines, line);
-  EXPECT_EQ(line, "12,,2,flash2,32,128,unsupported,attention bias is not possible,0,3,,,,,,,,,,,,,,,,,,");
-  std::getline(lines, line);
-  EXPECT_THAT(line, HasSubstr("out of memory,\"asked for 25.8 GB, 3.1 GB free\",0,3,,"));
+  v1::Benchmark benchmark = FinishedBenchmark();
+  Contaminate(*benchmark.mutable_jobs(1), 2, true);
+  const std::string text = ResultCsv({benchmark});
+  EXPECT_EQ(std::count(text.begin(), text.end(), '\n'), 7);
+  auto eager = CsvFields(text, 1);
+  EXPECT_EQ(eager["iterations_per_second_median"], "23.4");
+  EXPECT_EQ(eager["ratio_to_eager"], "1");
+  EXPECT_EQ(eager["peak_allocated_bytes"], "5130000000");
+  EXPECT_EQ(eager["energy_joules_per_iteration"], "") << "unknown is not 0";
+  EXPECT_EQ(eager["device_uuid"], "GPU-7a");
+  EXPECT_EQ(eager["precision"], "bf16-mixed");
+  EXPECT_EQ(eager["contamination"], "");
+  auto sdpa = CsvFields(text, 2);
+  EXPECT_EQ(sdpa["ratio_to_eager_low"], "1.234");
+  EXPECT_EQ(sdpa["ratio_to_eager_high"], "1.264");
+  EXPECT_EQ(sdpa["model_flops_utilization"], "0.412");
+  EXPECT_EQ(sdpa["contaminated_runs"], "2");
+  EXPECT_EQ(sdpa["includes_contaminated"], "true");
+  EXPECT_EQ(sdpa["contamination"], "thermal throttling");
+  auto flash2 = CsvFields(text, 3);
+  EXPECT_EQ(flash2["outcome"], "unsupported");
+  EXPECT_EQ(flash2["reason"], "attention bias is not possible");
+  for (const char* name : {"iterations_per_second_median", "ratio_to_eager", "peak_allocated_bytes", "worker"}) {
+    EXPECT_EQ(flash2[name], "") << name;
+  }
+  EXPECT_THAT(text, HasSubstr("out of memory,\"asked for 25.8 GB, 3.1 GB free\",0,3,,"));
 }
 
 }  // namespace

@@ -44,6 +44,7 @@ inline void Measure(v1::Job& job, double iterations_per_second, double ratio, in
     environment.set_host("node7");
     environment.set_device_kind(v1::DEVICE_KIND_CUDA);
     environment.set_device_name("NVIDIA H100 80GB HBM3");
+    environment.set_device_uuid("GPU-7a");
     environment.set_libtorch_version("2.11.0");
     environment.set_cuda_version("13.0");
     environment.set_precision("bf16-mixed");
@@ -54,10 +55,25 @@ inline void Measure(v1::Job& job, double iterations_per_second, double ratio, in
   summary.set_ended_runs(static_cast<uint32_t>(job.runs_size()));
   summary.set_iterations_per_second_median(iterations_per_second);
   summary.set_iterations_per_second_stddev(0.125);
-  summary.set_ratio_to_eager(ratio);
+  if (ratio > 0) {
+    summary.set_ratio_to_eager(ratio);
+    summary.set_ratio_pairs(summary.measured_runs());
+    summary.set_ratio_to_eager_low(ratio - 0.02);
+    summary.set_ratio_to_eager_high(ratio + 0.01);
+  }
+  summary.set_iterations_per_second_mean(iterations_per_second);
+  summary.set_iterations_per_second_mean_low(iterations_per_second * 0.99);
+  summary.set_iterations_per_second_mean_high(iterations_per_second * 1.01);
+  summary.set_model_flops_utilization(0.412);
+  summary.set_peak_reserved_bytes(allocated_bytes + allocated_bytes / 10);
+  summary.set_peak_device_bytes(allocated_bytes + allocated_bytes / 5);
+  summary.set_step_seconds_median(1 / iterations_per_second);
+  summary.set_started_unix_ms(1'790'000'010'000);
+  summary.set_ended_unix_ms(1'790'000'290'000);
   summary.set_peak_allocated_bytes(allocated_bytes);
   summary.set_worker("w1");
   summary.set_device_name("NVIDIA H100 80GB HBM3");
+  summary.set_device_uuid("GPU-7a");
 }
 
 inline void EndWithout(v1::Job& job, v1::Outcome outcome, const std::string& reason) {

@@ -47,19 +47,25 @@ absl::Status WaitForEnd(Watcher& watcher) {
   return absl::DeadlineExceededError("it never ended");
 }
 
+v1::WatchRequest WatchRequest() {
+  v1::WatchRequest request;
+  request.set_id(1);
+  return request;
+}
+
 TEST(Watcher, SilenceOnALivingStreamIsContact) {
   QuietService service;
   grpc::ServerBuilder builder;
   builder.RegisterService(&service);
   const std::unique_ptr<grpc::Server> server = builder.BuildAndStart();
-  Watcher watcher(server->InProcessChannel({}), 1, kPatience);
+  Watcher watcher(server->InProcessChannel({}), WatchRequest(), kPatience);
   EXPECT_EQ(WaitForEnd(watcher), absl::OkStatus());
   EXPECT_EQ(service.streams(), 2);
 }
 
 TEST(Watcher, GivesUpOnAServerThatIsNotThere) {
-  Watcher watcher(grpc::CreateChannel("unix:/nonexistent/attnfleet.sock", grpc::InsecureChannelCredentials()), 1,
-                  kPatience);
+  Watcher watcher(grpc::CreateChannel("unix:/nonexistent/attnfleet.sock", grpc::InsecureChannelCredentials()),
+                  WatchRequest(), kPatience);
   EXPECT_EQ(WaitForEnd(watcher).code(), absl::StatusCode::kUnavailable);
 }
 
