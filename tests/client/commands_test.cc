@@ -148,6 +148,14 @@ TEST_F(CommandsTest, HelpTeachesByExampleAndListsExitCodes) {
   EXPECT_THAT(out_, StartsWith("attnfleet "));
 }
 
+TEST_F(CommandsTest, HelpDefinesWhatTablesShow) {
+  for (const char* command : {"run", "results"}) {
+    EXPECT_EQ(Run({command, "--help"}), kExitOk);
+    EXPECT_THAT(out_, HasSubstr("MFU (model FLOPS utilisation) = model FLOPs per iteration x it/s /")) << command;
+    EXPECT_THAT(out_, HasSubstr("--include-contaminated")) << command;
+  }
+}
+
 TEST_F(CommandsTest, WrongUseIsOneLineOnStandardError) {
   const std::vector<std::pair<std::vector<std::string>, std::string>> cases = {
       {{}, "a command is needed"},

@@ -57,6 +57,20 @@ TEST(ApplyUpdate, IgnoresARunThatDoesNotExist) {
   EXPECT_THAT(ApplyUpdate(benchmark, One(run)), IsEmpty());
 }
 
+TEST(ChangeLine, OutOfMemoryIsOneShortLine) {
+  v1::Benchmark benchmark = FinishedBenchmark();
+  v1::Run run = benchmark.jobs(3).runs(0);
+  run.mutable_result()->set_reason(
+      "CUDA out of memory. Tried to allocate 24.00 GiB. GPU 0 has a total capacity of ...");
+  v1::OutOfMemory& oom = *run.mutable_result()->mutable_out_of_memory();
+  oom.set_requested_bytes(24LL << 30);
+  oom.set_free_bytes(3LL << 30);
+  oom.set_total_bytes(80LL << 30);
+  oom.set_phase("backward");
+  EXPECT_EQ(ChangeLine(benchmark, {run, true, 18}, std::nullopt),
+            "[18/18] eager 64x1024, repetition 1 of 3: OOM: asked for 24.0 GiB with 3.0 of 80.0 GiB free (backward)");
+}
+
 TEST(ChangeLine, TellsResultsFailuresAndRetries) {
   const v1::Benchmark benchmark = FinishedBenchmark();
   EXPECT_EQ(ChangeLine(benchmark, {benchmark.jobs(1).runs(2), true, 3}, 80.0),

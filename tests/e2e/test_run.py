@@ -108,6 +108,123 @@ class Results(E2ETest):
         self.assertIn('did you mean "repetitions"', bad.stderr)
 
 
+GPU = "GPU-11111111-2222-3333-4444-555555555555"
+
+
+class Proof(E2ETest):
+    """What stands beside the figures, on a GPU that the double pretends."""
+
+    def run_on_gpu(self, *args, double="", **kwargs):
+        return self.attnfleet(*self.run_args("--preset=tiny", "--shapes=4x64", "--repetitions=3", *args), double=double,
+                              ATTNFLEET_DOUBLE_GPU=GPU, **kwargs)
+
+    def sdpa(self, *args):
+        return self.results(f"--state-dir={self.state}", *args)["jobs"][1]["summary"]
+
+    def test_contaminated_run_is_marked_and_left_out_unless_asked(self):
+        run = self.run_on_gpu(double="sdpa:contaminated=2")
+        self.assertIn("1 of 3 runs contaminated and left out: hardware thermal slowdown", run.stdout)
+        self.assertIn("contaminated: hardware thermal slowdown", run.stderr)
+        without, included = self.sdpa(), self.sdpa("--include-contaminated")
+        self.assertEqual((without["measured_runs"], without["contaminated_runs"]), (3, 1))
+        self.assertEqual((without["ratio_to_eager_low"], without["ratio_to_eager_high"]), (2, 2))
+        self.assertEqual(without["ratio_pairs"], 2)
+        self.assertEqual(included["ratio_pairs"], 3)
+        self.assertEqual((included["ratio_to_eager_low"], included["ratio_to_eager_high"]), (1, 2))
+        self.assertLess(included["iterations_per_second_mean"], without["iterations_per_second_mean"])
+        table = self.attnfleet(*self.local("results", "--include-contaminated")).stdout
+        self.assertIn("1 of 3 runs contaminated and included", table)
+        self.assertIn("781.25!", table)
+
+    def test_run_and_watch_take_the_same_flag(self):
+        run = self.run_on_gpu("--include-contaminated", double="sdpa:contaminated=2")
+        self.assertIn("contaminated and included", run.stdout)
+        server = self.start_server()
+        self.start_worker(server, double="sdpa:contaminated=2", ATTNFLEET_DOUBLE_GPU=GPU)
+        at = f"--server={server.address}"
+        self.attnfleet("submit", at, "--preset=tiny", "--shapes=4x64", "--repetitions=3")
+        self.assertIn("left out", self.attnfleet("watch", "1", at).stdout)
+        self.assertIn("contaminated and included", self.attnfleet("watch", "1", at, "--include-contaminated").stdout)
+
+    def test_cell_of_contaminated_runs_alone_shows_them_with_a_sign_and_no_ratio(self):
+        run = self.run_on_gpu(double="sdpa:contaminated")
+        self.assertIn("every run is contaminated: hardware thermal slowdown, other processes on the GPU: intruder 4242",
+                      run.stdout)
+        self.assertIn("390.62!", run.stdout)
+        self.assertEqual(self.sdpa()["ratio_to_eager"], 0)
+
+    def test_every_format_names_gpu_utilization_and_memory(self):
+        run = self.run_on_gpu()
+        show = lambda form: self.attnfleet(*self.local("results", f"--format={form}")).stdout
+        for text in (run.stdout, show("markdown"), show("details")):
+            self.assertIn(GPU, text)
+            self.assertIn("40.0 %", text)
+            self.assertIn("attnfleet run --preset=tiny --shapes=4x64", text)
+            self.assertIn("bf16-mixed", text)
+        row = list(csv.DictReader(io.StringIO(show("csv"))))[1]
+        self.assertEqual((row["device_uuid"], row["model_flops_utilization"]), (GPU, "0.4"))
+        for kind in ("allocated", "reserved", "device", "resident"):
+            self.assertGreater(int(row[f"peak_{kind}_bytes"]), 0)
+        self.assertGreater(self.sdpa()["activation_bytes"], 0)
+
+    def test_details_show_the_proof(self):
+        self.run_on_gpu(double="eager:contaminated=1")
+        text = self.attnfleet(*self.local("results", "--details")).stdout
+        for pattern in ["attention kernels +double_sdpa_backward, double_sdpa_forward",
+                        "numerical check +against eager in fp64, 2 samples: output 0.001, .*query.weight",
+                        "SM clock +median 1200 MHz, least 900 MHz . median 1980 MHz",
+                        "throttling +hardware thermal slowdown . none seen", "other processes +4242 intruder",
+                        "energy +0.384 J per iteration", "build double", "driver 580.0", "after 5 of warm-up .stable"]:
+            self.assertRegex(text, pattern)
+
+    def test_what_a_cpu_cannot_tell_is_unknown(self):
+        self.attnfleet(*self.run_args(*SMALL))
+        text = self.attnfleet(*self.local("results", "--details")).stdout
+        for label in ("MFU", "peak allocated", "SM clock", "power", "other processes", "contamination", "energy"):
+            self.assertRegex(text, f"{label} +unknown")
+        self.assertIn("MFU unknown", self.attnfleet(*self.local("results")).stdout)
+
+    def test_raw_results_give_every_output_again_without_a_server(self):
+        self.run_on_gpu("--dropout-placement=published", double="sdpa:contaminated=2")
+        raw = self.dir / "raw.json"
+        self.attnfleet(*self.local("results", "--format=json", f"--output={raw}"))
+        again = lambda *args: self.attnfleet("results", f"--input={raw}", *args, TZ="UTC").stdout
+        self.assertEqual(again("--format=json"), raw.read_text())
+        for form in ("csv", "details"):
+            stored = self.attnfleet(*self.local("results", f"--format={form}"), TZ="UTC").stdout
+            self.assertEqual(again(f"--format={form}"), stored)
+        for form in ("table", "markdown"):
+            stored = self.attnfleet(*self.local("results", f"--format={form}"), TZ="UTC").stdout
+            self.assertEqual(again(f"--format={form}").split("again:")[0], stored.split("again:")[0])
+        self.assertIn("attention dropout drops different things", again())
+
+    def test_several_files_make_one_table(self):
+        raw = [self.dir / "a.json", self.dir / "b.json"]
+        self.run_on_gpu("--format=json", f"--output={raw[0]}")
+        self.attnfleet(*self.run_args("--preset=tiny", "--shapes=8x64", "--format=json", f"--output={raw[1]}"),
+                       ATTNFLEET_DOUBLE_GPU="GPU-other")
+        both = f"--input={raw[0]},{raw[1]}"
+        text = self.attnfleet("results", both).stdout
+        for fragment in (GPU, "GPU-other", "4x64: attnfleet run", "8x64: attnfleet run"):
+            self.assertIn(fragment, text)
+        merged = self.dir / "merged.json"
+        self.attnfleet("results", both, "--format=json", f"--output={merged}")
+        self.assertEqual(len(json.loads(merged.read_text())), 2)
+        self.assertEqual(self.attnfleet("results", f"--input={merged}").stdout.split("again:")[0],
+                         text.split("again:")[0])
+
+    def test_wrong_files_are_told_in_one_line(self):
+        bad = self.dir / "bad.json"
+        bad.write_text('{"speed": 3}')
+        for args, fragments in [([f"--input={bad}"], [str(bad), "speed"]), (["--input=/nowhere"], ["/nowhere"]),
+                                ([f"--input={bad}", "3"], ["--input", "ID"]),
+                                ([f"--input={bad}", "--include-contaminated"], ["--include-contaminated"])]:
+            program = self.attnfleet("results", *args, expect=USAGE)
+            for fragment in fragments:
+                self.assertIn(fragment, program.stderr)
+            self.assertLessEqual(len(program.stderr.splitlines()), 2, program.stderr)
+
+
 class WrongInput(E2ETest):
     def test_every_input_error_names_the_flag_and_what_would_be_right(self):
         for args, fragments in [
