@@ -107,7 +107,8 @@ void Run::Report(Phase phase, int done, int total) {
 
 void Run::ToWeightType(at::Tensor& parameter) const {
   const at::ScalarType type = WeightType(config_.precision);
-  if (parameter.scalar_type() != type) parameter = parameter.detach().to(type).requires_grad_(parameter.requires_grad());
+  if (parameter.scalar_type() != type)
+    parameter = parameter.detach().to(type).requires_grad_(parameter.requires_grad());
 }
 
 void Run::SetUp() {

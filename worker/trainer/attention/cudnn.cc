@@ -10,9 +10,9 @@ namespace attnfleet::trainer {
 namespace {
 
 std::optional<std::string> Refuse(const AttentionProblem& problem) {
-  return FirstRefusal("cudnn", problem,
-                      {NoBiasGradients, Bf16Only, HeadSizeOfCudnn, HeadSizeInEights, MoreThanOneToken,
-                       NoMaskWithHalfATile, Ampere});
+  return FirstRefusal(
+      "cudnn", problem,
+      {NoBiasGradients, Bf16Only, HeadSizeOfCudnn, HeadSizeInEights, MoreThanOneToken, NoMaskWithHalfATile, Ampere});
 }
 
 StepTensors Prepare(const AttentionProblem& problem, const BiasSource& source) {
@@ -32,9 +32,7 @@ at::Tensor Forward(const AttentionInput& input) {
 
 extern const Backend kCudnn;
 const Backend kCudnn = {
-    "cudnn", "cuDNN's fused attention, called directly; a bias goes in as a dense mask",
-    false,   true,
-    Refuse,  Prepare,
+    "cudnn", "cuDNN's fused attention, called directly; a bias goes in as a dense mask", false, true, Refuse, Prepare,
     Forward};
 
 }  // namespace attnfleet::trainer

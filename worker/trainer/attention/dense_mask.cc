@@ -15,9 +15,9 @@ namespace {
 constexpr int64_t kRowMultiple = 8;
 // Elements of an fp32 intermediate: 256 MiB.
 constexpr int64_t kMostElements = int64_t{1} << 26;
-// No exponential of it is above 0 beside a real key's. The lowest float is -inf in bf16; and where every key is padding,
-// a kernel that works with exp2 rounds log2(e) times the mask twice, and the difference must not overflow either: NaN in
-// that row's gradients. (There eager is uniform, and this is not: nobody reads such a row.)
+// No exponential of it is above 0 beside a real key's. The lowest float is -inf in bf16; and where every key is
+// padding, a kernel that works with exp2 rounds log2(e) times the mask twice, and the difference must not overflow
+// either: NaN in that row's gradients. (There eager is uniform, and this is not: nobody reads such a row.)
 constexpr double kMasked = -1e6;
 
 // The same of sequences [begin, begin + count).
