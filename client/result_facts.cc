@@ -210,8 +210,8 @@ Facts MakeFacts(const std::vector<v1::Benchmark>& benchmarks, const std::string&
   for (const v1::Benchmark& benchmark : benchmarks) {
     const Facts facts = FactsOf(benchmark, zone);
     for (size_t i = 0; i < facts.size(); ++i) {
-      const auto& [label, text] = facts[i];
-      if (i == labels.size()) labels.emplace_back(label, Facts());
+      const std::string& text = facts[i].second;
+      if (i == labels.size()) labels.emplace_back(facts[i].first, Facts());
       Facts& texts = labels[i].second;
       const auto same = std::find_if(texts.begin(), texts.end(), [&](const auto& one) { return one.second == text; });
       if (same == texts.end()) {

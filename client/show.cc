@@ -77,7 +77,7 @@ std::vector<Flag> ResultFlags::Flags() {
       {"details", "", "everything that is known about each cell: the same as --format=details",
        [this](const std::string& text) {
          bool on = false;
-         const absl::Status status = SetBool(on)(text);
+         absl::Status status = SetBool(on)(text);
          if (on) format = Format::kDetails;
          return status;
        }},
