@@ -66,7 +66,7 @@ class Stream final : private grpc::ClientBidiReactor<v1::WorkerEvent, v1::Worker
   v1::WorkerCommand incoming_;  // gRPC's while a read is under way
   bool read_paused_ = false;
   bool closing_ = false;  // nobody takes from the inbox any more
-  bool broken_ = false;  // no operation can succeed any more
+  bool broken_ = false;   // no operation can succeed any more
   bool done_ = false;
 };
 
