@@ -13,6 +13,7 @@
 #include "worker/trainer/confidence.h"
 #include "worker/trainer/environment.h"
 #include "worker/trainer/flops.h"
+#include "worker/trainer/image.h"
 #include "worker/trainer/step_timer.h"
 #include "worker/trainer/warmup.h"
 
@@ -73,7 +74,7 @@ Batch Run::NextBatch() {
   data_wait_ += Clock::now() - begin;
   tokens_ += batch.tokens;
   if (cuda_ == nullptr) return batch;
-  for (at::Tensor* tensor : {&batch.ids, &batch.boxes, &batch.labels, &batch.attention_mask}) {
+  for (at::Tensor* tensor : batch.Tensors()) {
     *tensor = tensor->to(device_, /*non_blocking=*/true);
   }
   return batch;
@@ -127,11 +128,14 @@ void Run::SetUp() {
   data.labels = config_.model.labels;
   data.boxes = config_.boxes;
   data.seed = config_.seed;
+  if (config_.model.image) data.image_size = config_.model.image_size;
   const BatchFiller fill = [data, documents = documents_](uint64_t index, const BatchBuffers& buffers) {
-    if (documents) return documents->FillBatch(data.batch, data.seed, index, buffers);
-    FillBatch(data, index, buffers);
+    if (!documents) return FillBatch(data, index, buffers);
+    documents->FillBatch(data.batch, data.seed, index, buffers);
+    FillPixels(data.seed, index, buffers.pixels);
   };
-  loader_.emplace(data.batch, data.sequence_length, fill, config_.data_loader_threads, /*pinned=*/cuda_ != nullptr);
+  const BatchShape shape{data.batch, data.sequence_length, data.image_size};
+  loader_.emplace(shape, fill, config_.data_loader_threads, /*pinned=*/cuda_ != nullptr);
 
   at::manual_seed(config_.seed);  // of dropout
   model_ = MakeModel(config_.model, device_, config_.seed);
