@@ -3,6 +3,7 @@
 #include <ATen/Context.h>
 
 #include <algorithm>
+#include <stdexcept>
 #include <utility>
 #include <vector>
 
@@ -10,6 +11,7 @@
 #include "worker/trainer/attention_profile.h"
 #include "worker/trainer/autocast.h"
 #include "worker/trainer/check.h"
+#include "worker/trainer/checkpoint.h"
 #include "worker/trainer/confidence.h"
 #include "worker/trainer/environment.h"
 #include "worker/trainer/flops.h"
@@ -120,7 +122,25 @@ void Run::ToWeightType(at::Tensor& parameter) const {
     parameter = parameter.detach().to(type).requires_grad_(parameter.requires_grad());
 }
 
+void Run::LoadWeights() {
+  if (config_.weights.empty()) return;
+  const absl::StatusOr<std::string> notice = LoadCheckpoint(config_.weights, model_);
+  if (!notice.ok()) throw std::runtime_error(absl::StrCat("--weights: ", std::string(notice.status().message())));
+  if (!notice->empty() && hooks_.notice) hooks_.notice(absl::StrCat("--weights: ", *notice));
+}
+
+void Run::SaveWeights() {
+  if (config_.save.empty()) return;
+  stage_ = "saving";
+  const absl::Status status = SaveCheckpoint(config_.save, model_);
+  if (!status.ok()) throw std::runtime_error(absl::StrCat("--save: ", std::string(status.message())));
+}
+
 void Run::SetUp() {
+  if (const absl::Status path = config_.save.empty() ? absl::OkStatus() : CheckSavePath(config_.save); !path.ok()) {
+    throw std::runtime_error(absl::StrCat("--save: ", std::string(path.message())));
+  }
+
   SyntheticSpec data;
   data.batch = config_.batch;
   data.sequence_length = config_.sequence_length;
@@ -139,6 +159,7 @@ void Run::SetUp() {
 
   at::manual_seed(config_.seed);  // of dropout
   model_ = MakeModel(config_.model, device_, config_.seed);
+  LoadWeights();
   std::vector<at::Tensor> trained;
   VisitParameters(model_, [&](const ParameterSpec&, at::Tensor& tensor) {
     ToWeightType(tensor);
@@ -271,6 +292,7 @@ Measurement Run::Measure(const Environment& environment) {
   DescribeWork(result, environment);
   NameKernels(result);
   if (config_.check) Check(result);
+  SaveWeights();
   return result;
 }
 
