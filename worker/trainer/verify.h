@@ -13,8 +13,8 @@
 
 namespace attnfleet::trainer {
 
-// What fp32 rounding may leave; measured: eager on the CPU is at 4e-7 or below, the other backends at 4e-6.
-inline constexpr double kVerifyBound = 1e-5;
+// What fp32 rounding may leave: twice the largest measured in tests/golden (2.5e-7 for eager, 2.4e-6 for the others).
+inline constexpr double kVerifyBound = 5e-6;
 
 // How far a model is from a case: largest difference over largest expected value, of each tensor.
 struct CaseError {
