@@ -122,11 +122,14 @@ void Run::ToWeightType(at::Tensor& parameter) const {
     parameter = parameter.detach().to(type).requires_grad_(parameter.requires_grad());
 }
 
-void Run::LoadWeights() {
-  if (config_.weights.empty()) return;
-  const absl::StatusOr<std::string> notice = LoadCheckpoint(config_.weights, model_);
+// Random weights or those of --weights. Returns what LoadCheckpoint() wants to be said.
+std::string Run::MakeInitialModel() {
+  model_ = MakeModel(config_.model, device_, config_.seed);
+  absl::StatusOr<std::string> notice = "";
+  if (!config_.weights.empty()) notice = LoadCheckpoint(config_.weights, model_);
   if (!notice.ok()) throw std::runtime_error(absl::StrCat("--weights: ", std::string(notice.status().message())));
-  if (!notice->empty() && hooks_.notice) hooks_.notice(absl::StrCat("--weights: ", *notice));
+  VisitParameters(model_, [&](const ParameterSpec&, at::Tensor& tensor) { ToWeightType(tensor); });
+  return *notice;
 }
 
 void Run::SaveWeights() {
@@ -158,11 +161,10 @@ void Run::SetUp() {
   loader_.emplace(shape, fill, config_.data_loader_threads, /*pinned=*/cuda_ != nullptr);
 
   at::manual_seed(config_.seed);  // of dropout
-  model_ = MakeModel(config_.model, device_, config_.seed);
-  LoadWeights();
+  const std::string notice = MakeInitialModel();
+  if (!notice.empty() && hooks_.notice) hooks_.notice(absl::StrCat("--weights: ", notice));
   std::vector<at::Tensor> trained;
   VisitParameters(model_, [&](const ParameterSpec&, at::Tensor& tensor) {
-    ToWeightType(tensor);
     if (tensor.requires_grad()) trained.push_back(tensor);
   });
   optimizer_.emplace(config_.optimizer, config_.learning_rate, std::move(trained));
@@ -265,8 +267,7 @@ void Run::Check(Measurement& result) {
   stage_ = "check";
   optimizer_.reset();  // room for the weights in fp64
   // The initial weights: those that were trained may have diverged, where gradients are nothing but rounding.
-  model_ = MakeModel(config_.model, device_, config_.seed);
-  VisitParameters(model_, [&](const ParameterSpec&, at::Tensor& tensor) { ToWeightType(tensor); });
+  MakeInitialModel();
   const Batch batch = NextBatch();
   const auto free_bytes = [this] { return cuda_ != nullptr ? cuda_->ReleaseCache() : FreeHostMemoryBytes(); };
   result.numerical_check = CheckAgainstEager({model_, backend_, batch, compute_type(), mixed_}, free_bytes);
@@ -291,8 +292,8 @@ Measurement Run::Measure(const Environment& environment) {
   DescribeMemory(result);
   DescribeWork(result, environment);
   NameKernels(result);
-  if (config_.check) Check(result);
   SaveWeights();
+  if (config_.check) Check(result);
   return result;
 }
 

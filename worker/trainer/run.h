@@ -53,7 +53,7 @@ class Run {
   void Report(Phase phase, int done, int total);
 
   void ToWeightType(at::Tensor& parameter) const;
-  void LoadWeights();
+  std::string MakeInitialModel();
   void SaveWeights();
   void SetUp();
   void WarmUp(Measurement& result);

@@ -190,10 +190,10 @@ TEST_F(Program, SavesWeightsAndBeginsWithThemAgain) {
     EXPECT_EQ(Run(ATTNFLEET_TRAINER, Tiny(std::move(more))), kExitResult) << Read("err");
     return Events().back()["result"]["measurement"]["first_loss"].get<double>();
   };
-  const double random = first_loss({"--save=" + path, "--learning-rate=0.01"});
+  const double random = first_loss({"--save=" + path, "--learning-rate=0.01", "--check"});
   EXPECT_EQ(std::distance(fs::directory_iterator(folder_), {}), 3);  // out, err and the file
   EXPECT_EQ(first_loss({}), random);
-  // The same batch, but the weights of four steps later.
+  // The same batch, but the weights of four steps later, not those of the check.
   EXPECT_NE(first_loss({"--weights=" + path}), random);
 
   EXPECT_EQ(Run(ATTNFLEET_TRAINER, Tiny({"--weights=" + path, "--labels=4", "--noimage"})), kExitFailed);
