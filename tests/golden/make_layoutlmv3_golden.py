@@ -142,7 +142,7 @@ def make_buckets():
 
 make_buckets()
 make_case("both_biases_two_layer_head", 1, labels=11)
-make_case("both_biases_one_layer_head", 2)
+make_case("both_biases_one_layer_head", 2, layers=1)
 make_case("relative_bias", 3, layers=1, spatial=False)
 make_case("no_bias", 4, labels=10, relative=False, spatial=False)
 make_case("no_padding", 5, length=43, lengths=(43,), layers=1)
