@@ -47,14 +47,6 @@ absl::Status Run::ReadDocuments() {
 }
 
 std::optional<std::string> Run::Refusal() const {
-  // Said rather than ignored: a result must not claim a setting that had no effect.
-  for (const auto& [asked, what] :
-       {std::pair{config_.model.image, "image"}, std::pair{config_.model.train_bias_tables, "trained bias tables"},
-        std::pair{!config_.weights.empty(), "weights of a file"},
-        std::pair{!config_.save.empty(), "saving the weights"},
-        std::pair{!config_.verify.empty(), "verification of a file"}}) {
-    if (asked) return absl::StrCat(what, ": this version of the trainer cannot do that");
-  }
   if (cuda_ != nullptr ? !backend_.cuda : !backend_.cpu) {
     return absl::StrCat(backend_.name, " does not run on ", cuda_ != nullptr ? "CUDA" : "the CPU");
   }
