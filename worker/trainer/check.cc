@@ -43,7 +43,7 @@ Model InDouble(const Model& model) {
 
 Batch FirstSamples(const Batch& batch, int64_t count) {
   Batch first = batch;
-  for (at::Tensor* tensor : {&first.ids, &first.boxes, &first.labels, &first.attention_mask}) {
+  for (at::Tensor* tensor : first.Tensors()) {
     *tensor = tensor->slice(0, 0, count);
   }
   return first;
@@ -138,7 +138,7 @@ double RelativeError(const at::Tensor& value, const at::Tensor& exact, double ot
 
 NumericalCheck CheckAgainstEager(const CheckSubject& subject, const std::function<int64_t()>& free_bytes) {
   const ModelConfig& config = subject.model.config;
-  const int64_t per_sample = BytesPerSample(config, subject.batch.ids.size(1));
+  const int64_t per_sample = BytesPerSample(config, subject.batch.ids.size(1) + config.visual_tokens());
   const int64_t room = (free_bytes() - BytesOfWeights(config)) / per_sample;
   for (int64_t samples = std::clamp<int64_t>(room, 1, subject.batch.ids.size(0));; samples /= 2) {
     std::string reason;

@@ -6,8 +6,6 @@
 namespace attnfleet::trainer {
 namespace {
 
-constexpr int64_t kVisualTokens = 197;
-
 // TFLOP/s without sparsity; 0: the card has no such units, or its figure is unknown.
 struct Card {
   const char* name;  // part of the name that CUDA reports
@@ -61,7 +59,7 @@ double ModelFlopsPerIteration(const ModelConfig& model, int64_t batch, int64_t s
   const double hidden = static_cast<double>(model.hidden_size);
   const double layers = static_cast<double>(model.layers);
   const double labels = static_cast<double>(model.labels);
-  const double length = static_cast<double>(sequence_length + (model.image ? kVisualTokens : 0));
+  const double length = static_cast<double>(sequence_length + model.visual_tokens());
   const double tokens = static_cast<double>(batch) * length;
   const double text_tokens = static_cast<double>(batch * sequence_length);
   const double layer_weights = 4 * hidden * hidden + 2 * hidden * static_cast<double>(model.intermediate_size);

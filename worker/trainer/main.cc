@@ -19,7 +19,9 @@
 #include "worker/trainer/exit_code.h"
 #include "worker/trainer/gpu_watch.h"
 #include "worker/trainer/nvml.h"
+#include "worker/trainer/precision.h"
 #include "worker/trainer/training.h"
+#include "worker/trainer/verify.h"
 
 namespace attnfleet::trainer {
 namespace {
@@ -73,6 +75,35 @@ int ListBackends(bool json) {
   return kExitResult;
 }
 
+// Without --device=cuda on the CPU, whose fp32 is the bound's.
+int Verify(const Config& config, const Backend& backend) {
+  const bool on_cuda = config.device == Device::kCuda;
+  absl::StatusOr<std::unique_ptr<CudaDevice>> cuda = nullptr;
+  if (on_cuda) cuda = OpenCudaDevice();
+  if (!cuda.ok()) {
+    Say(absl::StrCat("--device=cuda: ", std::string(cuda.status().message())));
+    return kExitFailed;
+  }
+  if (on_cuda ? !backend.cuda : !backend.cpu) {
+    Say(absl::StrCat("--verify: ", backend.name, " does not run on ", on_cuda ? "CUDA" : "the CPU"));
+    return kExitUsage;
+  }
+  SetFp32Products(Precision::kFp32);
+  const absl::StatusOr<ModelCase> model_case = ModelCase::Read(config.verify);
+  const auto compare = [&]() -> absl::StatusOr<CaseError> {
+    if (!model_case.ok()) return model_case.status();
+    Model model = model_case->MakeModel(on_cuda ? at::Device(at::kCUDA, 0) : at::Device(at::kCPU));
+    return model_case->Compare(model, backend);
+  };
+  const absl::StatusOr<CaseError> error = compare();
+  if (!error.ok()) {
+    Say(absl::StrCat("--verify: ", std::string(error.status().message())));
+    return kExitUsage;
+  }
+  Emit(Report(config.verify, model_case->config(), *error));
+  return error->Within(kVerifyBound) ? kExitResult : kExitFailed;
+}
+
 int Train(const Config& config, const Backend& backend) {
   const Nvml nvml(config.device == Device::kCpu ? NvmlFunctions() : LoadNvml());
   GpuWatch watch(nvml);  // before there is a context on a GPU
@@ -93,6 +124,7 @@ int Train(const Config& config, const Backend& backend) {
     Emit(StartedLine(environment, parameters));
   };
   hooks.progress = [](const Progress& progress) { Emit(ProgressLine(progress)); };
+  hooks.notice = Say;
   hooks.stop_requested = [] { return stop_requested != 0; };
   const RunResult result = RunTraining(config, backend, cuda.get(), hooks, &watch);
   if (result.outcome != Outcome::kMeasured) Say(result.reason);
@@ -122,6 +154,7 @@ int Main(int argc, char** argv) {
     Say(std::string(backend.status().message()));
     return kExitUsage;
   }
+  if (!config->verify.empty()) return Verify(*config, **backend);
   return Train(*config, **backend);
 }
 

@@ -5,6 +5,7 @@
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/arange.h>
 #include <ATen/ops/cat.h>
+#include <ATen/ops/conv2d.h>
 #include <ATen/ops/cross_entropy_loss.h>
 #include <ATen/ops/cumsum.h>
 #include <ATen/ops/dropout.h>
@@ -13,12 +14,17 @@
 #include <ATen/ops/gelu.h>
 #include <ATen/ops/layer_norm.h>
 #include <ATen/ops/linear.h>
+#include <ATen/ops/ones.h>
 #include <ATen/ops/tanh.h>
 #include <ATen/ops/tensor.h>
 #include <ATen/ops/zeros_like.h>
 #include <c10/util/accumulate.h>
 
+#include <algorithm>
+#include <array>
+
 #include "worker/trainer/buckets.h"
+#include "worker/trainer/image.h"
 
 namespace attnfleet::trainer {
 namespace {
@@ -27,12 +33,12 @@ using Visitor = std::function<void(const ParameterSpec&, at::Tensor&)>;
 
 void VisitLinear(const Visitor& visit, const std::string& name, int64_t in, int64_t out, Linear& linear) {
   visit({name + ".weight", ParameterKind::kWeight, {out, in}}, linear.weight);
-  visit({name + ".bias", ParameterKind::kBias, {out}}, linear.bias);
+  visit({name + ".bias", ParameterKind::kZero, {out}}, linear.bias);
 }
 
 void VisitNorm(const Visitor& visit, const std::string& name, int64_t size, LayerNorm& norm) {
   visit({name + ".weight", ParameterKind::kNormWeight, {size}}, norm.weight);
-  visit({name + ".bias", ParameterKind::kBias, {size}}, norm.bias);
+  visit({name + ".bias", ParameterKind::kZero, {size}}, norm.bias);
 }
 
 void VisitEmbeddings(const Visitor& visit, Model& model) {
@@ -52,6 +58,22 @@ void VisitEmbeddings(const Visitor& visit, Model& model) {
   table("y_position_embeddings", ParameterKind::kWeight, rows, config.coordinate_size, model.y_position_embeddings);
   table("h_position_embeddings", ParameterKind::kWeight, rows, config.shape_size, model.h_position_embeddings);
   table("w_position_embeddings", ParameterKind::kWeight, rows, config.shape_size, model.w_position_embeddings);
+}
+
+void VisitVisualTokens(const Visitor& visit, const ModelConfig& config, VisualEmbedding& visual) {
+  visit({"layoutlmv3.cls_token", ParameterKind::kZero, {1, 1, config.hidden_size}}, visual.cls_token);
+  visit({"layoutlmv3.pos_embed", ParameterKind::kZero, {1, config.visual_tokens(), config.hidden_size}},
+        visual.positions);
+}
+
+void VisitPatches(const Visitor& visit, const ModelConfig& config, VisualEmbedding& visual) {
+  const int64_t hidden = config.hidden_size;
+  const std::string name = "layoutlmv3.patch_embed.proj";
+  visit({name + ".weight", ParameterKind::kWeight, {hidden, kImageChannels, config.patch_size, config.patch_size}},
+        visual.patches.weight);
+  visit({name + ".bias", ParameterKind::kZero, {hidden}}, visual.patches.bias);
+  VisitNorm(visit, "layoutlmv3.LayerNorm", hidden, visual.joint_norm);
+  VisitNorm(visit, "layoutlmv3.norm", hidden, visual.norm);
 }
 
 void VisitLayer(const Visitor& visit, const std::string& prefix, const ModelConfig& config, EncoderLayer& layer) {
@@ -80,12 +102,15 @@ struct Pass {
   at::Tensor Dropout(const at::Tensor& x) const { return at::dropout(x, config().hidden_dropout, training); }
 
   at::Tensor Norm(const LayerNorm& norm, const at::Tensor& x) const {
-    return at::layer_norm(x, {config().hidden_size}, norm.weight, norm.bias, config().layer_norm_epsilon);
+    return Norm(norm, x, config().layer_norm_epsilon);
+  }
+  at::Tensor Norm(const LayerNorm& norm, const at::Tensor& x, double epsilon) const {
+    return at::layer_norm(x, {config().hidden_size}, norm.weight, norm.bias, epsilon);
   }
 };
 
 // Hugging Face's LayoutLMv3TextEmbeddings: (B, S, hidden).
-at::Tensor Embed(const Pass& pass) {
+at::Tensor EmbedText(const Pass& pass) {
   const Model& model = pass.model;
   const Batch& batch = pass.batch;
   // Padding keeps position 1, the others count from 2.
@@ -105,8 +130,35 @@ at::Tensor Embed(const Pass& pass) {
   return pass.Dropout(pass.Norm(model.embeddings_norm, sum + spatial));
 }
 
+// Hugging Face's forward_image: (B, visual tokens, hidden).
+at::Tensor EmbedImage(const Pass& pass) {
+  const VisualEmbedding& visual = pass.model.visual;
+  const int64_t patch = pass.config().patch_size;
+  const at::Tensor pixels = pass.batch.image.to(visual.patches.weight.scalar_type());
+  const at::Tensor patches = at::conv2d(pixels, visual.patches.weight, visual.patches.bias, {patch, patch});
+  const at::Tensor cls = visual.cls_token.expand({pixels.size(0), -1, -1});
+  const at::Tensor tokens = at::cat({cls, patches.flatten(2).transpose(1, 2)}, 1);
+  return pass.Norm(visual.norm, tokens + visual.positions, kVisualNormEpsilon);
+}
+
+// (B, text and visual tokens, hidden).
+at::Tensor Embed(const Pass& pass) {
+  const at::Tensor text = EmbedText(pass);
+  if (!pass.config().image) return text;
+  return pass.Dropout(pass.Norm(pass.model.visual.joint_norm, at::cat({text, EmbedImage(pass)}, 1)));
+}
+
+// What is known of the text's tokens, with the same of the visual ones behind it.
+void AddVisualTokens(const Model& model, BiasSource& source) {
+  const int64_t batch = source.boxes.size(0), tokens = model.config.visual_tokens();
+  source.positions = at::cat({source.positions, model.visual_positions});
+  source.boxes = at::cat({source.boxes, model.visual_boxes.expand({batch, -1, -1})}, 1);
+  source.attention_mask =
+      at::cat({source.attention_mask, at::ones({batch, tokens}, source.attention_mask.options())}, 1);
+}
+
 StepTensors PrepareAttention(const Pass& pass, const AttentionProblem& problem) {
-  const at::NoGradGuard no_gradient;
+  const at::AutoGradMode gradients(problem.bias_gradients);
   const Model& model = pass.model;
   BiasSource source;
   source.relative_table = model.rel_pos_bias;
@@ -117,6 +169,7 @@ StepTensors PrepareAttention(const Pass& pass, const AttentionProblem& problem) 
   source.positions = at::arange(pass.batch.ids.size(1), model.relative_buckets.options());
   source.boxes = pass.batch.boxes;
   source.attention_mask = pass.batch.attention_mask;
+  if (model.config.image) AddVisualTokens(model, source);
   return pass.backend.prepare(problem, source);
 }
 
@@ -142,23 +195,31 @@ at::Tensor Encode(const Pass& pass, const EncoderLayer& layer, const StepTensors
 }
 
 at::Tensor Classify(const Pass& pass, const at::Tensor& encoded) {
-  const at::Tensor x = pass.Dropout(encoded);
+  const at::Tensor x = pass.Dropout(pass.config().image ? encoded.narrow(1, 0, pass.batch.ids.size(1)) : encoded);
   if (!pass.config().two_layer_head()) return Apply(pass.model.classifier, x);
   return Apply(pass.model.out_proj, pass.Dropout(at::tanh(Apply(pass.model.dense, pass.Dropout(x)))));
 }
 
 }  // namespace
 
+std::vector<at::Tensor*> Batch::Tensors() {
+  std::vector<at::Tensor*> tensors = {&ids, &boxes, &labels, &attention_mask};
+  if (image.defined()) tensors.push_back(&image);
+  return tensors;
+}
+
 void VisitParameters(Model& model, const Visitor& visit) {
   const ModelConfig& config = model.config;
+  if (config.image) VisitVisualTokens(visit, config, model.visual);
   VisitEmbeddings(visit, model);
+  if (config.image) VisitPatches(visit, config, model.visual);
   model.layers.resize(static_cast<size_t>(config.layers));
   for (size_t i = 0; i < model.layers.size(); ++i) {
     VisitLayer(visit, "layoutlmv3.encoder.layer." + std::to_string(i) + ".", config, model.layers[i]);
   }
   const auto table = [&](const char* name, int64_t buckets, at::Tensor& tensor) {
     const std::string path = std::string("layoutlmv3.encoder.") + name + ".weight";
-    visit({path, ParameterKind::kFrozenTable, {config.heads, buckets}}, tensor);
+    visit({path, ParameterKind::kBiasTable, {config.heads, buckets}}, tensor);
   };
   if (config.relative_bias) table("rel_pos_bias", kRelativeBuckets, model.rel_pos_bias);
   if (config.spatial_bias) {
@@ -189,7 +250,7 @@ Model MakeModel(const ModelConfig& config, at::Device device, uint64_t seed) {
   VisitParameters(model, [&](const ParameterSpec& spec, at::Tensor& tensor) {
     tensor = at::empty(spec.shape, at::kFloat);
     switch (spec.kind) {
-      case ParameterKind::kBias:
+      case ParameterKind::kZero:
         tensor.zero_();
         break;
       case ParameterKind::kNormWeight:
@@ -200,13 +261,21 @@ Model MakeModel(const ModelConfig& config, at::Device device, uint64_t seed) {
     }
     if (spec.kind == ParameterKind::kPaddedEmbedding) tensor[kPaddingId].zero_();
     tensor = tensor.to(device);
-    tensor.requires_grad_(spec.kind != ParameterKind::kFrozenTable);
+    tensor.requires_grad_(spec.kind != ParameterKind::kBiasTable || config.train_bias_tables);
   });
   const auto buckets = [&](int64_t largest, int count, int max_distance) {
     return at::tensor(at::ArrayRef<int64_t>(BucketTable(largest, count, max_distance)), at::kLong).to(device);
   };
-  model.relative_buckets = buckets(config.max_positions, kRelativeBuckets, kRelativeMaxDistance);
+  model.relative_buckets =
+      buckets(std::max(config.max_positions, config.visual_tokens()), kRelativeBuckets, kRelativeMaxDistance);
   model.spatial_buckets = buckets(config.max_2d_positions, kSpatialBuckets, kSpatialMaxDistance);
+  if (config.image) {
+    const std::vector<std::array<int64_t, 4>> boxes = VisualBoxes(config.patches_per_side());
+    model.visual_boxes = at::tensor(at::ArrayRef<int64_t>(boxes.front().data(), 4 * boxes.size()), at::kLong)
+                             .view({config.visual_tokens(), 4})
+                             .to(device);
+    model.visual_positions = at::arange(config.visual_tokens(), model.relative_buckets.options());
+  }
   return model;
 }
 
@@ -217,7 +286,7 @@ AttentionProblem MakeProblem(const ModelConfig& config, int64_t batch, int64_t s
   problem.type = type;
   problem.batch = batch;
   problem.heads = config.heads;
-  problem.sequence_length = sequence_length;
+  problem.sequence_length = sequence_length + config.visual_tokens();
   problem.head_size = config.head_size();
   problem.relative_bias = config.relative_bias;
   problem.spatial_bias = config.spatial_bias;

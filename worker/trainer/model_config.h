@@ -27,16 +27,22 @@ struct ModelConfig {
   bool relative_bias = true;       // 1-D
   bool spatial_bias = true;        // 2-D
   bool train_bias_tables = false;  // as in Microsoft's model; Hugging Face looks them up without a gradient
-  bool image = false;              // 197 visual tokens behind the text
+  bool image = false;              // visual tokens behind the text: one for each patch, and one for the whole
+  int64_t image_size = 224;
+  int64_t patch_size = 16;
   int64_t labels = 10;
 
   int64_t head_size() const { return hidden_size / heads; }
   // Hugging Face's rule for token classification: one Linear below ten labels, else dense, tanh, out_proj.
   bool two_layer_head() const { return labels >= 10; }
+  int64_t patches_per_side() const { return image_size / patch_size; }
+  int64_t visual_tokens() const { return image ? patches_per_side() * patches_per_side() + 1 : 0; }
 };
 
 inline constexpr int64_t kPaddingId = 1;
 inline constexpr int64_t kIgnoredLabel = -100;
+inline constexpr int64_t kImageChannels = 3;
+inline constexpr double kVisualNormEpsilon = 1e-6;
 inline constexpr double kInitialDeviation = 0.02;
 inline constexpr int kRelativeBuckets = 32;
 inline constexpr int kRelativeMaxDistance = 128;

@@ -3,6 +3,7 @@
 #include <ATen/Context.h>
 
 #include <algorithm>
+#include <stdexcept>
 #include <utility>
 #include <vector>
 
@@ -10,9 +11,11 @@
 #include "worker/trainer/attention_profile.h"
 #include "worker/trainer/autocast.h"
 #include "worker/trainer/check.h"
+#include "worker/trainer/checkpoint.h"
 #include "worker/trainer/confidence.h"
 #include "worker/trainer/environment.h"
 #include "worker/trainer/flops.h"
+#include "worker/trainer/image.h"
 #include "worker/trainer/step_timer.h"
 #include "worker/trainer/warmup.h"
 
@@ -44,14 +47,6 @@ absl::Status Run::ReadDocuments() {
 }
 
 std::optional<std::string> Run::Refusal() const {
-  // Said rather than ignored: a result must not claim a setting that had no effect.
-  for (const auto& [asked, what] :
-       {std::pair{config_.model.image, "image"}, std::pair{config_.model.train_bias_tables, "trained bias tables"},
-        std::pair{!config_.weights.empty(), "weights of a file"},
-        std::pair{!config_.save.empty(), "saving the weights"},
-        std::pair{!config_.verify.empty(), "verification of a file"}}) {
-    if (asked) return absl::StrCat(what, ": this version of the trainer cannot do that");
-  }
   if (cuda_ != nullptr ? !backend_.cuda : !backend_.cpu) {
     return absl::StrCat(backend_.name, " does not run on ", cuda_ != nullptr ? "CUDA" : "the CPU");
   }
@@ -73,7 +68,7 @@ Batch Run::NextBatch() {
   data_wait_ += Clock::now() - begin;
   tokens_ += batch.tokens;
   if (cuda_ == nullptr) return batch;
-  for (at::Tensor* tensor : {&batch.ids, &batch.boxes, &batch.labels, &batch.attention_mask}) {
+  for (at::Tensor* tensor : batch.Tensors()) {
     *tensor = tensor->to(device_, /*non_blocking=*/true);
   }
   return batch;
@@ -119,7 +114,28 @@ void Run::ToWeightType(at::Tensor& parameter) const {
     parameter = parameter.detach().to(type).requires_grad_(parameter.requires_grad());
 }
 
+// Random weights or those of --weights. Returns what LoadCheckpoint() wants to be said.
+std::string Run::MakeInitialModel() {
+  model_ = MakeModel(config_.model, device_, config_.seed);
+  absl::StatusOr<std::string> notice = "";
+  if (!config_.weights.empty()) notice = LoadCheckpoint(config_.weights, model_);
+  if (!notice.ok()) throw std::runtime_error(absl::StrCat("--weights: ", std::string(notice.status().message())));
+  VisitParameters(model_, [&](const ParameterSpec&, at::Tensor& tensor) { ToWeightType(tensor); });
+  return *notice;
+}
+
+void Run::SaveWeights() {
+  if (config_.save.empty()) return;
+  stage_ = "saving";
+  const absl::Status status = SaveCheckpoint(config_.save, model_);
+  if (!status.ok()) throw std::runtime_error(absl::StrCat("--save: ", std::string(status.message())));
+}
+
 void Run::SetUp() {
+  if (const absl::Status path = config_.save.empty() ? absl::OkStatus() : CheckSavePath(config_.save); !path.ok()) {
+    throw std::runtime_error(absl::StrCat("--save: ", std::string(path.message())));
+  }
+
   SyntheticSpec data;
   data.batch = config_.batch;
   data.sequence_length = config_.sequence_length;
@@ -127,17 +143,20 @@ void Run::SetUp() {
   data.labels = config_.model.labels;
   data.boxes = config_.boxes;
   data.seed = config_.seed;
+  if (config_.model.image) data.image_size = config_.model.image_size;
   const BatchFiller fill = [data, documents = documents_](uint64_t index, const BatchBuffers& buffers) {
-    if (documents) return documents->FillBatch(data.batch, data.seed, index, buffers);
-    FillBatch(data, index, buffers);
+    if (!documents) return FillBatch(data, index, buffers);
+    documents->FillBatch(data.batch, data.seed, index, buffers);
+    FillPixels(data.seed, index, buffers.pixels);
   };
-  loader_.emplace(data.batch, data.sequence_length, fill, config_.data_loader_threads, /*pinned=*/cuda_ != nullptr);
+  const BatchShape shape{data.batch, data.sequence_length, data.image_size};
+  loader_.emplace(shape, fill, config_.data_loader_threads, /*pinned=*/cuda_ != nullptr);
 
   at::manual_seed(config_.seed);  // of dropout
-  model_ = MakeModel(config_.model, device_, config_.seed);
+  const std::string notice = MakeInitialModel();
+  if (!notice.empty() && hooks_.notice) hooks_.notice(absl::StrCat("--weights: ", notice));
   std::vector<at::Tensor> trained;
   VisitParameters(model_, [&](const ParameterSpec&, at::Tensor& tensor) {
-    ToWeightType(tensor);
     if (tensor.requires_grad()) trained.push_back(tensor);
   });
   optimizer_.emplace(config_.optimizer, config_.learning_rate, std::move(trained));
@@ -240,8 +259,7 @@ void Run::Check(Measurement& result) {
   stage_ = "check";
   optimizer_.reset();  // room for the weights in fp64
   // The initial weights: those that were trained may have diverged, where gradients are nothing but rounding.
-  model_ = MakeModel(config_.model, device_, config_.seed);
-  VisitParameters(model_, [&](const ParameterSpec&, at::Tensor& tensor) { ToWeightType(tensor); });
+  MakeInitialModel();
   const Batch batch = NextBatch();
   const auto free_bytes = [this] { return cuda_ != nullptr ? cuda_->ReleaseCache() : FreeHostMemoryBytes(); };
   result.numerical_check = CheckAgainstEager({model_, backend_, batch, compute_type(), mixed_}, free_bytes);
@@ -266,6 +284,7 @@ Measurement Run::Measure(const Environment& environment) {
   DescribeMemory(result);
   DescribeWork(result, environment);
   NameKernels(result);
+  SaveWeights();
   if (config_.check) Check(result);
   return result;
 }

@@ -53,6 +53,8 @@ class Run {
   void Report(Phase phase, int done, int total);
 
   void ToWeightType(at::Tensor& parameter) const;
+  std::string MakeInitialModel();
+  void SaveWeights();
   void SetUp();
   void WarmUp(Measurement& result);
   void MeasureSteps(Measurement& result, const Environment& environment);

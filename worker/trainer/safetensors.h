@@ -3,18 +3,24 @@
 
 #include <cstdint>
 #include <map>
+#include <memory>
 #include <string>
 #include <string_view>
 #include <vector>
 
+#include "absl/status/status.h"
 #include "absl/status/statusor.h"
 
 namespace attnfleet::trainer {
 
-enum class ElementType { kFloat32, kInt64 };
+enum class ElementType { kFloat32, kFloat16, kBFloat16, kInt64 };
 
-// A file in Hugging Face's safetensors format, read into memory: an 8-byte little-endian header length, a JSON header
-// {name: {dtype, shape, data_offsets}}, the elements. F32 and I64 are supported.
+// "F32", "F16", "BF16", "I64", and their sizes.
+const char* Name(ElementType type);
+int64_t Bytes(ElementType type);
+
+// A file in Hugging Face's safetensors format, mapped into memory: an 8-byte little-endian header length, a JSON header
+// {name: {dtype, shape, data_offsets}}, the elements. F32, F16, BF16 and I64 are supported.
 class SafetensorsFile {
  public:
   struct Entry {
@@ -23,7 +29,7 @@ class SafetensorsFile {
     std::string_view bytes;  // row-major, into the file's own memory; not aligned
   };
 
-  // The error names the file and, where one is to blame, the tensor.
+  // The error names the file and, where some are to blame, the tensors.
   static absl::StatusOr<SafetensorsFile> Read(const std::string& path);
   // The same from bytes; `name` is for messages.
   static absl::StatusOr<SafetensorsFile> Parse(const std::string& name, std::string contents);
@@ -37,8 +43,9 @@ class SafetensorsFile {
 
  private:
   SafetensorsFile() = default;
+  absl::Status ParseHeader(const std::string& name, std::string_view all);
 
-  std::vector<char> data_;  // a vector: moving it leaves the entries' views valid
+  std::shared_ptr<const void> memory_;  // the mapping or the string that the entries point into
   std::map<std::string, Entry> entries_;
   std::map<std::string, std::string> metadata_;
 };

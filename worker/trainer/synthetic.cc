@@ -4,10 +4,13 @@
 #include <utility>
 
 #include "worker/trainer/document.h"
+#include "worker/trainer/image.h"
 #include "worker/trainer/random.h"
 
 namespace attnfleet::trainer {
+
 void FillBatch(const SyntheticSpec& spec, uint64_t index, const BatchBuffers& buffers) {
+  FillPixels(spec.seed, index, buffers.pixels);
   if (spec.boxes == Boxes::kDocument) return FillDocumentBatch(spec, index, buffers);
   Random random(spec.seed, index);
   const int64_t tokens = spec.batch * spec.sequence_length;

@@ -2,6 +2,7 @@
 #define ATTNFLEET_WORKER_TRAINER_TRAINING_H_
 
 #include <functional>
+#include <string>
 
 #include "worker/trainer/attention/contract.h"
 #include "worker/trainer/config.h"
@@ -14,8 +15,9 @@ namespace attnfleet::trainer {
 // How a run talks to its surroundings.
 struct RunHooks {
   std::function<void(const Environment&, int64_t parameter_count)> started;
-  std::function<void(const Progress&)> progress;  // at most five times a second
-  std::function<bool()> stop_requested;           // asked before each step
+  std::function<void(const Progress&)> progress;        // at most five times a second
+  std::function<bool()> stop_requested;                 // asked before each step
+  std::function<void(const std::string&)> notice = {};  // for people; may be empty
 };
 
 // Trains as the configuration says and measures it. `cuda` null: on the CPU. Precision kAuto is resolved here. A

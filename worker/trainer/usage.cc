@@ -27,7 +27,9 @@ What to run
   --boxes=LAYOUT             document (pages of lines and columns, padded to unequal lengths), random, or unit: every
                              box is (1, 1, 1, 1) (document)
   --data=FILE                real documents instead of synthetic ones: JSON Lines of {"ids", "boxes", "labels"}
-  --weights=FILE             begin with this checkpoint (safetensors) instead of random weights
+  --weights=FILE             begin with this checkpoint (safetensors; F32, F16 or BF16; with or without "layoutlmv3.")
+                             instead of random weights. Parts that the model has switched off (image, biases) are left
+                             out; without a classifier the head begins random; any other difference is an error
   --save=FILE                write the trained weights there, as Hugging Face reads them
 How to run it
   --device=DEVICE            auto, cpu or cuda; auto takes the first GPU, else the CPU (auto)
@@ -43,8 +45,10 @@ How to run it
   --data-loader-threads=N    threads that make batches, 0 to 256; 0: between the steps (16)
   --seed=N                   of weights, batches and dropout (0)
 Instead of training
-  --verify=FILE              run the case in FILE (safetensors: weights, input, expected loss, logits and gradients) and
-                             print the largest errors
+  --verify=FILE              run the case in FILE (safetensors: weights, input, expected loss, logits and gradients;
+                             described in tests/golden/README.md) in fp32 with --backend and print the largest errors.
+                             On the CPU, or with --device=cuda on the GPU. Exit status 1: beyond the bound of rounding,
+                             2: FILE cannot be used
 Where LibTorch 2.11 is
   --torch=DIR                the torch folder of a PyTorch installation; without it $ATTNFLEET_TORCH, then the build
                              tree's, then the one of the host's python3

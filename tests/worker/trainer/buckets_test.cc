@@ -3,6 +3,8 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <fstream>
+#include <nlohmann/json.hpp>
 
 #include "worker/trainer/model_config.h"
 
@@ -37,6 +39,27 @@ TEST(Buckets, SpatialTableStepsWhereHuggingFaceDoes) {
         << relative;
   }
 }
+
+// buckets.json holds, for each bias, [first difference, bucket] wherever Hugging Face's function changes its value.
+void CompareWithHuggingFace(const char* bias, int buckets, int max_distance) {
+  const nlohmann::json golden = nlohmann::json::parse(std::ifstream(ATTNFLEET_GOLDEN "/buckets.json"));
+  const int64_t largest = golden["largest"];
+  ASSERT_EQ(largest, 2048);
+  const nlohmann::json& runs = golden[bias];
+  const std::vector<int64_t> table = BucketTable(largest, buckets, max_distance);
+  size_t run = 0;
+  for (int64_t relative = -largest; relative <= largest; ++relative) {
+    if (run + 1 < runs.size() && runs[run + 1][0] == relative) ++run;
+    ASSERT_EQ(table[static_cast<size_t>(relative + largest)], runs[run][1].get<int64_t>()) << relative;
+  }
+  EXPECT_EQ(run + 1, runs.size());
+}
+
+TEST(Buckets, RelativeTableIsHuggingFaces) {
+  CompareWithHuggingFace("relative", kRelativeBuckets, kRelativeMaxDistance);
+}
+
+TEST(Buckets, SpatialTableIsHuggingFaces) { CompareWithHuggingFace("spatial", kSpatialBuckets, kSpatialMaxDistance); }
 
 }  // namespace
 }  // namespace attnfleet::trainer

@@ -154,6 +154,54 @@ TEST_F(Program, FullDiskIsSaidAndEndsIt) {
   EXPECT_THAT(Read("err"), HasSubstr("cannot write to standard output"));
 }
 
+TEST_F(Program, VerifiesACaseAndSaysHowFarOffItIs) {
+  const std::string golden = ATTNFLEET_GOLDEN "/image.safetensors";
+  EXPECT_EQ(Run(ATTNFLEET_TRAINER, {"--verify=" + golden, "--backend=eager"}), kExitResult) << Read("err");
+  EXPECT_THAT(Read("out"), AllOf(HasSubstr("with an image"), HasSubstr("gradients"), HasSubstr("\nwithin the bound")));
+
+  // Another loss.
+  const std::string broken = (folder_ / "broken.safetensors").string();
+  fs::copy_file(golden, broken);
+  std::fstream stream(broken, std::ios::in | std::ios::out | std::ios::binary);
+  uint64_t header_bytes = 0;
+  stream.read(reinterpret_cast<char*>(&header_bytes), sizeof header_bytes);
+  std::string header(header_bytes, ' ');
+  stream.read(header.data(), static_cast<std::streamsize>(header_bytes));
+  const int64_t offset = json::parse(header)["loss"]["data_offsets"][0];
+  stream.seekp(static_cast<std::streamoff>(sizeof header_bytes + header_bytes) + offset);
+  const float wrong_loss = 1;
+  stream.write(reinterpret_cast<const char*>(&wrong_loss), sizeof wrong_loss);
+  stream.close();
+  EXPECT_EQ(Run(ATTNFLEET_TRAINER, {"--verify=" + broken}), kExitFailed);
+  EXPECT_THAT(Read("out"), HasSubstr("NOT within"));
+
+  fs::resize_file(broken, fs::file_size(broken) / 2);
+  EXPECT_EQ(Run(ATTNFLEET_TRAINER, {"--verify=" + broken}), kExitUsage);
+  EXPECT_THAT(Read("err"), HasSubstr("tensors reach past its end"));
+  EXPECT_EQ(Read("out"), "");
+}
+
+TEST_F(Program, SavesWeightsAndBeginsWithThemAgain) {
+  const std::string path = (folder_ / "model.safetensors").string();
+  const std::vector<std::string> flags = {"--image", "--train-bias-tables", "--hidden-dropout=0",
+                                          "--attention-dropout=0"};
+  const auto first_loss = [&](std::vector<std::string> more) {
+    more.insert(more.end(), flags.begin(), flags.end());
+    EXPECT_EQ(Run(ATTNFLEET_TRAINER, Tiny(std::move(more))), kExitResult) << Read("err");
+    return Events().back()["result"]["measurement"]["first_loss"].get<double>();
+  };
+  const double random = first_loss({"--save=" + path, "--learning-rate=0.01", "--check"});
+  EXPECT_EQ(std::distance(fs::directory_iterator(folder_), {}), 3);  // out, err and the file
+  EXPECT_EQ(first_loss({}), random);
+  // The same batch, but the weights of four steps later, not those of the check.
+  EXPECT_NE(first_loss({"--weights=" + path}), random);
+
+  EXPECT_EQ(Run(ATTNFLEET_TRAINER, Tiny({"--weights=" + path, "--labels=4", "--noimage"})), kExitFailed);
+  EXPECT_THAT(Read("err"), AllOf(HasSubstr("--weights: "), HasSubstr("classifier.")));
+  EXPECT_EQ(Run(ATTNFLEET_TRAINER, Tiny({"--save=/nonexistent/model"})), kExitFailed);
+  EXPECT_THAT(Read("err"), HasSubstr("--save: nothing can be written to /nonexistent/"));
+}
+
 TEST_F(Program, UnknownBackendIsAUsageError) {
   EXPECT_EQ(Run(ATTNFLEET_TRAINER, {"--backend=egaer"}), kExitUsage);
   EXPECT_THAT(Read("err"), AllOf(HasSubstr("did you mean \"eager\""), HasSubstr("available: eager, ")));
