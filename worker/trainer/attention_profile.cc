@@ -2,15 +2,16 @@
 
 #include <ATen/SequenceNumber.h>
 #include <ATen/record_function.h>
-#include <c10/util/Exception.h>
 #include <kineto/ActivityType.h>
 #include <torch/csrc/autograd/profiler_kineto.h>
 
+#include <exception>
 #include <memory>
 #include <set>
 
 #include "absl/strings/str_cat.h"
 #include "worker/trainer/attention_trace.h"
+#include "worker/trainer/failure.h"
 
 namespace attnfleet::trainer {
 namespace {
@@ -111,10 +112,8 @@ AttentionProfile Profile(const Backend& backend, bool cuda, const std::function<
 AttentionProfile ProfileAttention(const Backend& backend, bool cuda, const std::function<void(const Backend&)>& pass) {
   try {
     return Profile(backend, cuda, pass);
-  } catch (const c10::Error& error) {
-    return {{}, absl::StrCat("the profiled step failed: ", error.what_without_backtrace())};
-  } catch (const std::exception& error) {
-    return {{}, absl::StrCat("the profiled step failed: ", error.what())};
+  } catch (const std::exception&) {
+    return {{}, absl::StrCat("the profiled step failed: ", DescribeCurrentException().message)};
   }
 }
 

@@ -2,18 +2,17 @@
 
 #include <ATen/TensorOperators.h>
 #include <ATen/core/grad_mode.h>
-#include <c10/util/Exception.h>
 
 #include <algorithm>
 #include <cmath>
-#include <new>
+#include <exception>
 #include <string>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "worker/trainer/attention/backends.h"
 #include "worker/trainer/autocast.h"
-#include "worker/trainer/out_of_memory.h"
+#include "worker/trainer/failure.h"
 
 namespace attnfleet::trainer {
 namespace {
@@ -141,24 +140,15 @@ NumericalCheck CheckAgainstEager(const CheckSubject& subject, const std::functio
   const int64_t per_sample = BytesPerSample(config, subject.batch.ids.size(1) + config.visual_tokens());
   const int64_t room = (free_bytes() - BytesOfWeights(config)) / per_sample;
   for (int64_t samples = std::clamp<int64_t>(room, 1, subject.batch.ids.size(0));; samples /= 2) {
-    std::string reason;
-    bool out_of_memory = true;
+    Failure failure;
     try {
       return Compare(subject, samples);
-    } catch (const c10::OutOfMemoryError& error) {
-      reason = error.what_without_backtrace();
-    } catch (const std::bad_alloc&) {
-      reason = "the host's memory is used up";
-    } catch (const c10::Error& error) {
-      reason = error.what_without_backtrace();
-      out_of_memory = IsOutOfMemory(reason);
-    } catch (const std::exception& error) {
-      reason = error.what();
-      out_of_memory = false;
+    } catch (const std::exception&) {
+      failure = DescribeCurrentException();
     }
     DropGradients(subject.model);
-    if (!out_of_memory) return Skipped(absl::StrCat("failed: ", reason));
-    if (samples == 1) return Skipped(absl::StrCat("one sequence does not fit: ", reason));
+    if (!failure.out_of_memory) return Skipped(absl::StrCat("failed: ", failure.message));
+    if (samples == 1) return Skipped(absl::StrCat("one sequence does not fit: ", failure.message));
     free_bytes();
   }
 }

@@ -19,7 +19,8 @@ struct OutOfMemory {
 // allocate 4096 bytes."
 OutOfMemory ParseOutOfMemory(std::string_view message);
 
-// Whether an error that has no type of its own is the CPU allocator's.
+// Whether an error that has no type of its own says that memory is used up: the CPU allocator's, or one of CUDA, cuBLAS
+// and cuDNN outside of the caching allocator.
 bool IsOutOfMemory(std::string_view message);
 
 }  // namespace attnfleet::trainer

@@ -209,7 +209,6 @@ void Run::MeasureSteps(Measurement& result, const Environment& environment) {
   if (watch_ != nullptr) {
     gpu_record_ = watch_->End();
     gpu_record_->own_growth_bytes = cuda_->Peaks().reserved_bytes - reserved_before;
-    result.energy_joules_per_iteration = Summarise(*gpu_record_).energy_joules / steps;
   }
   if (steps < config_.timed_steps) Report(Phase::kTimed, steps, steps);
 

@@ -1,13 +1,12 @@
 #include "worker/trainer/training.h"
 
-#include <c10/util/Exception.h>
-
-#include <new>
+#include <exception>
 #include <optional>
 #include <string_view>
 
 #include "absl/strings/str_cat.h"
 #include "worker/trainer/environment.h"
+#include "worker/trainer/failure.h"
 #include "worker/trainer/precision.h"
 #include "worker/trainer/run.h"
 
@@ -56,24 +55,21 @@ RunResult RunTraining(const Config& given, const Backend& backend, CudaDevice* c
     result.measurement = run.Measure(result.environment);
     if (run.gpu_record().has_value()) {
       result.telemetry = Summarise(*run.gpu_record());
+      result.measurement.energy_joules_per_iteration =
+          result.telemetry->energy_joules / static_cast<double>(result.measurement.step_seconds.size());
       result.contamination = Contamination(*run.gpu_record());
     }
     result.outcome = Outcome::kMeasured;
   } catch (const Cancelled&) {
     result.outcome = Outcome::kCancelled;
     result.reason = "stopped by a signal";
-  } catch (const c10::OutOfMemoryError& error) {
-    SetOutOfMemory(result, run.stage(), error.what_without_backtrace());
-  } catch (const std::bad_alloc&) {
-    SetOutOfMemory(result, run.stage(), "the host's memory is used up");
-  } catch (const c10::Error& error) {
-    if (IsOutOfMemory(error.what_without_backtrace())) {
-      SetOutOfMemory(result, run.stage(), error.what_without_backtrace());
+  } catch (const std::exception&) {
+    const Failure failure = DescribeCurrentException();
+    if (failure.out_of_memory) {
+      SetOutOfMemory(result, run.stage(), failure.message);
     } else {
-      SetFailed(result, run.stage(), error.what_without_backtrace());
+      SetFailed(result, run.stage(), failure.message);
     }
-  } catch (const std::exception& error) {
-    SetFailed(result, run.stage(), error.what());
   }
   return result;
 }

@@ -22,9 +22,7 @@ StepTensors Prepare(const AttentionProblem& problem, const BiasSource& source) {
 }
 
 at::Tensor Forward(const AttentionInput& input) {
-  std::optional<at::Tensor> mask;
-  if (input.step.mask.defined()) mask = input.step.mask;
-  return std::get<0>(at::_scaled_dot_product_cudnn_attention(input.q, input.k, input.v, mask,
+  return std::get<0>(at::_scaled_dot_product_cudnn_attention(input.q, input.k, input.v, MaskArgument(input),
                                                              /*compute_log_sumexp=*/true, input.dropout));
 }
 

@@ -67,4 +67,15 @@ at::Tensor DenseMask(const AttentionProblem& problem, const BiasSource& given, M
   return mask;
 }
 
+at::Tensor ExpandedDenseMask(const AttentionProblem& problem, const BiasSource& source) {
+  const at::Tensor mask = DenseMask(problem, source);
+  if (!mask.defined()) return mask;
+  return mask.expand({problem.batch, problem.heads, problem.sequence_length, problem.sequence_length});
+}
+
+std::optional<at::Tensor> MaskArgument(const AttentionInput& input) {
+  if (!input.step.mask.defined()) return std::nullopt;
+  return input.step.mask;
+}
+
 }  // namespace attnfleet::trainer

@@ -1,6 +1,8 @@
 #ifndef ATTNFLEET_WORKER_TRAINER_ATTENTION_DENSE_MASK_H_
 #define ATTNFLEET_WORKER_TRAINER_ATTENTION_DENSE_MASK_H_
 
+#include <optional>
+
 #include "worker/trainer/attention/contract.h"
 
 namespace attnfleet::trainer {
@@ -13,6 +15,12 @@ enum class MaskRows { kShared, kAll };
 // the kernels that refuse every mask remain possible. Allocated once, each row at a multiple of 8 elements, as the
 // kernels want it; the fp32 intermediates are bounded unless the tables train.
 at::Tensor DenseMask(const AttentionProblem& problem, const BiasSource& source, MaskRows rows = MaskRows::kShared);
+
+// The same seen as (B, H, S, S), for what does not broadcast. Takes no more memory.
+at::Tensor ExpandedDenseMask(const AttentionProblem& problem, const BiasSource& source);
+
+// The mask as ATen's operations take it: nothing where it is undefined.
+std::optional<at::Tensor> MaskArgument(const AttentionInput& input);
 
 }  // namespace attnfleet::trainer
 

@@ -15,18 +15,12 @@ std::optional<std::string> Refuse(const AttentionProblem& problem) {
 
 StepTensors Prepare(const AttentionProblem& problem, const BiasSource& source) {
   StepTensors step;
-  step.mask = DenseMask(problem, source);
-  if (step.mask.defined()) {
-    const int64_t length = problem.sequence_length;
-    step.mask = step.mask.expand({problem.batch, problem.heads, length, length});
-  }
+  step.mask = ExpandedDenseMask(problem, source);
   return step;
 }
 
 at::Tensor Forward(const AttentionInput& input) {
-  std::optional<at::Tensor> mask;
-  if (input.step.mask.defined()) mask = input.step.mask;
-  return std::get<0>(at::_scaled_dot_product_efficient_attention(input.q, input.k, input.v, mask,
+  return std::get<0>(at::_scaled_dot_product_efficient_attention(input.q, input.k, input.v, MaskArgument(input),
                                                                  /*compute_log_sumexp=*/true, input.dropout));
 }
 

@@ -20,9 +20,8 @@ StepTensors Prepare(const AttentionProblem& problem, const BiasSource& source) {
 at::Tensor Forward(const AttentionInput& input) {
   // The dispatcher leaves autocast before it gets here; else the operation's own fp32 steps would go back to bf16.
   const c10::impl::ExcludeDispatchKeyGuard no_autocast(c10::autocast_dispatch_keyset);
-  std::optional<at::Tensor> mask;
-  if (input.step.mask.defined()) mask = input.step.mask;
-  return std::get<0>(at::_scaled_dot_product_attention_math(input.q, input.k, input.v, mask, input.dropout));
+  return std::get<0>(
+      at::_scaled_dot_product_attention_math(input.q, input.k, input.v, MaskArgument(input), input.dropout));
 }
 
 }  // namespace

@@ -18,18 +18,12 @@ StepTensors Prepare(const AttentionProblem& problem, const BiasSource& source) {
   const bool trap = FirstRefusal("cudnn", problem, {NoBiasGradients, NoMaskWithHalfATile}) != std::nullopt;
   at::globalContext().setSDPUseCuDNN(!trap);
   StepTensors step;
-  step.mask = DenseMask(problem, source);
-  if (step.mask.defined()) {
-    const int64_t length = problem.sequence_length;
-    step.mask = step.mask.expand({problem.batch, problem.heads, length, length});
-  }
+  step.mask = ExpandedDenseMask(problem, source);
   return step;
 }
 
 at::Tensor Forward(const AttentionInput& input) {
-  std::optional<at::Tensor> mask;
-  if (input.step.mask.defined()) mask = input.step.mask;
-  return at::scaled_dot_product_attention(input.q, input.k, input.v, mask, input.dropout);
+  return at::scaled_dot_product_attention(input.q, input.k, input.v, MaskArgument(input), input.dropout);
 }
 
 }  // namespace
