@@ -138,6 +138,11 @@ std::string FormatSpeed(double value, double iterations_per_second) {
   return absl::StrFormat("%.*f", iterations_per_second < 0.1 ? 4 : 2, value);
 }
 
+std::string FormatMeanInterval(const v1::JobSummary& summary) {
+  return FormatInterval(summary.iterations_per_second_mean_low(), summary.iterations_per_second_mean_high(),
+                        summary.iterations_per_second_mean() < 0.1 ? 4 : 2);
+}
+
 std::string FormatInterval(double low, double high, int digits) {
   if (low == 0 && high == 0) return "";
   return absl::StrFormat("[%.*f, %.*f]", digits, low, digits, high);

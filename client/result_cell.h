@@ -53,6 +53,9 @@ std::string FormatGibibytes(int64_t bytes);
 // With the digits that suit a speed of `iterations_per_second`.
 std::string FormatSpeed(double value, double iterations_per_second);
 
+// Of the mean it/s: "[27.40, 30.54]", or "".
+std::string FormatMeanInterval(const v1::JobSummary& summary);
+
 // "[1.15, 1.17]"; "" for an interval of 0, 0: there is none.
 std::string FormatInterval(double low, double high, int digits);
 

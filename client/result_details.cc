@@ -107,8 +107,7 @@ std::string Kernels(const v1::RunResult& result) {
 
 void AddFigures(const v1::JobSummary& summary, Lines& lines) {
   const double mean = summary.iterations_per_second_mean();
-  const std::string interval = FormatInterval(summary.iterations_per_second_mean_low(),
-                                              summary.iterations_per_second_mean_high(), mean < 0.1 ? 4 : 2);
+  const std::string interval = FormatMeanInterval(summary);
   const double median = summary.iterations_per_second_median();
   lines.emplace_back("it/s", absl::StrCat("median ", FormatSpeed(median, median), ", mean ", FormatSpeed(mean, mean),
                                           interval.empty() ? "" : " " + interval));

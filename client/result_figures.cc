@@ -18,8 +18,7 @@ std::string Both(int64_t bytes) {
 
 std::string MeanText(const v1::JobSummary& summary) {
   const double mean = summary.iterations_per_second_mean();
-  const std::string interval = FormatInterval(summary.iterations_per_second_mean_low(),
-                                              summary.iterations_per_second_mean_high(), mean < 0.1 ? 4 : 2);
+  const std::string interval = FormatMeanInterval(summary);
   return absl::StrCat(FormatSpeed(mean, mean), summary.includes_contaminated() ? "!" : "", interval.empty() ? "" : " ",
                       interval);
 }

@@ -112,12 +112,8 @@ absl::Status CheckProbability(const std::string& field, double value) {
   return Invalid(absl::StrCat(field, ": ", value, " is no dropout probability; give 0 <= p < 1"));
 }
 
-// A file in the worker's --files folder: no path may lead out of it.
 absl::Status CheckFileName(const std::string& field, const std::string& name) {
-  if (name.size() <= 255 && name.find('/') == std::string::npos && name.find('\0') == std::string::npos &&
-      name != "." && name != "..") {
-    return absl::OkStatus();
-  }
+  if (name.empty() || IsPlainFileName(name)) return absl::OkStatus();
   return Invalid(absl::StrCat(field, ": \"", name, "\" is no plain file name; give the name of a file in the worker's ",
                               "--files folder"));
 }
@@ -334,6 +330,11 @@ v1::StartRun MakeStartRun(const v1::BenchmarkSpec& spec, const v1::Job& job, uin
   }
   start.set_timeout_seconds(spec.run_timeout_seconds());
   return start;
+}
+
+bool IsPlainFileName(const std::string& name) {
+  return !name.empty() && name.size() <= 255 && name.find('/') == std::string::npos &&
+         name.find('\0') == std::string::npos && name != "." && name != "..";
 }
 
 std::string FormatRunKey(const v1::RunKey& key) {

@@ -44,6 +44,9 @@ std::vector<v1::Job> ExpandJobs(uint64_t benchmark_id, const v1::BenchmarkSpec& 
 v1::StartRun MakeStartRun(const v1::BenchmarkSpec& spec, const v1::Job& job, uint32_t repetition, uint32_t attempt,
                           const std::string& slot);
 
+// Whether a spec may name a file by it: no path can lead out of the worker's --files folder.
+bool IsPlainFileName(const std::string& name);
+
 // "12/3/1": benchmark, job, repetition.
 std::string FormatRunKey(const v1::RunKey& key);
 

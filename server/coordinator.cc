@@ -86,19 +86,23 @@ void Coordinator::PostOrRefuse(Event event, const Reply<T>& reply) {
     reply(absl::ResourceExhaustedError("the coordinator is overloaded or stopping; try again"));
 }
 
+void Coordinator::ReplyAfterSave(const char* what, uint64_t id, const Reply<v1::Benchmark>& reply) {
+  after_save_.push_back([this, what, id, reply](const absl::Status& saved) {
+    if (saved.ok()) {
+      reply(Snapshot(id));
+    } else {
+      reply(NotYetSaved(what, id, saved));
+    }
+  });
+}
+
 void Coordinator::Submit(v1::SubmitRequest request, Reply<v1::Benchmark> reply) {
   PostOrRefuse<v1::Benchmark>(
       [this, request = std::move(request), reply](int64_t now) {
         if (!store_status_.ok()) return reply(store_status_);
         const absl::StatusOr<uint64_t> id = TakeSubmit(request, now);
         if (!id.ok()) return reply(id.status());
-        after_save_.push_back([this, id = *id, reply](const absl::Status& saved) {
-          if (saved.ok()) {
-            reply(Snapshot(id));
-          } else {
-            reply(NotYetSaved("benchmark", id, saved));
-          }
-        });
+        ReplyAfterSave("benchmark", *id, reply);
       },
       reply);
 }
@@ -127,13 +131,7 @@ void Coordinator::Cancel(v1::CancelRequest request, Reply<v1::Benchmark> reply) 
         if (!store_status_.ok()) return reply(store_status_);
         const std::string reason = request.reason().empty() ? "cancelled by its user" : request.reason();
         if (!scheduler_.Cancel(request.id(), reason, now, effects_)) return reply(NoSuchBenchmark(request.id()));
-        after_save_.push_back([this, id = request.id(), reply](const absl::Status& saved) {
-          if (saved.ok()) {
-            reply(Snapshot(id));
-          } else {
-            reply(NotYetSaved("the cancellation of benchmark", id, saved));
-          }
-        });
+        ReplyAfterSave("the cancellation of benchmark", request.id(), reply);
       },
       reply);
 }

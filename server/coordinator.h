@@ -100,6 +100,8 @@ class Coordinator {
   bool Post(Event event);
   template <typename T>
   void PostOrRefuse(Event event, const Reply<T>& reply);
+  // Answers once the batch is saved; `what` happened to the benchmark, for the error if it is not.
+  void ReplyAfterSave(const char* what, uint64_t id, const Reply<v1::Benchmark>& reply);
   void Loop();
   void RunBatch(std::deque<Event> events);
   absl::Status Save();

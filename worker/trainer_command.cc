@@ -50,7 +50,7 @@ absl::StatusOr<std::string> FindFile(const char* field, const std::string& folde
     return absl::InvalidArgumentError(
         absl::StrCat(field, ": this worker has no files; start it with --files=DIR, \"", name, "\" in DIR"));
   }
-  if (name.find('/') != std::string::npos || name.find('\0') != std::string::npos || name == "." || name == "..") {
+  if (!IsPlainFileName(name)) {
     return absl::InvalidArgumentError(absl::StrCat(field, ": \"", name, "\" is no plain file name"));
   }
   const std::string path = absl::StrCat(folder, "/", name);
