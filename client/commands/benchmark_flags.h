@@ -1,10 +1,12 @@
 #ifndef ATTNFLEET_CLIENT_COMMANDS_BENCHMARK_FLAGS_H_
 #define ATTNFLEET_CLIENT_COMMANDS_BENCHMARK_FLAGS_H_
 
+#include <string>
 #include <vector>
 
 #include "absl/status/statusor.h"
 #include "attnfleet/v1/benchmark.pb.h"
+#include "client/server.h"
 #include "client/show.h"
 #include "client/spec_flags.h"
 
@@ -14,6 +16,7 @@ namespace attnfleet::client {
 struct BenchmarkFlags {
   SpecFlags spec;
   bool dry_run = false;
+  std::string request_id = RandomRequestId();  // of the submit
 
   std::vector<Flag> Flags();
 

@@ -15,12 +15,11 @@
 #include "worker/trainer/build_id.h"
 #include "worker/trainer/config.h"
 #include "worker/trainer/exit_code.h"
+#include "worker/trainer/say.h"
 #include "worker/trainer/torch_directory.h"
 
 namespace attnfleet::trainer {
 namespace {
-
-void Say(const std::string& text) { std::fprintf(stderr, "attnfleet-trainer: %s\n", text.c_str()); }
 
 int Fail(int code, const absl::Status& status) {
   Say(std::string(status.message()));
