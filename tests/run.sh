@@ -1,8 +1,7 @@
 #!/usr/bin/env bash
 # Sets up like deploy/quickstart.sh and runs every test: formatting, the release build's tests (pure logic, the model,
-# the real programs with faults, the GPU where there is one), then the sanitizers and the
-# fuzzers for some seconds. Each build compiles only what its
-# tests need.  bash tests/run.sh [release|asan|tsan|fuzz|format ...]   one part or several, default all
+# the real programs with faults, the GPU where there is one), then the sanitizers, and the fuzzers for some seconds. Each
+# build compiles only what its tests need.  bash tests/run.sh [release|asan|tsan|fuzz|format ...]   default all
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/../deploy/setup.sh"
 
