@@ -1,9 +1,8 @@
 #include "server/metrics.h"
 
-#include <string>
 #include <utility>
 
-#include "proto/spec.h"
+#include "proto/support/metrics_endpoint.h"
 #include "server/statistics.h"
 
 namespace attnfleet::server {
@@ -42,18 +41,11 @@ Metrics::Metrics()
                          .Register(*registry_)
                          .Add({})),
       batch_events_(MakeHistogram(*registry_, "attnfleet_batch_events", "Events that one commit served.",
-                                  Bounds{1, 2, 5, 10, 50, 100, 500, 1000, 10000})) {
-  auto& ended = prometheus::BuildCounter()
-                    .Name("attnfleet_runs_ended_total")
-                    .Help("Runs that ended since the coordinator started, by outcome.")
-                    .Register(*registry_);
-  for (const v1::Outcome outcome : {v1::OUTCOME_MEASURED, v1::OUTCOME_OUT_OF_MEMORY, v1::OUTCOME_UNSUPPORTED,
-                                    v1::OUTCOME_FAILED, v1::OUTCOME_CANCELLED}) {
-    std::string label = OutcomeName(outcome);
-    for (char& c : label) c = c == ' ' ? '_' : c;
-    runs_ended_[outcome] = &ended.Add({{"outcome", label}});
-  }
-}
+                                  Bounds{1, 2, 5, 10, 50, 100, 500, 1000, 10000})),
+      runs_ended_(AddOutcomes(prometheus::BuildCounter()
+                                  .Name("attnfleet_runs_ended_total")
+                                  .Help("Runs that ended since the coordinator started, by outcome.")
+                                  .Register(*registry_))) {}
 
 void Metrics::Observe(const BatchReport& report) {
   runs_queued_.Set(static_cast<double>(report.counts.queued));
@@ -63,7 +55,7 @@ void Metrics::Observe(const BatchReport& report) {
   }
   for (const double seconds : report.queue_seconds) queue_seconds_.Observe(seconds);
   for (const v1::Benchmark* finished : report.finished) {
-    v1::Benchmark benchmark = *finished;
+    v1::Benchmark benchmark = *finished;  // as much work as answering one Get
     Summarize(benchmark, /*include_contaminated=*/false);
     results_->Set(benchmark);
   }

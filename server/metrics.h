@@ -41,7 +41,7 @@ class Metrics {
   prometheus::Histogram& save_seconds_;
   prometheus::Counter& save_failures_;
   prometheus::Histogram& batch_events_;
-  std::map<v1::Outcome, prometheus::Counter*> runs_ended_;
+  const std::map<v1::Outcome, prometheus::Counter*> runs_ended_;
 };
 
 }  // namespace attnfleet::server
