@@ -15,6 +15,7 @@
 #include "worker/trainer/build_id.h"
 #include "worker/trainer/config.h"
 #include "worker/trainer/exit_code.h"
+#include "worker/trainer/host_memory.h"
 #include "worker/trainer/torch_directory.h"
 
 namespace attnfleet::trainer {
@@ -47,6 +48,7 @@ int Launch(int argc, char** argv) {
     const absl::Status status = DieWithParent(config->parent_pid, SIGKILL);
     if (!status.ok()) return Fail(kExitFailed, status);
   }
+  BeFirstToBeKilled();
   const absl::StatusOr<std::string> directory = ExecutableDirectory();
   if (!directory.ok()) return Fail(kExitFailed, directory.status());
   const std::string program = FindProgram(*directory);
