@@ -9,6 +9,7 @@ raw result (OUT/PRESET-SHAPE.json) and the peer's lines (OUT/PRESET-SHAPE.peer.j
 import argparse
 import json
 import pathlib
+import shutil
 import statistics
 import subprocess
 import sys
@@ -17,8 +18,18 @@ import time
 PEER = pathlib.Path(__file__).with_name("hugging_face.py")
 
 
-def run_peer(options, shape, lines):
+def write_documents(options, shape, path):
+    """What attnfleet's first repetition trains on, for the peer to train on."""
+    batch, length = shape.split("x")
+    trainer = pathlib.Path(shutil.which(options.attnfleet)).with_name("attnfleet-trainer")
+    subprocess.run([trainer, f"--write-data={path}", f"--batch={batch}", f"--sequence-length={length}", "--seed=1",
+                    "--steps=4"], timeout=options.timeout, check=True)
+
+
+def run_peer(options, shape, data, lines):
     command = [sys.executable, PEER, f"--preset={options.preset}", f"--shapes={shape}", f"--steps={options.peer_steps}"]
+    if data:
+        command.append(f"--data={data}")
     output = subprocess.run(command, stdout=subprocess.PIPE, text=True, timeout=options.timeout, check=True).stdout
     lines.extend(json.loads(line) for line in output.splitlines())
 
@@ -68,9 +79,15 @@ def main():
         begin = time.monotonic()
         lines = []
         path = options.out / f"{options.preset}-{shape}.json"
-        run_peer(options, shape, lines)
+        data = None
+        if options.preset == "stock":  # the published preset's boxes are all the same
+            data = path.with_suffix(".documents.jsonl")
+            write_documents(options, shape, data)
+        run_peer(options, shape, data, lines)
         result = run_attnfleet(options, shape, path)
-        run_peer(options, shape, lines)
+        run_peer(options, shape, data, lines)
+        if data:
+            data.unlink()
         path.with_suffix(".peer.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
         compare(shape, result, lines)
         print(f"{shape}: {time.monotonic() - begin:.0f} s", file=sys.stderr, flush=True)

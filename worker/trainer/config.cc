@@ -38,6 +38,7 @@ ABSL_FLAG(std::string, data, "", "documents");
 ABSL_FLAG(std::string, weights, "", "checkpoint to begin with");
 ABSL_FLAG(std::string, save, "", "checkpoint to write");
 ABSL_FLAG(std::string, verify, "", "case to check the model with");
+ABSL_FLAG(std::string, write_data, "", "documents to write");
 ABSL_FLAG(std::string, torch, "", "LibTorch's folder");
 ABSL_FLAG(int64_t, parent_pid, 0, "die with this process");
 ABSL_FLAG(bool, list_backends, false, "list the backends");
@@ -180,12 +181,15 @@ absl::StatusOr<Config> ParseCommandLine(int argc, const char* const* argv) {
   config.weights = absl::GetFlag(FLAGS_weights);
   config.save = absl::GetFlag(FLAGS_save);
   config.verify = absl::GetFlag(FLAGS_verify);
+  config.write_data = absl::GetFlag(FLAGS_write_data);
   config.torch = absl::GetFlag(FLAGS_torch);
   config.parent_pid = static_cast<pid_t>(read.Integer("--parent-pid", FLAGS_parent_pid, 0, 1 << 22));
   config.list_backends = absl::GetFlag(FLAGS_list_backends);
   config.json = absl::GetFlag(FLAGS_json);
   if (config.json && !config.list_backends)
     read.Fail("--json: goes with --list-backends alone; a run always writes JSON");
+  if (!config.write_data.empty() && !config.data.empty())
+    read.Fail("--write-data: writes synthetic documents; --data names others");
   if (!read.status().ok()) return read.status();
   return config;
 }

@@ -137,14 +137,7 @@ void Run::SetUp() {
     throw std::runtime_error(absl::StrCat("--save: ", std::string(path.message())));
   }
 
-  SyntheticSpec data;
-  data.batch = config_.batch;
-  data.sequence_length = config_.sequence_length;
-  data.vocabulary = config_.model.vocabulary;
-  data.labels = config_.model.labels;
-  data.boxes = config_.boxes;
-  data.seed = config_.seed;
-  if (config_.model.image) data.image_size = config_.model.image_size;
+  const SyntheticSpec data = MakeSyntheticSpec(config_);
   const BatchFiller fill = [data, documents = documents_](uint64_t index, const BatchBuffers& buffers) {
     if (!documents) return FillBatch(data, index, buffers);
     documents->FillBatch(data.batch, data.seed, index, buffers);

@@ -49,6 +49,8 @@ Instead of training
                              described in tests/golden/README.md) in fp32 with --backend and print the largest errors.
                              On the CPU, or with --device=cuda on the GPU. Exit status 1: beyond the bound of rounding,
                              2: FILE cannot be used
+  --write-data=FILE          write the synthetic sequences of --steps batches as --data reads them (JSON Lines), for other
+                             programs to train on what a run with the same seed and shape trains on
 Where LibTorch 2.11 is
   --torch=DIR                the torch folder of a PyTorch installation; without it $ATTNFLEET_TORCH, then the build
                              tree's, then the one of the host's python3

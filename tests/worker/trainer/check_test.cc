@@ -125,8 +125,10 @@ TEST(Check, LeavesTheModelAsItWas) {
 TEST(Check, RelativeErrorIsOfTheLargestValue) {
   const at::Tensor exact = at::tensor({1.0, -4.0, 0.0});
   EXPECT_DOUBLE_EQ(RelativeError(at::tensor({1.0, -4.0, 1.0}), exact), 0.25);
-  EXPECT_DOUBLE_EQ(RelativeError(at::tensor({0.5}, at::kDouble), at::tensor({0.0}, at::kDouble)), 0.5);
-  EXPECT_DOUBLE_EQ(RelativeError(at::tensor({0.5}, at::kDouble), at::tensor({1e-16}, at::kDouble), 100), 0.005);
+  EXPECT_DOUBLE_EQ(RelativeError(at::tensor({0.5}, at::kDouble), at::tensor({0.25}, at::kDouble), 100), 0.0025);
+  EXPECT_DOUBLE_EQ(RelativeError(at::tensor({0.5}, at::kDouble), at::tensor({0.25}, at::kDouble), 0.125), 1);
+  EXPECT_TRUE(std::isinf(RelativeError(at::tensor({0.5}, at::kDouble), at::tensor({0.0}, at::kDouble))));
+  EXPECT_EQ(RelativeError(at::tensor({0.0}, at::kDouble), at::tensor({0.0}, at::kDouble)), 0);
   EXPECT_TRUE(std::isnan(RelativeError(at::tensor({std::nan("")}), at::tensor({1.0}))));
 }
 
