@@ -6,6 +6,7 @@
 #include <array>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
 #include "client/commands/flags.h"
 #include "client/output.h"
 #include "proto/request_id.h"
@@ -22,6 +23,29 @@ std::string Submitter() {
   std::array<char, 256> host{};
   gethostname(host.data(), host.size() - 1);
   return absl::StrCat(user != nullptr ? std::string(user->pw_name) : absl::StrCat(getuid()), "@", host.data());
+}
+
+absl::StatusOr<int> ShowJobs(const v1::BenchmarkSpec& spec, const OutputFlags& output) {
+  v1::Benchmark benchmark;
+  *benchmark.mutable_spec() = spec;
+  Grid grid;
+  grid.columns = {{"Job", true}, {"Shape"}, {"Backend"}, {"Runs", true}};
+  for (v1::Job& job : ExpandJobs(0, spec)) {
+    grid.rows.push_back(
+        {{absl::StrCat(job.index())}, {FormatShape(job.shape())}, {job.backend()}, {absl::StrCat(job.runs_size())}});
+    benchmark.set_runs_total(benchmark.runs_total() + static_cast<uint32_t>(job.runs_size()));
+    *benchmark.add_jobs() = std::move(job);
+  }
+  absl::Status status;
+  if (output.format == Format::kTable) {
+    status = WriteOutput(
+        output.path, absl::StrCat(GridText(grid, false), "\n", benchmark.jobs_size(), " jobs, ", benchmark.runs_total(),
+                                  " runs. The spec, as --spec takes it:\n\n", FormatSpecText(spec)));
+  } else {
+    status = ShowList(grid, benchmark, output);
+  }
+  if (!status.ok()) return status;
+  return kExitOk;
 }
 
 }  // namespace
@@ -48,27 +72,27 @@ absl::StatusOr<v1::BenchmarkSpec> BenchmarkFlags::Read() const {
   return result;
 }
 
-absl::StatusOr<int> ShowDryRun(const v1::BenchmarkSpec& spec, const OutputFlags& output) {
-  v1::Benchmark benchmark;
-  *benchmark.mutable_spec() = spec;
-  Grid grid;
-  grid.columns = {{"Job", true}, {"Shape"}, {"Backend"}, {"Runs", true}};
-  for (v1::Job& job : ExpandJobs(0, spec)) {
-    grid.rows.push_back(
-        {{absl::StrCat(job.index())}, {FormatShape(job.shape())}, {job.backend()}, {absl::StrCat(job.runs_size())}});
-    benchmark.set_runs_total(benchmark.runs_total() + static_cast<uint32_t>(job.runs_size()));
-    *benchmark.add_jobs() = std::move(job);
+absl::StatusOr<int> BenchmarkFlags::DryRun(const v1::BenchmarkSpec& checked, const ConnectionFlags& connection,
+                                           const OutputFlags& output, StopSignals& signals) const {
+  if (connection.local()) {
+    PrintNote("nothing is started, so whether this machine has these backends is not known");
+    return ShowJobs(checked, output);
   }
-  absl::Status status;
-  if (output.format == Format::kTable) {
-    status = WriteOutput(
-        output.path, absl::StrCat(GridText(grid, false), "\n", benchmark.jobs_size(), " jobs, ", benchmark.runs_total(),
-                                  " runs. The spec, as --spec takes it:\n\n", FormatSpecText(spec)));
-  } else {
-    status = ShowList(grid, benchmark, output);
+  Server server(connection.server, absl::Seconds(connection.timeout_seconds), signals);
+  if (const absl::Status status = CheckBackends(server, checked); !status.ok()) return status;
+  return ShowJobs(checked, output);
+}
+
+absl::Status BenchmarkFlags::CheckBackends(Server& server, const v1::BenchmarkSpec& checked) const {
+  const absl::StatusOr<v1::ListBackendsResponse> backends = server.ListBackends();
+  if (!backends.ok()) return backends.status();
+  if (backends->backends().empty()) {
+    PrintNote(absl::StrCat("no worker is connected yet; the benchmark waits until one offers ",
+                           absl::StrJoin(checked.backends(), ", ")));
   }
-  if (!status.ok()) return status;
-  return kExitOk;
+  std::vector<std::string> names;
+  for (const v1::Backend& backend : backends->backends()) names.push_back(backend.name());
+  return spec.NameFlag(ValidateSpec(checked, names));
 }
 
 }  // namespace attnfleet::client

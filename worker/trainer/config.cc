@@ -5,10 +5,8 @@
 #include <vector>
 
 #include "absl/flags/flag.h"
-#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
-#include "absl/strings/string_view.h"
-#include "absl/strings/strip.h"
+#include "proto/part.h"
 #include "proto/suggest.h"
 #include "proto/support/flags.h"
 
@@ -68,16 +66,10 @@ class Reader {
     return value;
   }
 
-  // "0.5%" or "0.005" -> 0.005.
   double Part(const char* name, const absl::Flag<std::string>& flag) {
-    const std::string given = absl::GetFlag(flag);
-    absl::string_view digits = given;
-    const bool percent = absl::ConsumeSuffix(&digits, "%");
-    double value = 0;
-    if (!absl::SimpleAtod(digits, &value) || !(value >= 0 && value < (percent ? 100 : 1))) {
-      Fail(absl::StrCat(name, ": \"", given, "\" is no part of it/s; give 0.005 or 0.5%"));
-    }
-    return percent ? value / 100 : value;
+    const absl::StatusOr<double> part = ParsePart(absl::GetFlag(flag));
+    if (!part.ok()) Fail(absl::StrCat(name, ": ", std::string(part.status().message())));
+    return part.value_or(0);
   }
 
   template <typename Value>

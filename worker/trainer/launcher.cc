@@ -16,6 +16,7 @@
 #include "worker/trainer/config.h"
 #include "worker/trainer/document_writer.h"
 #include "worker/trainer/exit_code.h"
+#include "worker/trainer/host_memory.h"
 #include "worker/trainer/say.h"
 #include "worker/trainer/torch_directory.h"
 
@@ -56,6 +57,7 @@ int Launch(int argc, char** argv) {
     const absl::Status status = DieWithParent(config->parent_pid, SIGKILL);
     if (!status.ok()) return Fail(kExitFailed, status);
   }
+  BeFirstToBeKilled();
   const absl::StatusOr<std::string> directory = ExecutableDirectory();
   if (!directory.ok()) return Fail(kExitFailed, directory.status());
   const std::string program = FindProgram(*directory);

@@ -15,6 +15,7 @@
 #include "worker/trainer/confidence.h"
 #include "worker/trainer/environment.h"
 #include "worker/trainer/flops.h"
+#include "worker/trainer/host_memory.h"
 #include "worker/trainer/image.h"
 #include "worker/trainer/step_timer.h"
 #include "worker/trainer/warmup.h"
@@ -253,7 +254,9 @@ void Run::Check(Measurement& result) {
   // The initial weights: those that were trained may have diverged, where gradients are nothing but rounding.
   MakeInitialModel();
   const Batch batch = NextBatch();
-  const auto free_bytes = [this] { return cuda_ != nullptr ? cuda_->ReleaseCache() : FreeHostMemoryBytes(); };
+  const auto free_bytes = [this] {
+    return cuda_ != nullptr ? cuda_->ReleaseCache() : ReadHostMemory().available_bytes;
+  };
   result.numerical_check = CheckAgainstEager({model_, backend_, batch, compute_type(), mixed_}, free_bytes);
 }
 

@@ -68,6 +68,8 @@ Standard output is one JSON document a line, each a TrainerEvent of proto/attnfl
 "progress" at most five times a second, and last "result". Messages go to standard error. SIGTERM or Ctrl-C stops at the
 next step with the outcome OUTCOME_CANCELLED; a second one stops at once.
 
+On the CPU a run may take what memory the host, or its cgroup, has to spare; what needs more ends as out of memory.
+
 Exit status: 0 a result was written (measured, out of memory, unsupported or cancelled), 1 it failed, 2 the flags are
 wrong, 3 there is no usable LibTorch.
 )";

@@ -8,6 +8,7 @@
 #include <cmath>
 #include <stdexcept>
 
+#include "small_model.h"
 #include "worker/trainer/attention/backends.h"
 #include "worker/trainer/data_loader.h"
 
@@ -24,13 +25,8 @@ struct Fixture {
   Batch batch;
 
   Fixture() {
-    ModelConfig config;
-    config.hidden_size = 24;
+    ModelConfig config = SmallModel();
     config.layers = 2;
-    config.heads = 2;
-    config.intermediate_size = 32;
-    config.vocabulary = 60;
-    config.coordinate_size = config.shape_size = 4;
     model = MakeModel(config, at::kCPU, 1);
     for (at::Tensor* table : {&model.rel_pos_bias, &model.rel_pos_x_bias, &model.rel_pos_y_bias}) table->normal_(0, 8);
     VisitParameters(model, [](const ParameterSpec& spec, at::Tensor& tensor) {  // so that attention is not uniform
