@@ -15,21 +15,12 @@ prometheus::Histogram& MakeHistogram(prometheus::Registry& registry, const char*
   return prometheus::BuildHistogram().Name(name).Help(help).Register(registry).Add({}, std::move(bounds));
 }
 
-prometheus::Family<prometheus::Gauge>& RunsFamily(prometheus::Registry& registry) {
-  return prometheus::BuildGauge()
-      .Name("attnfleet_runs")
-      .Help("Runs that have not ended: queued (wait for a slot) or active (are on one).")
-      .Register(registry);
-}
-
 }  // namespace
 
 Metrics::Metrics()
     : registry_(std::make_shared<prometheus::Registry>()),
       results_(std::make_shared<ResultMetrics>()),
       rpcs_(*registry_),
-      runs_queued_(RunsFamily(*registry_).Add({{"state", "queued"}})),
-      runs_active_(RunsFamily(*registry_).Add({{"state", "active"}})),
       queue_seconds_(MakeHistogram(*registry_, "attnfleet_run_queue_seconds",
                                    "From a run's submit, or its failed attempt before, to its assignment to a slot.",
                                    Bounds{0.01, 0.05, 0.1, 0.5, 1, 5, 15, 60, 300, 900, 3600, 14400, 86400})),
@@ -48,8 +39,6 @@ Metrics::Metrics()
                                   .Register(*registry_))) {}
 
 void Metrics::Observe(const BatchReport& report) {
-  runs_queued_.Set(static_cast<double>(report.counts.queued));
-  runs_active_.Set(static_cast<double>(report.counts.active));
   for (const auto& [outcome, count] : report.ended) {
     if (const auto found = runs_ended_.find(outcome); found != runs_ended_.end()) found->second->Increment(count);
   }
