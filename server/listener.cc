@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include <cstring>
+#include <utility>
 
 #include "absl/status/status.h"
 #include "absl/strings/match.h"
@@ -33,7 +34,8 @@ bool SomebodyListens(const std::string& address) {
 
 }  // namespace
 
-absl::StatusOr<Listener> Listen(const std::string& address, const std::vector<grpc::Service*>& services) {
+absl::StatusOr<Listener> Listen(const std::string& address, const std::vector<grpc::Service*>& services,
+                                Interceptors interceptors) {
   if (SomebodyListens(address)) {
     return absl::UnavailableError(absl::StrCat(address, " is in use by another process"));
   }
@@ -46,6 +48,7 @@ absl::StatusOr<Listener> Listen(const std::string& address, const std::vector<gr
   int port = 0;
   builder.AddListeningPort(address, grpc::InsecureServerCredentials(), &port);
   for (grpc::Service* service : services) builder.RegisterService(service);
+  builder.experimental().SetInterceptorCreators(std::move(interceptors));
   const mode_t mask = umask(0177);
   Listener listener;
   listener.server = builder.BuildAndStart();

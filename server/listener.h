@@ -2,6 +2,7 @@
 #define ATTNFLEET_SERVER_LISTENER_H_
 
 #include <grpcpp/server.h>
+#include <grpcpp/support/server_interceptor.h>
 
 #include <memory>
 #include <string>
@@ -11,6 +12,8 @@
 
 namespace attnfleet::server {
 
+using Interceptors = std::vector<std::unique_ptr<grpc::experimental::ServerInterceptorFactoryInterface>>;
+
 struct Listener {
   std::unique_ptr<grpc::Server> server;
   std::string address;  // as clients dial it: port 0 has become the one that was chosen
@@ -19,7 +22,8 @@ struct Listener {
 // Serves the services, and with them gRPC's health service and server reflection, in plain text on `address` (HOST:PORT
 // or unix:PATH; a socket file is for its owner alone). The services must outlive the server. UNAVAILABLE if another
 // process holds the address.
-absl::StatusOr<Listener> Listen(const std::string& address, const std::vector<grpc::Service*>& services);
+absl::StatusOr<Listener> Listen(const std::string& address, const std::vector<grpc::Service*>& services,
+                                Interceptors interceptors = {});
 
 }  // namespace attnfleet::server
 

@@ -48,10 +48,13 @@ class RealTrainer(E2ETest):
 
     def test_trainer_by_hand_writes_json_lines(self):
         trainer, status = self.run_program("attnfleet-trainer", "--model=tiny", "--backend=eager", "--batch=2",
-                                           "--sequence-length=16", "--warmup=1", "--steps=3", "--device=cpu", timeout=120)
+                                           "--sequence-length=16", "--warmup=1", "--steps=3", "--device=cpu", timeout=120,
+                                           ATTNFLEET_REQUEST_ID="ci:42")
         self.assertEqual(status, OK, trainer.dump())
+        for line in trainer.stderr.splitlines():
+            self.assertTrue(line.endswith(" request_id=ci:42"), line)
         events = [json.loads(line) for line in trainer.stdout.splitlines()]
-        self.assertIn("started", events[0])
+        self.assertEqual(events[0]["started"]["request_id"], "ci:42")
         self.assertEqual(events[-1]["result"]["outcome"], "OUTCOME_MEASURED")
 
     def test_trainer_flag_errors(self):
