@@ -83,8 +83,7 @@ class RealTrainer(E2ETest):
         bound = ["prlimit", "--data=2000000000"]
         run = self.attnfleet("run", f"--state-dir={self.state}", "--device=cpu", "--preset=tiny", "--shapes=60000x8192",
                              "--backends=eager", "--repetitions=1", prefix=bound, timeout=240)
-        self.assertRegex(run.stdout, r"OOM: asked for \d+\.\d GB of host memory with 1\.\d of \d+\.\d GB free \(warm-up|"
-                                     r"OOM: asked for \d+\.\d GB of host memory with 1\.\d of \d+\.\d GB free \(set-up")
+        self.assertRegex(run.stdout, r"OOM: asked for 3\.9 GB of host memory with [01]\.\d of \d+\.\d GB free \(set-up\)")
         runs = self.runs(self.local_results())
         self.assertEqual([(run["result"]["outcome"], run["attempt"]) for run in runs], [("OUTCOME_OUT_OF_MEMORY", 1)])
 
