@@ -222,6 +222,10 @@ void Coordinator::Unwatch(uint64_t id, const std::shared_ptr<Watcher>& watcher) 
   posted.IgnoreError();  // then it goes with the coordinator
 }
 
+absl::Status Coordinator::Look(std::function<void(const Scheduler&)> look) {
+  return Post([this, look = std::move(look)](int64_t) { look(scheduler_); });
+}
+
 void Coordinator::WorkerJoined(v1::WorkerHello hello, std::shared_ptr<WorkerLink> link) {
   const absl::Status posted = Post([this, hello = std::move(hello), link](int64_t now) {
     const std::string& name = hello.worker().name();
@@ -340,7 +344,6 @@ void Coordinator::RunBatch(std::deque<Event> events) {
   std::vector<Continuation> continuations;
   continuations.swap(after_save_);
   for (const Continuation& continuation : continuations) continuation(saved);
-  report.counts = scheduler_.counts();
   if (options_.observe) options_.observe(report);
 }
 

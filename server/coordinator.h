@@ -48,7 +48,6 @@ struct BatchReport {
   size_t events = 0;
   std::optional<double> save_seconds;  // of the commit; none if there was nothing to save
   bool save_failed = false;            // then nothing of the following has happened yet
-  Scheduler::Counts counts;
   std::map<v1::Outcome, int> ended;            // runs that ended, by outcome
   std::vector<double> queue_seconds;           // of each run that was assigned: how long it had waited
   std::vector<const v1::Benchmark*> finished;  // without summaries; valid for the call
@@ -90,6 +89,9 @@ class Coordinator {
   void ListBackends(const Reply<v1::ListBackendsResponse>& reply);
   void Watch(uint64_t id, std::shared_ptr<Watcher> watcher);
   void Unwatch(uint64_t id, const std::shared_ptr<Watcher>& watcher);
+
+  // Calls `look` on the coordinator's thread; it must return at once. Errors as above, and then it is never called.
+  absl::Status Look(std::function<void(const Scheduler&)> look);
 
   // The stream's messages in their order, then exactly one WorkerGone. A hello that cannot be accepted ends the link.
   void WorkerJoined(v1::WorkerHello hello, std::shared_ptr<WorkerLink> link);

@@ -134,7 +134,9 @@ int Serve(const Settings& settings, StopSignals& signals) {
     const auto elapsed = std::chrono::steady_clock::now() - begin;
     return start + std::chrono::duration_cast<std::chrono::milliseconds>(elapsed).count();
   };
-  options.observe = [&metrics](const BatchReport& report) { metrics.Observe(report); };
+  if (!settings.metrics_listen.empty()) {
+    options.observe = [&metrics](const BatchReport& report) { metrics.Observe(report); };
+  }
   absl::StatusOr<std::unique_ptr<Coordinator>> coordinator = Coordinator::Start(**store, options);
   if (!coordinator.ok()) return FailStore(coordinator.status());
   std::vector<std::shared_ptr<prometheus::Collectable>> collectables = metrics.collectables();

@@ -1,9 +1,8 @@
 #include "server/metrics.h"
 
-#include <string>
 #include <utility>
 
-#include "proto/spec.h"
+#include "proto/support/metrics_endpoint.h"
 #include "server/statistics.h"
 
 namespace attnfleet::server {
@@ -16,21 +15,12 @@ prometheus::Histogram& MakeHistogram(prometheus::Registry& registry, const char*
   return prometheus::BuildHistogram().Name(name).Help(help).Register(registry).Add({}, std::move(bounds));
 }
 
-prometheus::Family<prometheus::Gauge>& RunsFamily(prometheus::Registry& registry) {
-  return prometheus::BuildGauge()
-      .Name("attnfleet_runs")
-      .Help("Runs that have not ended: queued (wait for a slot) or active (are on one).")
-      .Register(registry);
-}
-
 }  // namespace
 
 Metrics::Metrics()
     : registry_(std::make_shared<prometheus::Registry>()),
       results_(std::make_shared<ResultMetrics>()),
       rpcs_(*registry_),
-      runs_queued_(RunsFamily(*registry_).Add({{"state", "queued"}})),
-      runs_active_(RunsFamily(*registry_).Add({{"state", "active"}})),
       queue_seconds_(MakeHistogram(*registry_, "attnfleet_run_queue_seconds",
                                    "From a run's submit, or its failed attempt before, to its assignment to a slot.",
                                    Bounds{0.01, 0.05, 0.1, 0.5, 1, 5, 15, 60, 300, 900, 3600, 14400, 86400})),
@@ -42,28 +32,19 @@ Metrics::Metrics()
                          .Register(*registry_)
                          .Add({})),
       batch_events_(MakeHistogram(*registry_, "attnfleet_batch_events", "Events that one commit served.",
-                                  Bounds{1, 2, 5, 10, 50, 100, 500, 1000, 10000})) {
-  auto& ended = prometheus::BuildCounter()
-                    .Name("attnfleet_runs_ended_total")
-                    .Help("Runs that ended since the coordinator started, by outcome.")
-                    .Register(*registry_);
-  for (const v1::Outcome outcome : {v1::OUTCOME_MEASURED, v1::OUTCOME_OUT_OF_MEMORY, v1::OUTCOME_UNSUPPORTED,
-                                    v1::OUTCOME_FAILED, v1::OUTCOME_CANCELLED}) {
-    std::string label = OutcomeName(outcome);
-    for (char& c : label) c = c == ' ' ? '_' : c;
-    runs_ended_[outcome] = &ended.Add({{"outcome", label}});
-  }
-}
+                                  Bounds{1, 2, 5, 10, 50, 100, 500, 1000, 10000})),
+      runs_ended_(AddOutcomes(prometheus::BuildCounter()
+                                  .Name("attnfleet_runs_ended_total")
+                                  .Help("Runs that ended since the coordinator started, by outcome.")
+                                  .Register(*registry_))) {}
 
 void Metrics::Observe(const BatchReport& report) {
-  runs_queued_.Set(static_cast<double>(report.counts.queued));
-  runs_active_.Set(static_cast<double>(report.counts.active));
   for (const auto& [outcome, count] : report.ended) {
     if (const auto found = runs_ended_.find(outcome); found != runs_ended_.end()) found->second->Increment(count);
   }
   for (const double seconds : report.queue_seconds) queue_seconds_.Observe(seconds);
   for (const v1::Benchmark* finished : report.finished) {
-    v1::Benchmark benchmark = *finished;
+    v1::Benchmark benchmark = *finished;  // as much work as answering one Get
     Summarize(benchmark, /*include_contaminated=*/false);
     results_->Set(benchmark);
   }

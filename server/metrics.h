@@ -3,7 +3,6 @@
 
 #include <prometheus/collectable.h>
 #include <prometheus/counter.h>
-#include <prometheus/gauge.h>
 #include <prometheus/histogram.h>
 #include <prometheus/registry.h>
 
@@ -35,13 +34,11 @@ class Metrics {
   const std::shared_ptr<prometheus::Registry> registry_;
   const std::shared_ptr<ResultMetrics> results_;
   RpcMetrics rpcs_;
-  prometheus::Gauge& runs_queued_;
-  prometheus::Gauge& runs_active_;
   prometheus::Histogram& queue_seconds_;
   prometheus::Histogram& save_seconds_;
   prometheus::Counter& save_failures_;
   prometheus::Histogram& batch_events_;
-  std::map<v1::Outcome, prometheus::Counter*> runs_ended_;
+  const std::map<v1::Outcome, prometheus::Counter*> runs_ended_;
 };
 
 }  // namespace attnfleet::server

@@ -12,17 +12,11 @@ Metrics::Metrics(const std::vector<v1::Slot>& slots)
                           .Name("attnfleet_worker_trainer_starts_total")
                           .Help("Trainers that were started for a run.")
                           .Register(registry_)
-                          .Add({})) {
-  auto& exits = prometheus::BuildCounter()
-                    .Name("attnfleet_worker_trainer_exits_total")
-                    .Help("Trainers that ended, by the outcome of their run; cancelled: stopped.")
-                    .Register(registry_);
-  for (const v1::Outcome outcome : {v1::OUTCOME_MEASURED, v1::OUTCOME_OUT_OF_MEMORY, v1::OUTCOME_UNSUPPORTED,
-                                    v1::OUTCOME_FAILED, v1::OUTCOME_CANCELLED}) {
-    std::string label = OutcomeName(outcome);
-    for (char& c : label) c = c == ' ' ? '_' : c;
-    trainer_exits_[outcome] = &exits.Add({{"outcome", label}});
-  }
+                          .Add({})),
+      trainer_exits_(AddOutcomes(prometheus::BuildCounter()
+                                     .Name("attnfleet_worker_trainer_exits_total")
+                                     .Help("Trainers that ended, by the outcome of their run; cancelled: stopped.")
+                                     .Register(registry_))) {
   for (const v1::Slot& slot : slots) slots_[slot.id()];
 }
 

@@ -33,7 +33,7 @@ class Metrics : public prometheus::Collectable {
  private:
   prometheus::Registry registry_;
   prometheus::Counter& trainer_starts_;
-  std::map<v1::Outcome, prometheus::Counter*> trainer_exits_;  // constant after construction
+  const std::map<v1::Outcome, prometheus::Counter*> trainer_exits_;
 
   mutable std::mutex mutex_;
   // Guarded by mutex_.

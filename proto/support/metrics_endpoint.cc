@@ -4,7 +4,9 @@
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_replace.h"
 #include "proto/address.h"
+#include "proto/spec.h"
 
 namespace attnfleet {
 namespace {
@@ -43,6 +45,15 @@ void AddGauge(prometheus::MetricFamily& family, const std::vector<std::pair<std:
   prometheus::ClientMetric& metric = family.metric.emplace_back();
   for (const auto& [name, text] : labels) metric.label.push_back({name, text});
   metric.gauge.value = value;
+}
+
+std::map<v1::Outcome, prometheus::Counter*> AddOutcomes(prometheus::Family<prometheus::Counter>& family) {
+  std::map<v1::Outcome, prometheus::Counter*> counters;
+  for (const v1::Outcome outcome : {v1::OUTCOME_MEASURED, v1::OUTCOME_OUT_OF_MEMORY, v1::OUTCOME_UNSUPPORTED,
+                                    v1::OUTCOME_FAILED, v1::OUTCOME_CANCELLED}) {
+    counters[outcome] = &family.Add({{"outcome", absl::StrReplaceAll(OutcomeName(outcome), {{" ", "_"}})}});
+  }
+  return counters;
 }
 
 }  // namespace attnfleet

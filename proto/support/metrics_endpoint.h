@@ -2,9 +2,12 @@
 #define ATTNFLEET_PROTO_SUPPORT_METRICS_ENDPOINT_H_
 
 #include <prometheus/collectable.h>
+#include <prometheus/counter.h>
 #include <prometheus/exposer.h>
+#include <prometheus/family.h>
 #include <prometheus/metric_family.h>
 
+#include <map>
 #include <memory>
 #include <string>
 #include <utility>
@@ -12,6 +15,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "attnfleet/v1/trainer.pb.h"
 
 namespace attnfleet {
 
@@ -27,6 +31,9 @@ absl::StatusOr<std::unique_ptr<prometheus::Exposer>> ServeMetrics(
 prometheus::MetricFamily MakeGaugeFamily(const std::string& name, const std::string& help);
 void AddGauge(prometheus::MetricFamily& family, const std::vector<std::pair<std::string, std::string>>& labels,
               double value);
+
+// A counter for each outcome of a run, labelled with it: outcome="out_of_memory".
+std::map<v1::Outcome, prometheus::Counter*> AddOutcomes(prometheus::Family<prometheus::Counter>& family);
 
 }  // namespace attnfleet
 

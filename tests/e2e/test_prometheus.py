@@ -117,7 +117,8 @@ scrape_configs:
         wait_until("the trainer that hangs", lambda: len(self.trainer_starts()) == 5)
 
         self.expect('sum by (outcome) (attnfleet_runs_ended_total) > 0', {(("outcome", "measured"),): 4})
-        self.expect("sum by (state) (attnfleet_runs)", {(("state", "active"),): 1, (("state", "queued"),): 2})
+        self.expect("attnfleet_runs > 0", {(("priority", "normal"), ("state", "active")): 1,
+                                           (("priority", "normal"), ("state", "queued")): 2})
         self.expect("sum by (state) (attnfleet_workers)",
                     {(("state", "connected"),): 1, (("state", "draining"),): 0, (("state", "lost"),): 0})
         self.expect("sum(attnfleet_slots)", 2)

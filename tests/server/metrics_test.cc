@@ -80,8 +80,6 @@ TEST(Metrics, RunsAndTheStore) {
   BatchReport report;
   report.events = 3;
   report.save_seconds = 0.02;
-  report.counts.queued = 5;
-  report.counts.active = 2;
   report.ended[v1::OUTCOME_OUT_OF_MEMORY] = 4;
   report.queue_seconds = {2, 90};
   metrics.Observe(report);
@@ -98,9 +96,9 @@ TEST(Metrics, RunsAndTheStore) {
 }
 
 TEST(CountFleet, EveryStateIsThereAndEverySlotCountedOnce) {
-  v1::ListWorkersResponse response;
-  const auto add = [&response](int slots, int active, bool connected, bool draining) {
-    v1::WorkerStatus& worker = *response.add_workers();
+  std::vector<v1::WorkerStatus> workers;
+  const auto add = [&workers](int slots, int active, bool connected, bool draining) {
+    v1::WorkerStatus& worker = workers.emplace_back();
     *worker.mutable_info() = MakeHello("w", slots).worker();
     for (int i = 0; i < active; ++i) worker.add_active();
     worker.set_connected(connected);
@@ -110,7 +108,7 @@ TEST(CountFleet, EveryStateIsThereAndEverySlotCountedOnce) {
   add(2, 2, true, false);
   add(3, 1, true, true);
   add(8, 1, false, false);
-  const std::string text = Text(CountFleet(response));
+  const std::string text = Text(CountFleet(workers));
   for (const char* line : {"attnfleet_workers{state=\"connected\"} 2\n", "attnfleet_workers{state=\"draining\"} 1\n",
                            "attnfleet_workers{state=\"lost\"} 1\n", "attnfleet_slots{state=\"busy\"} 4\n",
                            "attnfleet_slots{state=\"idle\"} 3\n", "attnfleet_slots{state=\"draining\"} 2\n",
@@ -118,6 +116,19 @@ TEST(CountFleet, EveryStateIsThereAndEverySlotCountedOnce) {
     EXPECT_THAT(text, HasSubstr(line));
   }
   EXPECT_THAT(Text(CountFleet({})), HasSubstr("attnfleet_workers{state=\"connected\"} 0\n"));
+}
+
+TEST(CountRuns, OfBenchmarksThatAreNotOver) {
+  Scheduler scheduler(1'000);
+  Effects effects;
+  scheduler.WorkerJoined(MakeHello("w", 1), 1, effects);
+  scheduler.Submit(MakeSpec({"eager"}, 1, 4), 2, effects);
+  const uint64_t cancelled = scheduler.Submit(MakeSpec({"eager"}, 1, 9), 3, effects);
+  scheduler.Cancel(cancelled, "test", 4, effects);
+  const std::string text = Text({CountRuns(scheduler)});
+  EXPECT_THAT(text, HasSubstr("attnfleet_runs{state=\"queued\",priority=\"normal\"} 3\n"));
+  EXPECT_THAT(text, HasSubstr("attnfleet_runs{state=\"active\",priority=\"normal\"} 1\n"));
+  EXPECT_THAT(text, HasSubstr("attnfleet_runs{state=\"queued\",priority=\"high\"} 0\n"));
 }
 
 }  // namespace
