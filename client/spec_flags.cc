@@ -158,6 +158,13 @@ absl::Status AddLabel(const std::string& text, BenchmarkSpec& spec) {
   return absl::OkStatus();
 }
 
+absl::Status SetModelSize(const std::string& text, BenchmarkSpec& spec) {
+  static const Setter* const setter = new Setter(OneOf<v1::ModelSize>(
+      "model", {v1::MODEL_SIZE_TINY, v1::MODEL_SIZE_BASE, v1::MODEL_SIZE_LARGE}, ModelSizeName,
+      [](BenchmarkSpec& target, v1::ModelSize size) { target.mutable_training()->set_model_size(size); }));
+  return (*setter)(text, spec);
+}
+
 std::string PresetHelp() {
   std::string text = "settings to start from; flags override them";
   for (const std::string& name : PresetNames()) absl::StrAppend(&text, "\n", name, ": ", PresetDescription(name));
@@ -190,9 +197,8 @@ const std::vector<SpecFlag>& Table() {
        "training.warmup_limit_steps", Int(&TrainingSettings::set_warmup_limit_steps)},
       {"check", "on|off", "compare each backend with eager in fp64 after the timed steps; default on",
        "training.numerical_check", Switch({&TrainingSettings::set_numerical_check})},
-      {"model", "SIZE", "tiny, base or large; default base", "training.model_size",
-       OneOf<v1::ModelSize>("model", {v1::MODEL_SIZE_TINY, v1::MODEL_SIZE_BASE, v1::MODEL_SIZE_LARGE}, ModelSizeName,
-                            [](BenchmarkSpec& spec, v1::ModelSize v) { spec.mutable_training()->set_model_size(v); })},
+      {"model", "SIZE", "tiny, base or large; default base", "training.model_size", SetModelSize},
+      {"size", "SIZE", "the same as --model", "training.model_size", SetModelSize},
       {"labels", "N", "labels of the token-classification head; default 10", "training.num_labels",
        Int(&TrainingSettings::set_num_labels)},
       {"biases", "on|off", "both attention biases, 1-D and 2-D; default on", "training.relative_attention_bias",
