@@ -46,8 +46,8 @@ class Watcher {
 // What a batch of events came to. Called on the coordinator's thread.
 struct BatchReport {
   size_t events = 0;
-  std::optional<double> save_seconds;  // of the commit; none if there was nothing to save
-  bool save_failed = false;            // then nothing of the following has happened yet
+  std::optional<double> save_seconds;          // of the commit; none if there was nothing to save
+  bool save_failed = false;                    // then nothing of the following has happened yet
   std::map<v1::Outcome, int> ended;            // runs that ended, by outcome
   std::vector<double> queue_seconds;           // of each run that was assigned: how long it had waited
   std::vector<const v1::Benchmark*> finished;  // without summaries; valid for the call
