@@ -12,6 +12,7 @@
 #include <utility>
 
 #include "absl/strings/escaping.h"
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "proto/support/state_dir.h"
 
@@ -70,13 +71,14 @@ std::shared_ptr<grpc::experimental::FileWatcherCertificateProvider> Watch(const 
 
 }  // namespace
 
-TlsFiles OrEnvironment(TlsFiles files) {
+TlsFiles TlsFilesFor(const std::string& server, TlsFiles flags) {
+  if (absl::StartsWith(server, "unix:")) return flags;
   for (const auto& [path, variable] :
-       {std::pair{&files.ca, "ATTNFLEET_CA"}, {&files.certificate, "ATTNFLEET_CERT"}, {&files.key, "ATTNFLEET_KEY"}}) {
+       {std::pair{&flags.ca, "ATTNFLEET_CA"}, {&flags.certificate, "ATTNFLEET_CERT"}, {&flags.key, "ATTNFLEET_KEY"}}) {
     const char* value = std::getenv(variable);
     if (path->empty() && value != nullptr) *path = value;
   }
-  return files;
+  return flags;
 }
 
 absl::StatusOr<Certificate> ParseCertificate(absl::string_view pem) {

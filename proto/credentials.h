@@ -23,8 +23,9 @@ struct TlsFiles {
   bool empty() const { return ca.empty() && certificate.empty() && key.empty(); }
 };
 
-// Empty fields taken from ATTNFLEET_CA, ATTNFLEET_CERT and ATTNFLEET_KEY.
-TlsFiles OrEnvironment(TlsFiles files);
+// What flags say, and for empty ones ATTNFLEET_CA, ATTNFLEET_CERT and ATTNFLEET_KEY, unless the server is at a Unix
+// socket: those are plain text if flags do not ask for more.
+TlsFiles TlsFilesFor(const std::string& server, TlsFiles flags);
 
 // What a certificate says of its owner.
 struct Certificate {

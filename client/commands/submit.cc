@@ -22,8 +22,9 @@ class Submit : public Command {
       return absl::InvalidArgumentError(
           "--server is needed, for example --server=127.0.0.1:7600; without a server, attnfleet run does it all");
     }
-    Server server(connection_.server, absl::Seconds(connection_.timeout_seconds), signals);
-    const absl::StatusOr<v1::Benchmark> benchmark = server.Submit(*spec);
+    const auto connection = Connection::Open(connection_, "attnfleet submit", signals);
+    if (!connection.ok()) return connection.status();
+    const absl::StatusOr<v1::Benchmark> benchmark = (*connection)->server().Submit(*spec);
     if (!benchmark.ok()) return benchmark_.spec.NameFlag(benchmark.status());
     if (const absl::Status status = WriteOutput("", absl::StrCat(benchmark->id(), "\n")); !status.ok()) return status;
     PrintNote(absl::StrCat(benchmark->runs_total(), " runs; to follow them: attnfleet watch ", benchmark->id(),

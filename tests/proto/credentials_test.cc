@@ -78,5 +78,17 @@ TEST_F(TlsFilesTest, ACertificateSaysWhoseItIs) {
   EXPECT_EQ(certificate->not_after - certificate->not_before, absl::Hours(24));
 }
 
+TEST(TlsFilesFor, TheEnvironmentFillsWhatFlagsLeaveOpenButNotForASocket) {
+  setenv("ATTNFLEET_CA", "ca", 1);
+  setenv("ATTNFLEET_KEY", "key", 1);
+  const TlsFiles network = TlsFilesFor("host:1", {"", "", "mine"});
+  EXPECT_EQ(network.ca, "ca");
+  EXPECT_EQ(network.certificate, "");
+  EXPECT_EQ(network.key, "mine");
+  EXPECT_TRUE(TlsFilesFor("unix:/run/socket", {}).empty());
+  unsetenv("ATTNFLEET_CA");
+  unsetenv("ATTNFLEET_KEY");
+}
+
 }  // namespace
 }  // namespace attnfleet

@@ -8,6 +8,7 @@
 #include <grpcpp/generic/generic_stub.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cstdlib>
 #include <fstream>
 #include <map>
@@ -65,6 +66,7 @@ std::vector<std::string> AllRpcs() {
       }
     }
   }
+  std::sort(rpcs.begin(), rpcs.end());
   return rpcs;
 }
 
