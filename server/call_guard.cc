@@ -102,6 +102,13 @@ class CallGuard::Processor : public grpc::AuthMetadataProcessor {
                        OutputMetadata*) override {
     const auto path = metadata.find(":path");
     if (path == metadata.end()) return {grpc::StatusCode::UNAUTHENTICATED, "the call names no method"};
+    // gRPC's own limit holds only for peers that have acknowledged it.
+    size_t bytes = 0;
+    for (const auto& [name, value] : metadata) bytes += name.size() + value.size();
+    if (bytes > guard_.limits_.metadata_bytes) {
+      return {grpc::StatusCode::RESOURCE_EXHAUSTED, absl::StrCat("the call has ", bytes, " bytes of metadata; at most ",
+                                                                 guard_.limits_.metadata_bytes, " are possible")};
+    }
     return guard_.LetIn(*context, {path->second.data(), path->second.size()});
   }
 

@@ -21,6 +21,7 @@ struct CallLimits {
   std::chrono::milliseconds first_message{10'000};  // a stream that says nothing is ended
   std::chrono::milliseconds send{60'000};           // so is a call whose peer does not read
   size_t open_per_peer = 64;                        // by certificate
+  size_t metadata_bytes = 8 << 10;                  // of one call, with certificates
 };
 
 // The one place that every RPC passes, whatever service it is of. It lets a call in (with certificates: only what the

@@ -144,11 +144,12 @@ class Connection:
         found = re.search(rb"grpc-status(?:\x01(\d)|\x02(\d\d))", payload) if kind == HEADERS else None
         return int(found.group(1) or found.group(2)) if found else -1
 
-    def upload(self, stream, size):
-        """Sends one message of `size` bytes as the server's flow control allows; returns the call's status."""
+    def upload(self, stream, size, stop=lambda: False):
+        """Sends one message of `size` bytes as the server's flow control allows; returns the call's status, or -1 when
+        stop() says so."""
         credit = {0: 65535, stream: 0}  # the stream's is on top of the server's initial window
         head, sent = message(b"", size), 0
-        while sent < size:
+        while sent < size and not stop():
             room = min(credit[0], self.peer_window + credit[stream], 16384)
             if room > len(head):
                 chunk = head + bytes(min(room - len(head), size - sent))
@@ -163,6 +164,8 @@ class Connection:
                 credit[of] += int.from_bytes(payload, "big")
             elif of == stream and kind in (RST_STREAM, HEADERS):
                 return self._status(kind, payload)
+        if sent < size:
+            return -1
         self.send(frame(DATA, END_STREAM, stream))
         return self.finish(stream)
 

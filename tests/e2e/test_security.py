@@ -2,12 +2,15 @@
 
 import os
 import pathlib
+import re
+import shutil
 import socket
 import subprocess
 import time
+import unittest
 
 import http2
-from harness import DOUBLE, OK, FAILED, UNAVAILABLE, USAGE, E2ETest, wait_until
+from harness import BIN, DOUBLE, OK, FAILED, UNAVAILABLE, USAGE, E2ETest, wait_until
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 SUBMIT = "/attnfleet.v1.BenchmarkService/Submit"
@@ -155,6 +158,21 @@ class HostileStrings(E2ETest):
         self.assertEqual(self.trainer_starts(), [])  # there is no such file, so no trainer was started
 
 
+@unittest.skipUnless(shutil.which("systemd-analyze"), "no systemd-analyze here (Debian package systemd)")
+class Units(unittest.TestCase):
+    def test_the_systemd_units_are_hardened(self):
+        for program in ("server", "worker"):
+            unit = ROOT / "deploy" / "systemd" / f"attnfleet-{program}.service"
+            # The threshold is in tenths: 2.0 of 10.
+            done = subprocess.run(["systemd-analyze", "security", "--offline=true", "--threshold=20", "--no-pager", unit],
+                                  capture_output=True, text=True)
+            self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
+            self.assertIn("Overall exposure level", done.stdout)
+            program_flags = subprocess.run([BIN / f"attnfleet-{program}", "--help"], capture_output=True, text=True).stdout
+            for flag in re.findall(r" (--[a-z-]+)=", unit.read_text()):
+                self.assertIn(flag + "=", program_flags)
+
+
 class Abuse(Secured):
     """What tests/bench/abuse.py does at length: refused properly, and the server answers others meanwhile."""
 
@@ -188,15 +206,15 @@ class Abuse(Secured):
         self.assertEqual(self.eve().call(SUBMIT, http2.axes_of_a_billion_runs()), INVALID_ARGUMENT)
         self.assert_server_answers()
 
-    def test_headers_without_end_are_refused(self):
+    def test_large_headers_are_refused_and_endless_ones_harm_nobody(self):
         eve = self.eve()
-        with self.assertRaises(OSError):
-            stream = eve.start(LIST, flags=0)
-            for _ in range(1000):  # 16 MB
-                eve.send(http2.frame(http2.CONTINUATION, 0, stream, http2.header("x-flood", "x" * 16000)))
-            eve.send(http2.frame(http2.CONTINUATION, http2.END_HEADERS, stream))
-            if eve.finish(stream) != 0:
-                raise ConnectionRefusedError("the call was refused")
+        stream = eve.start(LIST, more=[("x-flood", "x" * 10000)])
+        eve.send(http2.frame(http2.DATA, http2.END_STREAM, stream, http2.message(b"")))
+        self.assertEqual(eve.finish(stream), RESOURCE_EXHAUSTED)
+        eve = self.eve()
+        stream = eve.start(LIST, flags=0)
+        for _ in range(1000):  # 16 MB
+            eve.send(http2.frame(http2.CONTINUATION, 0, stream, http2.header("x-flood", "x" * 16000)))
         self.assert_server_answers()
 
     def test_connections_without_end_are_refused_and_others_served(self):
