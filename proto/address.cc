@@ -16,7 +16,7 @@ namespace {
 constexpr int kMaxStreamsPerConnection = 32;
 constexpr int kMaxMetadataBytes = 8 << 10;
 // What connections may hold in buffers, all of them together; beyond it gRPC closes those that hold most.
-constexpr size_t kBufferBytes = size_t{512} << 20;
+constexpr size_t kBufferBytes = size_t{1} << 30;
 // A connection that does not get through its handshake, or has no call.
 constexpr int kHandshakeLimitMs = 10'000;
 constexpr int kIdleLimitMs = 60'000;

@@ -1,8 +1,8 @@
 #include "server/acceptor.h"
 
+#include <linux/tcp.h>
 #include <netdb.h>
 #include <netinet/in.h>
-#include <netinet/tcp.h>
 #include <poll.h>
 #include <sys/eventfd.h>
 #include <sys/stat.h>
@@ -11,6 +11,7 @@
 #include <cerrno>
 #include <chrono>
 #include <cstring>
+#include <iterator>
 #include <utility>
 
 #include "absl/strings/numbers.h"
@@ -42,6 +43,12 @@ std::string PeerKey(const sockaddr_storage& name) {
 ino_t InodeOf(int descriptor) {
   struct stat status {};
   return fstat(descriptor, &status) == 0 ? status.st_ino : 0;
+}
+
+uint64_t BytesReceived(int descriptor) {
+  tcp_info info{};
+  socklen_t size = sizeof info;
+  return getsockopt(descriptor, IPPROTO_TCP, TCP_INFO, &info, &size) == 0 ? info.tcpi_bytes_received : 0;
 }
 
 int PortOf(int listener) {
@@ -133,12 +140,14 @@ void Acceptor::Loop() {
   waits.push_back({stop_, POLLIN, 0});
   auto swept = std::chrono::steady_clock::now();
   auto logged = swept - kLogInterval;
+  auto logged_cut = logged;
   for (;;) {
     poll(waits.data(), waits.size(), static_cast<int>(kSweep.count()));
     if (waits.back().revents != 0) return;
     const auto now = std::chrono::steady_clock::now();
     if (now - swept >= kSweep) {
       ForgetClosed();
+      CutHeaviest();
       swept = now;
     }
     for (const int listener : listeners_) AcceptAll(listener);
@@ -147,6 +156,12 @@ void Acceptor::Loop() {
                               limits_.per_address, " from one address are possible"));
       refused_ = 0;
       logged = now;
+    }
+    if (cut_ > 0 && now - logged_cut >= kLogInterval) {
+      LogWarning(absl::StrCat(cut_, " connections closed: those of their address had sent more than ",
+                              limits_.bytes_per_address >> 20, " MiB together"));
+      cut_ = 0;
+      logged_cut = now;
     }
   }
 }
@@ -195,6 +210,24 @@ void Acceptor::ForgetClosed() {
     if (--count->second == 0) open_by_peer_.erase(count);
     open_[i] = std::move(open_.back());
     open_.pop_back();
+  }
+}
+
+void Acceptor::CutHeaviest() {
+  std::map<std::string, std::multimap<uint64_t, const Connection*>> received;  // by peer
+  for (const Connection& connection : open_) {
+    received[connection.peer].emplace(BytesReceived(connection.descriptor), &connection);
+  }
+  for (auto& [peer, connections] : received) {
+    uint64_t sum = 0;
+    for (const auto& [bytes, connection] : connections) sum += bytes;
+    for (; sum > limits_.bytes_per_address; connections.erase(std::prev(connections.end()))) {
+      const auto& [bytes, heaviest] = *connections.rbegin();
+      sum -= bytes;
+      ++cut_;
+      // gRPC may close it in this moment and the number be another connection's, whose peer then has to connect anew.
+      if (InodeOf(heaviest->descriptor) == heaviest->inode) shutdown(heaviest->descriptor, SHUT_RDWR);
+    }
   }
 }
 

@@ -5,6 +5,7 @@
 #include <sys/socket.h>
 #include <sys/types.h>
 
+#include <cstdint>
 #include <map>
 #include <memory>
 #include <string>
@@ -19,10 +20,14 @@ namespace attnfleet::server {
 struct ConnectionLimits {
   size_t total = 10'000;
   size_t per_address = 256;  // an IPv6 address counts with its whole /64
+  // What the open connections of an address may have received in their lives. gRPC buffers a message of any size, and
+  // headers of a peer that acknowledges no limit, before it refuses them: this bounds what it can be made to hold.
+  uint64_t bytes_per_address = 128 << 20;
 };
 
 // Listens on a TCP address and hands connections to gRPC, which by itself would take any number, and would never
-// accept again once the process has run out of file descriptors. What is over a limit is closed at once.
+// accept again once the process has run out of file descriptors. What is over a limit is closed at once; of an address
+// that has sent too much, the connection that has sent most, whose peer may connect anew.
 class Acceptor {
  public:
   // Binds HOST:PORT (port 0: any free one). UNAVAILABLE says why it cannot.
@@ -53,6 +58,7 @@ class Acceptor {
   void AcceptAll(int listener);
   void Take(int descriptor, const std::string& peer);
   void ForgetClosed();
+  void CutHeaviest();
 
   // Constant after Start.
   const ConnectionLimits limits_;
@@ -65,6 +71,7 @@ class Acceptor {
   std::vector<Connection> open_;
   std::map<std::string, size_t> open_by_peer_;
   size_t refused_ = 0;  // since the last line in the log
+  size_t cut_ = 0;      // likewise, for the bytes
 
   std::thread thread_;
 };

@@ -12,8 +12,8 @@
 namespace attnfleet::server {
 namespace {
 
-constexpr double kCallsPerSecond = 100;
-constexpr double kCallsAtOnce = 200;
+constexpr double kCallsPerSecond = 20;
+constexpr double kCallsAtOnce = 40;
 
 }  // namespace
 

@@ -35,7 +35,7 @@ class AccessControl {
   // Reads the file again if it has changed. A file that cannot be used is logged and leaves the list as it is.
   void Reload();
 
-  // For a new call: CheckAccess, and RESOURCE_EXHAUSTED for more than 100 calls a second (200 at once) of one peer.
+  // For a new call: CheckAccess, and RESOURCE_EXHAUSTED for more than 20 calls a second (40 at once) of one peer.
   absl::Status Admit(const Certificate& peer, const std::string& rpc, absl::Time now);
 
   // For a call that goes on.

@@ -22,6 +22,8 @@ using grpc::experimental::InterceptionHookPoints;
 // How often open calls and the access list are looked at: a revoked peer is cut off within two of them.
 constexpr std::chrono::milliseconds kPeriod{1'000};
 
+std::string KeyOf(const Certificate& peer, const std::string& rpc) { return absl::StrCat(peer.name, " ", rpc); }
+
 }  // namespace
 
 // One open call, from the moment that its service has it until gRPC is done with it.
@@ -35,13 +37,13 @@ class CallGuard::Call : public grpc::experimental::Interceptor {
     }
     const std::lock_guard<std::mutex> lock(guard_.mutex_);
     guard_.calls_.insert(this);
-    if (peer_) guard_.peers_.insert(peer_->name);
+    if (peer_) guard_.keys_.insert(KeyOf(*peer_, rpc_));
   }
 
   ~Call() override {
     const std::lock_guard<std::mutex> lock(guard_.mutex_);
     guard_.calls_.erase(this);
-    if (peer_) guard_.peers_.erase(guard_.peers_.find(peer_->name));
+    if (peer_) guard_.keys_.erase(guard_.keys_.find(KeyOf(*peer_, rpc_)));
   }
 
   // Without the guard's mutex: End() comes here too.
@@ -150,10 +152,11 @@ grpc::Status CallGuard::LetIn(const grpc::AuthContext& context, const std::strin
   const absl::StatusOr<Certificate> peer = PeerCertificate(context);
   if (!peer.ok()) return ToGrpc(peer.status());
   if (const absl::Status status = access_->Admit(*peer, rpc, absl::Now()); !status.ok()) return ToGrpc(status);
+  const size_t most = RolesFor(rpc) == kWorker ? limits_.workers_per_peer : limits_.open_per_peer;
   const std::lock_guard<std::mutex> lock(mutex_);
-  if (peers_.count(peer->name) < limits_.open_per_peer) return grpc::Status::OK;
+  if (keys_.count(KeyOf(*peer, rpc)) < most) return grpc::Status::OK;
   return {grpc::StatusCode::RESOURCE_EXHAUSTED,
-          absl::StrCat(peer->name, " has ", limits_.open_per_peer, " open calls; end one first")};
+          absl::StrCat(peer->name, " has ", most, " open calls of ", rpc, "; end one first")};
 }
 
 void CallGuard::Loop() {

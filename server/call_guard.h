@@ -20,7 +20,8 @@ namespace attnfleet::server {
 struct CallLimits {
   std::chrono::milliseconds first_message{10'000};  // a stream that says nothing is ended
   std::chrono::milliseconds send{60'000};           // so is a call whose peer does not read
-  size_t open_per_peer = 64;                        // by certificate
+  size_t open_per_peer = 16;                        // of one RPC, by certificate
+  size_t workers_per_peer = 256;                    // streams of workers that share a certificate
   size_t metadata_bytes = 8 << 10;                  // of one call, with certificates
 };
 
@@ -55,7 +56,7 @@ class CallGuard {
   std::condition_variable wake_;
   // Guarded by mutex_.
   std::set<Call*> calls_;
-  std::multiset<std::string> peers_;  // a name for each of the calls
+  std::multiset<std::string> keys_;  // name and RPC of each of the calls
   bool stopping_ = false;
 
   std::thread thread_;

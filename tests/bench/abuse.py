@@ -4,7 +4,7 @@
     python3 tests/bench/abuse.py --bin build/release/bin [--seconds 8] [--connections 10000]
 
 Starts a server with TLS and roles (certificates from deploy/certificates.sh), and an honest viewer that calls List
-20 times a second on one connection of its own. Then, one after the other and each for --seconds: nothing (twice: before
+10 times a second on one connection of its own. Then, one after the other and each for --seconds: nothing (twice: before
 and after), and the attacks below, by a peer with a valid certificate at another loopback address. Prints for each the
 honest calls' median and p99 latency, how many failed, and the server's resident memory at its highest so far.
 """
@@ -175,7 +175,7 @@ ATTACKS = [nothing, connections_without_handshake, connections_with_handshake, h
 
 
 def honest(address, files, stop, queue):
-    """Calls List 20 times a second until told to stop; puts (time, seconds or None) for each."""
+    """Calls List 10 times a second until told to stop; puts (time, seconds or None) for each."""
     context = http2.tls_context(*files)
     connection = None
     while not stop.is_set():
@@ -194,7 +194,7 @@ def honest(address, files, stop, queue):
         except OSError:
             connection = None
             queue.put((begin, None))
-        time.sleep(max(0.0, 0.05 - (time.monotonic() - begin)))
+        time.sleep(max(0.0, 0.1 - (time.monotonic() - begin)))
 
 
 def highest_memory(pid):

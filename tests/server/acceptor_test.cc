@@ -127,6 +127,21 @@ TEST_F(AcceptorTest, WhatIsClosedMakesRoom) {
   EXPECT_EQ(Held(), 1);
 }
 
+TEST_F(AcceptorTest, AnAddressThatHasSentTooMuchLosesItsHeaviestConnection) {
+  Start({.total = 10, .per_address = 10, .bytes_per_address = 100'000});
+  const int light = Connect(2);
+  const int heavy = Connect(2);
+  const int other = Connect(3);
+  ASSERT_TRUE(HeldAre(3));
+  const std::string data(70'000, 'x');
+  EXPECT_EQ(send(light, data.data(), 40'000, 0), 40'000);
+  EXPECT_EQ(send(heavy, data.data(), data.size(), 0), 70'000);
+  EXPECT_EQ(send(other, data.data(), data.size(), 0), 70'000);
+  EXPECT_TRUE(IsClosed(heavy, kPatience));
+  EXPECT_FALSE(IsClosed(light, std::chrono::milliseconds(1)));
+  EXPECT_FALSE(IsClosed(other, std::chrono::milliseconds(1)));
+}
+
 TEST_F(AcceptorTest, APortThatIsTakenIsNamed) {
   Start({});
   const absl::Status second = Acceptor::Bind(acceptor_->address(), {}).status();

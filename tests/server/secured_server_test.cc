@@ -262,14 +262,24 @@ TEST(CallLimits, APeerHasOnlySoManyOpenCalls) {
     watches.push_back(alice.benchmarks().Watch(contexts.back().get(), request));
     ASSERT_TRUE(watches.back()->Read(&response));
   }
-  EXPECT_EQ(alice.ListWorkers().error_code(), grpc::StatusCode::RESOURCE_EXHAUSTED);
-  EXPECT_TRUE(Peer(server.Channel("bob")).ListWorkers().ok());
+  const auto third = [&](Peer& peer) {
+    grpc::ClientContext context;
+    context.set_deadline(Deadline());
+    const auto watch = peer.benchmarks().Watch(&context, request);
+    if (watch->Read(&response)) context.TryCancel();
+    return watch->Finish().error_code();
+  };
+  EXPECT_EQ(third(alice), grpc::StatusCode::RESOURCE_EXHAUSTED);
+  EXPECT_TRUE(alice.ListWorkers().ok());
+  Peer bob(server.Channel("bob"));
+  EXPECT_EQ(third(bob), grpc::StatusCode::CANCELLED);  // by itself: it was let in
   for (const auto& context : contexts) context->TryCancel();
   for (const auto& watch : watches) watch->Finish();
   // The server hears of the end a moment later.
   const Clock::time_point limit = Clock::now() + seconds(30);
-  while (!alice.ListWorkers().ok() && Clock::now() < limit) std::this_thread::sleep_for(milliseconds(20));
-  EXPECT_TRUE(alice.ListWorkers().ok());
+  grpc::StatusCode code = grpc::StatusCode::RESOURCE_EXHAUSTED;
+  while (code == grpc::StatusCode::RESOURCE_EXHAUSTED && Clock::now() < limit) code = third(alice);
+  EXPECT_EQ(code, grpc::StatusCode::CANCELLED);
 }
 
 }  // namespace
