@@ -38,7 +38,8 @@ absl::Status CannotListen(const std::string& address) {
 
 }  // namespace
 
-absl::StatusOr<Listener> Listen(const ListenOptions& options, const std::vector<grpc::Service*>& services) {
+absl::StatusOr<Listener> Listen(const ListenOptions& options, const std::vector<grpc::Service*>& services,
+                                Interceptors interceptors) {
   const bool local = absl::StartsWith(options.address, "unix:");
   if (SomebodyListens(options.address)) {
     return absl::UnavailableError(absl::StrCat(options.address, " is in use by another process"));
@@ -51,7 +52,6 @@ absl::StatusOr<Listener> Listen(const ListenOptions& options, const std::vector<
   if (options.tls.empty()) grpc::reflection::InitProtoReflectionServerBuilderPlugin();
   grpc::ServerBuilder builder;
   ApplyServerLimits(builder);
-  std::vector<std::unique_ptr<grpc::experimental::ServerInterceptorFactoryInterface>> interceptors;
   interceptors.push_back(listener.guard->MakeInterceptorFactory());
   builder.experimental().SetInterceptorCreators(std::move(interceptors));
   for (grpc::Service* service : services) builder.RegisterService(service);

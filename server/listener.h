@@ -2,6 +2,7 @@
 #define ATTNFLEET_SERVER_LISTENER_H_
 
 #include <grpcpp/server.h>
+#include <grpcpp/support/server_interceptor.h>
 
 #include <memory>
 #include <string>
@@ -14,6 +15,8 @@
 #include "server/call_guard.h"
 
 namespace attnfleet::server {
+
+using Interceptors = std::vector<std::unique_ptr<grpc::experimental::ServerInterceptorFactoryInterface>>;
 
 struct ListenOptions {
   std::string address;                // HOST:PORT or unix:PATH
@@ -33,7 +36,8 @@ struct Listener {
 
 // Serves the services, and with them gRPC's health service and, in plain text, server reflection. A Unix socket is for
 // its owner alone. The services must outlive the server. UNAVAILABLE if another process holds the address.
-absl::StatusOr<Listener> Listen(const ListenOptions& options, const std::vector<grpc::Service*>& services);
+absl::StatusOr<Listener> Listen(const ListenOptions& options, const std::vector<grpc::Service*>& services,
+                                Interceptors interceptors = {});
 
 }  // namespace attnfleet::server
 

@@ -10,9 +10,9 @@
 #include <memory>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include "absl/flags/flag.h"
-#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
@@ -21,6 +21,7 @@
 #include "proto/support/exit_code.h"
 #include "proto/support/flags.h"
 #include "proto/support/log.h"
+#include "proto/support/metrics_endpoint.h"
 #include "proto/support/process.h"
 #include "proto/support/state_dir.h"
 #include "proto/support/stop_signals.h"
@@ -28,6 +29,7 @@
 #include "server/access_control.h"
 #include "server/benchmark_service.h"
 #include "server/coordinator.h"
+#include "server/fleet_metrics.h"
 #include "server/fleet_service.h"
 #include "server/listener.h"
 #include "server/metrics.h"
@@ -47,6 +49,7 @@ ABSL_FLAG(bool, insecure, false, "");
 ABSL_FLAG(int, max_connections, 10'000, "");
 ABSL_FLAG(int, max_connections_per_address, 256, "");
 ABSL_FLAG(int, parent_pid, 0, "");
+ABSL_FLAG(std::string, log_format, "text", "");
 ABSL_FLAG(bool, verbose, false, "");
 
 namespace attnfleet::server {
@@ -80,6 +83,7 @@ Flags
   --heartbeat=TIME          how often workers report; default 5s
   --insecure                allow plain text on an address that other machines can reach
   --parent-pid=PID          stop when that process, the parent, dies
+  --log-format=FORMAT       text, or json: one object a line; with a run's request id where there is one
   --verbose                 log what workers and clients do
   --help, --version
 
@@ -154,13 +158,7 @@ absl::StatusOr<Settings> ReadFlags() {
   if (settings.tls.empty() && !IsLocalAddress(settings.listen) && !absl::GetFlag(FLAGS_insecure)) {
     return absl::InvalidArgumentError(kPlainTextRefused);
   }
-  if (settings.metrics_listen == "off") settings.metrics_listen.clear();
-  if (!settings.metrics_listen.empty()) {
-    if (absl::Status status = ValidateAddress("--metrics-listen", settings.metrics_listen); !status.ok()) return status;
-    if (absl::StartsWith(settings.metrics_listen, "unix:")) {
-      return absl::InvalidArgumentError("--metrics-listen: give HOST:PORT; Prometheus cannot scrape a Unix socket");
-    }
-  }
+  if (absl::Status status = ReadMetricsAddress(settings.metrics_listen); !status.ok()) return status;
   if (settings.state_directory.empty()) settings.state_directory = DefaultStateDirectory() + "/server";
   if (settings.lease < absl::Milliseconds(100) || settings.lease > absl::Hours(24)) {
     return absl::InvalidArgumentError("--lease: 100ms to 24h is possible");
@@ -208,10 +206,13 @@ int Serve(const Settings& settings, StopSignals& signals) {
   options.observe = [&metrics](const BatchReport& report) { metrics.Observe(report); };
   absl::StatusOr<std::unique_ptr<Coordinator>> coordinator = Coordinator::Start(**store, options);
   if (!coordinator.ok()) return FailStore(coordinator.status());
+  std::vector<std::shared_ptr<prometheus::Collectable>> collectables = metrics.collectables();
+  collectables.push_back(std::make_shared<FleetMetrics>(**coordinator));
+  std::unique_ptr<prometheus::Exposer> exposer;  // after what it reads, so that it ends before
   if (!settings.metrics_listen.empty()) {
-    if (absl::Status status = metrics.Serve(settings.metrics_listen); !status.ok()) {
-      return Fail(kExitUnavailable, status.message());
-    }
+    absl::StatusOr<std::unique_ptr<prometheus::Exposer>> serving = ServeMetrics(settings.metrics_listen, collectables);
+    if (!serving.ok()) return Fail(kExitUnavailable, serving.status().message());
+    exposer = *std::move(serving);
   }
 
   BenchmarkService benchmarks(**coordinator, access.get());
@@ -220,7 +221,9 @@ int Serve(const Settings& settings, StopSignals& signals) {
   ListenOptions listen{
       .address = settings.listen, .tls = settings.tls, .access = access.get(), .connections = settings.connections};
   FitConnections(listen.connections);
-  const absl::StatusOr<Listener> listener = Listen(listen, {&benchmarks, &fleet, &workers});
+  Interceptors interceptors;
+  interceptors.push_back(metrics.rpcs().MakeInterceptors());
+  const absl::StatusOr<Listener> listener = Listen(listen, {&benchmarks, &fleet, &workers}, std::move(interceptors));
   if (!listener.ok())
     return Fail(kExitUnavailable, absl::StrCat("--listen: ", std::string(listener.status().message())));
   LogInfo(absl::StrCat("listening on ", listener->address, ", store ", settings.state_directory));
@@ -230,6 +233,8 @@ int Serve(const Settings& settings, StopSignals& signals) {
   while (signals.Wait(std::chrono::hours(1)) == 0) {
   }
   LogInfo("stopping");
+  listener->server->GetHealthCheckService()->SetServingStatus(false);
+  (*coordinator)->Stop();  // tells workers and watchers, so that few are left for the server to cut off
   listener->server->Shutdown(std::chrono::system_clock::now() + kShutdownLimit);
   return kExitOk;
 }
@@ -250,7 +255,9 @@ int Main(int argc, char** argv) {
   if (!line->positional.empty()) {
     return Fail(kExitUsage, absl::StrCat("unexpected argument \"", line->positional[0], "\" (see --help)"));
   }
-  InitLog("attnfleet-server", absl::GetFlag(FLAGS_verbose) ? Severity::kInfo : Severity::kWarning);
+  const absl::StatusOr<LogFormat> log_format = ParseLogFormat(absl::GetFlag(FLAGS_log_format));
+  if (!log_format.ok()) return Fail(kExitUsage, log_format.status().message());
+  InitLog("attnfleet-server", absl::GetFlag(FLAGS_verbose) ? Severity::kInfo : Severity::kWarning, *log_format);
   const absl::StatusOr<Settings> settings = ReadFlags();
   if (!settings.ok()) return Fail(kExitUsage, settings.status().message());
   if (const int parent = absl::GetFlag(FLAGS_parent_pid); parent > 0) {

@@ -20,10 +20,12 @@ struct DaemonOptions {
   std::string state_directory;
   std::string slots;
   std::optional<std::string> cuda_visible_devices;
+  std::string cuda_device_order;
   std::string lock_directory;
   TrainerProgram trainer;
   std::chrono::milliseconds connect_limit{0};
   std::chrono::milliseconds drain_timeout{0};
+  std::string metrics_listen;  // HOST:PORT of /metrics; empty: none
   bool verbose = false;
 };
 

@@ -144,9 +144,9 @@ class HostileStrings(E2ETest):
     def test_names_that_would_become_arguments_or_paths_are_refused(self):
         (self.dir / "secret").write_text("secret")
         (self.files_dir / "link").symlink_to("/etc/hostname")
-        for flag in (f"--backends=eager;touch {self.bait}", f"--backends=$(touch {self.bait})", "--backends=--torch=/evil",
-                     "--data-file=../secret", "--data-file=/etc/passwd", "--data-file=..", "--weights-file=a/b",
-                     "--weights-file=../files/link"):
+        for flag in (f"--backends=eager;touch {self.bait}", f"--backends=$(touch {self.bait})",
+                     "--backends=--torch=/evil", "--data-file=../secret", "--data-file=/etc/passwd", "--data-file=..",
+                     "--weights-file=a/b", "--weights-file=../files/link"):
             refused = self.submit(flag, expect=USAGE)
             self.assertRegex(refused.stderr, "backend|-file", flag)
         self.assertEqual(self.trainer_starts(), [])
@@ -164,11 +164,12 @@ class Units(unittest.TestCase):
         for program in ("server", "worker"):
             unit = ROOT / "deploy" / "systemd" / f"attnfleet-{program}.service"
             # The threshold is in tenths: 2.0 of 10.
-            done = subprocess.run(["systemd-analyze", "security", "--offline=true", "--threshold=20", "--no-pager", unit],
-                                  capture_output=True, text=True)
+            done = subprocess.run(["systemd-analyze", "security", "--offline=true", "--threshold=20", "--no-pager",
+                                   unit], capture_output=True, text=True)
             self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
             self.assertIn("Overall exposure level", done.stdout)
-            program_flags = subprocess.run([BIN / f"attnfleet-{program}", "--help"], capture_output=True, text=True).stdout
+            program_flags = subprocess.run([BIN / f"attnfleet-{program}", "--help"], capture_output=True,
+                                           text=True).stdout
             for flag in re.findall(r" (--[a-z-]+)=", unit.read_text()):
                 self.assertIn(flag + "=", program_flags)
 
