@@ -57,6 +57,9 @@ std::vector<Flag> ConnectionFlags::Flags() {
          if (status.ok()) return status;
          return absl::InvalidArgumentError(status.message().substr(2));  // behind the empty flag's ": "
        }},
+      {"ca", "FILE", "TLS: the CA of the server's certificate (PEM); default: $ATTNFLEET_CA", SetString(tls.ca)},
+      {"cert", "FILE", "one's own certificate; default: $ATTNFLEET_CERT", SetString(tls.certificate)},
+      {"key", "FILE", "its key; default: $ATTNFLEET_KEY", SetString(tls.key)},
       {"timeout", "TIME", "how long to try to reach the server; default 10s",
        [this](const std::string& text) {
          const absl::StatusOr<double> value = ParseSeconds(text);
@@ -85,14 +88,29 @@ absl::Status ConnectionFlags::CheckWorkerFlags() const {
 }
 
 std::string ConnectionFlags::Suffix() const {
-  if (!server.empty()) return " --server=" + server;
+  if (!server.empty()) {
+    std::string suffix = " --server=" + server;
+    for (const auto& [flag, file] :
+         {std::pair{" --ca=", &tls.ca}, {" --cert=", &tls.certificate}, {" --key=", &tls.key}}) {
+      if (!file->empty()) suffix += flag + *file;
+    }
+    return suffix;
+  }
   if (state_dir != DefaultStateDirectory()) return " --state-dir=" + state_dir;
   return "";
 }
 
 Connection::Connection(const ConnectionFlags& flags, const std::string& address, std::unique_ptr<LocalFleet> fleet,
-                       StopSignals& signals)
-    : fleet_(std::move(fleet)), signals_(signals), server_(address, absl::Seconds(flags.timeout_seconds), signals) {}
+                       StopSignals& signals, const TlsFiles& tls)
+    : fleet_(std::move(fleet)),
+      signals_(signals),
+      server_(address, absl::Seconds(flags.timeout_seconds), signals, tls) {}
+
+absl::StatusOr<std::unique_ptr<Connection>> Connection::OpenNamed(const ConnectionFlags& flags, StopSignals& signals) {
+  const TlsFiles tls = TlsFilesFor(flags.server, flags.tls);
+  if (const absl::Status status = CheckTlsFiles(tls, absl::Now()); !status.ok()) return status;
+  return std::unique_ptr<Connection>(new Connection(flags, flags.server, nullptr, signals, tls));
+}
 
 Connection::~Connection() { Close(); }
 
@@ -128,7 +146,7 @@ absl::StatusOr<std::unique_ptr<Connection>> Connection::OpenLocal(const Connecti
 
 absl::StatusOr<std::unique_ptr<Connection>> Connection::Open(const ConnectionFlags& flags, const std::string& command,
                                                              StopSignals& signals) {
-  if (!flags.local()) return std::unique_ptr<Connection>(new Connection(flags, flags.server, nullptr, signals));
+  if (!flags.local()) return OpenNamed(flags, signals);
   if (!HasLocalStore(flags.state_dir)) {
     return absl::NotFoundError(
         absl::StrCat("no benchmark was run here yet (", flags.state_dir, "); try: attnfleet run --preset=tiny"));
@@ -140,7 +158,7 @@ absl::StatusOr<std::unique_ptr<Connection>> Connection::OpenWithWorker(const Con
                                                                        const std::string& command,
                                                                        StopSignals& signals) {
   if (const absl::Status status = flags.CheckWorkerFlags(); !status.ok()) return status;
-  if (!flags.local()) return std::unique_ptr<Connection>(new Connection(flags, flags.server, nullptr, signals));
+  if (!flags.local()) return OpenNamed(flags, signals);
   auto connection = OpenLocal(flags, FleetOptions(flags, command, "auto"), /*use_running=*/true, signals);
   if (!connection.ok() || (*connection)->fleet() == nullptr) return connection;
   if (const absl::Status status = (*connection)->fleet()->StartWorker(signals); !status.ok()) return status;

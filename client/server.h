@@ -12,6 +12,7 @@
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
 #include "attnfleet/v1/service.grpc.pb.h"
+#include "proto/credentials.h"
 #include "proto/support/stop_signals.h"
 
 namespace attnfleet::client {
@@ -21,8 +22,8 @@ namespace attnfleet::client {
 // came.
 class Server {
  public:
-  // `signals` must outlive it.
-  Server(std::string address, absl::Duration timeout, StopSignals& signals);
+  // `signals` must outlive it. `tls`: none for plain text.
+  Server(std::string address, absl::Duration timeout, StopSignals& signals, const TlsFiles& tls = {});
 
   // Another submit with the same `request_id` gives the benchmark of the first.
   absl::StatusOr<v1::Benchmark> Submit(const v1::BenchmarkSpec& spec, const std::string& request_id);
@@ -44,6 +45,7 @@ class Server {
 
   const std::string address_;
   const absl::Duration timeout_;
+  const bool secured_;  // by TLS
   StopSignals& signals_;
   const std::shared_ptr<grpc::Channel> channel_;
   const std::unique_ptr<v1::BenchmarkService::Stub> benchmarks_;

@@ -135,10 +135,16 @@ absl::StatusOr<uint64_t> Coordinator::TakeSubmit(const v1::SubmitRequest& reques
   return id;
 }
 
-void Coordinator::Cancel(v1::CancelRequest request, const Reply<v1::Benchmark>& reply) {
+void Coordinator::Cancel(v1::CancelRequest request, const Reply<v1::Benchmark>& reply, std::string owner) {
   PostOrRefuse<v1::Benchmark>(
-      [this, request = std::move(request), reply](int64_t now) {
+      [this, request = std::move(request), reply, owner = std::move(owner)](int64_t now) {
         if (!store_status_.ok()) return reply(store_status_);
+        const v1::Benchmark* benchmark = scheduler_.Find(request.id());
+        if (benchmark != nullptr && !owner.empty() && benchmark->spec().submitter() != owner) {
+          return reply(absl::PermissionDeniedError(absl::StrCat("benchmark ", request.id(), " is ",
+                                                                benchmark->spec().submitter(),
+                                                                "'s: only they and an admin may cancel it")));
+        }
         const std::string reason = request.reason().empty() ? "cancelled by its user" : request.reason();
         if (!scheduler_.Cancel(request.id(), reason, now, effects_)) return reply(NoSuchBenchmark(request.id()));
         ReplyAfterSave("the cancellation of benchmark", request.id(), reply);

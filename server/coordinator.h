@@ -81,7 +81,8 @@ class Coordinator {
   // full. UNAVAILABLE: it is stopping.
 
   void Submit(v1::SubmitRequest request, const Reply<v1::Benchmark>& reply);
-  void Cancel(v1::CancelRequest request, const Reply<v1::Benchmark>& reply);
+  // `owner` not empty: PERMISSION_DENIED unless the benchmark is that submitter's.
+  void Cancel(v1::CancelRequest request, const Reply<v1::Benchmark>& reply, std::string owner = "");
   void Get(v1::GetRequest request, const Reply<v1::Benchmark>& reply);
   void List(v1::ListRequest request, const Reply<v1::ListResponse>& reply);
   void Explain(uint64_t id, const Reply<v1::ExplainResponse>& reply);

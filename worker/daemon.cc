@@ -120,6 +120,7 @@ class Daemon {
     if (options.trainer.torch.empty()) options.trainer.torch = capabilities.libtorch_directory();
     options.capabilities = std::move(capabilities);
     options.link.server = options_.server;
+    options.link.tls = options_.tls;
     options.link.connect_limit = options_.connect_limit;
     options.drain_timeout = options_.drain_timeout;
     options.verbose = options_.verbose;

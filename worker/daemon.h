@@ -6,6 +6,7 @@
 #include <string>
 
 #include "attnfleet/v1/worker.pb.h"
+#include "proto/credentials.h"
 #include "proto/support/stop_signals.h"
 #include "worker/trainer_command.h"
 
@@ -15,6 +16,7 @@ namespace attnfleet::worker {
 struct DaemonOptions {
   v1::WorkerInfo info;  // name, host, labels; the rest is found out
   std::string server;
+  TlsFiles tls;  // none: plain text
   std::string state_directory;
   std::string slots;
   std::optional<std::string> cuda_visible_devices;

@@ -51,7 +51,7 @@ void Link::Open() {
   };
   // A channel of its own for each try, so that gRPC's backoff never adds to this one.
   stream_ = std::make_unique<Stream>(
-      MakeChannel(options_.server),
+      MakeChannel(options_.server, options_.tls),
       Stream::Callbacks{
           .readable = [post] { post([](Link& link) { link.TakeCommands(); }); },
           .ended = [post](const grpc::Status& status) { post([status](Link& link) { link.Lost(status); }); }});

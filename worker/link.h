@@ -9,6 +9,7 @@
 
 #include "absl/status/status.h"
 #include "attnfleet/v1/worker.pb.h"
+#include "proto/credentials.h"
 #include "worker/event_loop.h"
 #include "worker/stream.h"
 
@@ -16,6 +17,7 @@ namespace attnfleet::worker {
 
 struct LinkOptions {
   std::string server;  // as MakeChannel takes it
+  TlsFiles tls;
   std::chrono::milliseconds first_backoff{100};
   std::chrono::milliseconds longest_backoff{5'000};
   std::chrono::milliseconds welcome_limit{10'000};  // a stream without Welcome for longer is given up

@@ -15,8 +15,10 @@
 #include "absl/flags/flag.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
+#include "absl/time/clock.h"
 #include "absl/time/time.h"
 #include "proto/address.h"
+#include "proto/credentials.h"
 #include "proto/support/exit_code.h"
 #include "proto/support/flags.h"
 #include "proto/support/log.h"
@@ -30,6 +32,9 @@
 #include "worker/slots.h"
 
 ABSL_FLAG(std::string, server, attnfleet::kDefaultAddress, "");
+ABSL_FLAG(std::string, ca, "", "");
+ABSL_FLAG(std::string, cert, "", "");
+ABSL_FLAG(std::string, key, "", "");
 ABSL_FLAG(std::string, name, "", "");
 ABSL_FLAG(std::string, slots, "auto", "");
 ABSL_FLAG(std::string, labels, "", "");
@@ -53,13 +58,18 @@ constexpr char kHelp[] =
 
   attnfleet-worker                                     every GPU, or the CPU; server at 127.0.0.1:7600
   attnfleet-worker --server=coordinator:7600 --labels=rack=a3,owner=nlp
+  attnfleet-worker --server=coordinator:7600 --ca=ca.pem --cert=w1.pem --key=w1.key
   attnfleet-worker --slots=0,1                         two GPUs by index (or --slots=GPU-5b2f...,MIG-8c01...)
   attnfleet-worker --slots=cpu:4                       four runs side by side on the CPU
   attnfleet-worker --torch=/opt/venv/lib/python3.12/site-packages/torch
 
 Flags
   --server=ADDRESS        HOST:PORT or unix:PATH of the coordinator; default 127.0.0.1:7600
-  --name=NAME             unique in the fleet; default: the host's name
+  --ca=FILE --cert=FILE --key=FILE
+                          TLS: the CA of the server's certificate, the worker's own certificate and its key (PEM);
+                          default: $ATTNFLEET_CA, $ATTNFLEET_CERT, $ATTNFLEET_KEY. Read again at every connection
+  --name=NAME             unique in the fleet; default: the host's name; with TLS the certificate's common name, and
+                          no other is possible but one below it (NAME/a)
   --slots=WHAT            auto | cpu | cpu:N | gpu | list of GPU indexes and UUIDs; default auto. CUDA_VISIBLE_DEVICES is
                           respected, and indexes count among the visible GPUs, in nvidia-smi's order (CUDA_DEVICE_ORDER)
   --labels=K=V,...        what a benchmark can ask for with --label
@@ -105,6 +115,14 @@ std::string HostName() {
   return name.data();
 }
 
+absl::StatusOr<std::string> WorkerName(const TlsFiles& tls) {
+  if (std::string name = absl::GetFlag(FLAGS_name); !name.empty()) return name;
+  if (tls.empty()) return HostName();
+  absl::StatusOr<Certificate> certificate = ReadCertificate(tls.certificate);
+  if (!certificate.ok()) return certificate.status();
+  return std::move(certificate->name);
+}
+
 absl::Status ParseLabels(const std::string& text, v1::WorkerInfo& info) {
   if (text.empty()) return absl::OkStatus();
   for (const std::string& entry : std::vector<std::string>(absl::StrSplit(text, ','))) {
@@ -129,8 +147,13 @@ absl::StatusOr<DaemonOptions> ReadFlags() {
   DaemonOptions options;
   options.server = absl::GetFlag(FLAGS_server);
   if (absl::Status status = ValidateAddress("--server", options.server); !status.ok()) return status;
+  options.tls =
+      TlsFilesFor(options.server, {absl::GetFlag(FLAGS_ca), absl::GetFlag(FLAGS_cert), absl::GetFlag(FLAGS_key)});
+  if (absl::Status status = CheckTlsFiles(options.tls, absl::Now()); !status.ok()) return status;
   options.info.set_host(HostName());
-  options.info.set_name(absl::GetFlag(FLAGS_name).empty() ? HostName() : absl::GetFlag(FLAGS_name));
+  absl::StatusOr<std::string> name = WorkerName(options.tls);
+  if (!name.ok()) return name.status();
+  options.info.set_name(*std::move(name));
   if (!IsPlain(options.info.name())) {
     return absl::InvalidArgumentError(absl::StrCat("--name: \"", options.info.name(), "\" is no name; give 1 to ",
                                                    kMaxNameLength, " characters without blanks"));

@@ -78,8 +78,9 @@ absl::StatusOr<int> BenchmarkFlags::DryRun(const v1::BenchmarkSpec& checked, con
     PrintNote("nothing is started, so whether this machine has these backends is not known");
     return ShowJobs(checked, output);
   }
-  Server server(connection.server, absl::Seconds(connection.timeout_seconds), signals);
-  if (const absl::Status status = CheckBackends(server, checked); !status.ok()) return status;
+  const auto opened = Connection::Open(connection, "attnfleet --dry-run", signals);
+  if (!opened.ok()) return opened.status();
+  if (const absl::Status status = CheckBackends((*opened)->server(), checked); !status.ok()) return status;
   return ShowJobs(checked, output);
 }
 

@@ -22,7 +22,9 @@ class Submit : public Command {
       return absl::InvalidArgumentError(
           "--server is needed, for example --server=127.0.0.1:7600; without a server, attnfleet run does it all");
     }
-    Server server(connection_.server, absl::Seconds(connection_.timeout_seconds), signals);
+    const auto connection = Connection::Open(connection_, "attnfleet submit", signals);
+    if (!connection.ok()) return connection.status();
+    Server& server = (*connection)->server();
     if (const absl::Status status = benchmark_.CheckBackends(server, *spec); !status.ok()) return status;
     const absl::StatusOr<v1::Benchmark> benchmark = server.Submit(*spec, benchmark_.request_id);
     if (!benchmark.ok()) return benchmark_.spec.NameFlag(benchmark.status());
