@@ -5,17 +5,33 @@
 #include "proto/address.h"
 
 namespace attnfleet {
+namespace {
+
+std::vector<std::string> Split(const std::string& text) {
+  std::vector<std::string> parts = absl::StrSplit(text, ',');
+  for (std::string& part : parts) absl::StripAsciiWhitespace(&part);
+  return parts;
+}
+
+}  // namespace
+
+std::string LeaderNamed(const grpc::ClientContext& context) {
+  const auto& metadata = context.GetServerTrailingMetadata();
+  const auto found = metadata.find(kLeaderMetadata);
+  if (found == metadata.end()) return "";
+  std::string address(found->second.data(), found->second.size());
+  return ValidateAddress("", address).ok() ? address : "";
+}
 
 absl::StatusOr<std::vector<std::string>> ParseServerList(const std::string& flag, const std::string& text) {
-  std::vector<std::string> addresses;
-  for (const absl::string_view part : absl::StrSplit(text, ',')) {
-    addresses.emplace_back(absl::StripAsciiWhitespace(part));
-    if (absl::Status status = ValidateAddress(flag, addresses.back()); !status.ok()) return status;
+  const std::vector<std::string> addresses = Split(text);
+  for (const std::string& address : addresses) {
+    if (absl::Status status = ValidateAddress(flag, address); !status.ok()) return status;
   }
   return addresses;
 }
 
-ServerList::ServerList(const std::string& text) : addresses_(absl::StrSplit(text, ',')) {}
+ServerList::ServerList(const std::string& text) : addresses_(Split(text)) {}
 
 bool ServerList::Failed(const std::string& leader) {
   const bool is_news = !leader.empty() && leader != current();

@@ -1,6 +1,8 @@
 #ifndef ATTNFLEET_PROTO_SERVER_LIST_H_
 #define ATTNFLEET_PROTO_SERVER_LIST_H_
 
+#include <grpcpp/client_context.h>
+
 #include <cstddef>
 #include <string>
 #include <vector>
@@ -13,15 +15,16 @@ namespace attnfleet {
 // Trailing metadata with which a coordinator on standby names the one that leads.
 inline constexpr char kLeaderMetadata[] = "attnfleet-leader";
 
+// The leader that the server of a call named, which has ended; "" if it named none.
+std::string LeaderNamed(const grpc::ClientContext& context);
+
 // "a:1,b:2": the addresses of several coordinators, of which one leads. INVALID_ARGUMENT as ValidateAddress gives it.
 absl::StatusOr<std::vector<std::string>> ParseServerList(const std::string& flag, const std::string& text);
 
 // Which coordinator to try next: the one that worked, then what a standby says, then the others in turn. Pure.
 class ServerList {
  public:
-  // `addresses` has been parsed; not empty.
-  explicit ServerList(std::vector<std::string> addresses) : addresses_(std::move(addresses)) {}
-  // "a:1,b:2" that ParseServerList has accepted.
+  // "a:1,b:2", as ParseServerList accepts it.
   explicit ServerList(const std::string& text);
 
   const std::string& current() const { return hint_.empty() ? addresses_[next_] : hint_; }

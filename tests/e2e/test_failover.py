@@ -1,0 +1,102 @@
+"""Two servers that share a PostgreSQL database: one leads, and whatever happens to it, the other goes on."""
+
+import re
+import signal
+import socket
+import unittest
+
+from harness import OK, E2ETest, wait_until
+from postgres import Postgres
+
+SLOW = "eager:slow=0.3,sdpa:slow=0.3"
+
+
+def free_address():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return "127.0.0.1:%d" % probe.getsockname()[1]
+
+
+class SharedStore(E2ETest):
+    def setUp(self):
+        super().setUp()
+        self.postgres = Postgres()
+        self.addCleanup(self.postgres.remove)
+
+    def start_shared(self, listen=None, *args):
+        server = self.start_server(f"--store={self.postgres.url}", *args, listen=listen or free_address())
+        return server
+
+    def wait_to_lead(self, server, times=1):
+        wait_until(f"{server.address} to lead", lambda: len(re.findall("leads, epoch", server.stderr)) >= times)
+
+
+class Failover(SharedStore):
+    def setUp(self):
+        super().setUp()
+        self.leader = self.start_shared()
+        self.wait_to_lead(self.leader)
+        self.standby = self.start_shared()
+        self.servers = f"{self.leader.address},{self.standby.address}"
+        self.to_servers = f"--server={self.servers}"
+
+    def submit(self, *args):
+        return self.attnfleet("submit", self.to_servers, "--preset=tiny", *args).stdout.split()[0]
+
+    def assert_all_counted_once(self, number, runs):
+        """To the end; then nothing is lost, and no run was started a second time."""
+        self.attnfleet("watch", self.to_servers, number, timeout=120)
+        benchmark = self.results(self.to_servers, number)
+        self.assertEqual(self.outcomes(benchmark), {"MEASURED": runs})
+        self.assertEqual({run["attempt"] for run in self.runs(benchmark)}, {1})
+        self.assertEqual(len(self.trainer_starts()), runs)
+        check, status = self.run_program("attnfleet-server", "check", f"--store={self.postgres.url}")
+        self.assertEqual(status, OK, check.dump())
+        self.assertIn(f"{runs} runs", check.stdout)
+
+    def test_killed_leader_is_replaced_and_nothing_is_lost_or_counted_twice(self):
+        self.start_worker(self.servers, slots="cpu:2", double=SLOW)
+        watch = self.start("attnfleet", "watch", self.to_servers, self.submit("--repetitions=5"))
+        wait_until("trainers", lambda: len(self.trainer_starts()) >= 3)
+        self.leader.kill()
+        self.leader.wait()
+        self.wait_to_lead(self.standby)
+        self.assertEqual(watch.wait(120), OK, watch.dump())
+        self.assert_all_counted_once("1", 20)
+
+    def test_frozen_leader_is_passed_over_and_cannot_write_when_it_wakes(self):
+        self.start_worker(self.servers, slots="cpu:2", double=SLOW)
+        number = self.submit("--repetitions=5")
+        wait_until("trainers", lambda: len(self.trainer_starts()) >= 3)
+        self.leader.kill(signal.SIGSTOP)
+        self.wait_to_lead(self.standby)
+        wait_until("the worker to go on", lambda: len(self.trainer_starts()) >= 6)
+        epoch = self.postgres.query("SELECT epoch FROM leadership")
+        self.leader.kill(signal.SIGCONT)
+        wait_until("the old leader to step down", lambda: "leads no more" in self.leader.stderr)
+        wait_until("it to stand by", lambda: "on standby" in self.leader.stderr)
+        self.assert_all_counted_once(number, 20)
+        self.assertEqual(self.postgres.query("SELECT epoch FROM leadership"), epoch, "it did not lead again")
+
+    def test_restart_of_the_database_loses_nothing(self):
+        self.start_worker(self.servers, slots="cpu:2", double=SLOW)
+        number = self.submit("--repetitions=5")
+        wait_until("trainers", lambda: len(self.trainer_starts()) >= 3)
+        self.postgres.stop()
+        wait_until("the leader to notice", lambda: "nothing is assigned or acknowledged" in self.leader.stderr)
+        self.postgres.start()
+        self.assert_all_counted_once(number, 20)
+
+    def test_leader_that_stops_hands_over_at_once_and_a_standby_leads_to_it(self):
+        self.attnfleet("list", f"--server={self.standby.address}")
+        self.leader.kill(signal.SIGTERM)
+        self.assertEqual(self.leader.wait(), OK, self.leader.dump())
+        self.wait_to_lead(self.standby)
+        again = self.start_shared(listen=self.leader.address)
+        wait_until("it to stand by", lambda: "on standby" in again.stderr)
+        number = self.attnfleet("submit", f"--server={again.address}", "--preset=tiny").stdout.split()[0]
+        self.assertIn(number, self.attnfleet("list", f"--server={self.standby.address}").stdout)
+
+
+if __name__ == "__main__":
+    unittest.main()
