@@ -20,6 +20,10 @@ constexpr int kMaxListLimit = 1000;
 constexpr std::chrono::milliseconds kFirstStoreRetry{200};
 constexpr std::chrono::milliseconds kLongestStoreRetry{2'000};
 
+// How often it is looked for benchmarks that are not kept any longer, and how many runs are removed at once.
+constexpr int64_t kRetirementIntervalMs = 10'000;
+constexpr uint64_t kMostRunsRetired = 10'000;
+
 absl::Status NoSuchBenchmark(uint64_t id) {
   return absl::NotFoundError(id == 0 ? "there is no benchmark yet" : absl::StrCat("there is no benchmark ", id));
 }
@@ -316,6 +320,7 @@ void Coordinator::RunBatch(std::deque<Event> events) {
     SendEffects();
     Notify();
     effects_ = {};
+    Retire(now);
   }
   std::vector<Continuation> continuations;
   continuations.swap(after_save_);
@@ -390,6 +395,25 @@ void Coordinator::SendEffects() {
     found->second.link->End(absl::UnavailableError("silent for longer than the lease; connect again"));
     links_.erase(found);
   }
+}
+
+void Coordinator::Retire(int64_t now) {
+  if (now < next_retirement_ms_) return;
+  const std::vector<uint64_t> expired = scheduler_.Expired(options_.retention, now, kMostRunsRetired);
+  const absl::Status deleted = expired.empty() ? absl::OkStatus() : store_.Delete(expired);
+  if (!deleted.ok()) LogWarning(absl::StrCat("old benchmarks cannot be removed: ", std::string(deleted.message())));
+  if (expired.empty() || !deleted.ok()) {
+    next_retirement_ms_ = now + kRetirementIntervalMs;
+    return;
+  }
+  for (const uint64_t id : expired) {
+    scheduler_.Forget(id);
+    const auto request = requests_by_id_.find(id);
+    if (request == requests_by_id_.end()) continue;
+    ids_by_request_.erase(request->second);
+    requests_by_id_.erase(request);
+  }
+  LogInfo(absl::StrCat("removed ", expired.size(), " old benchmarks, ", expired.front(), " to ", expired.back()));
 }
 
 void Coordinator::Notify() {

@@ -23,7 +23,7 @@ struct StoreChanges {
   };
   struct ChangedSetting {
     std::string name;
-    std::string value;  // empty: the setting is removed
+    std::string value;  // any bytes; empty: the setting is removed
   };
   std::vector<ChangedBenchmark> benchmarks;
   std::vector<const v1::Run*> runs;  // a run without a row has never been assigned

@@ -45,6 +45,8 @@ ABSL_FLAG(std::string, metrics_listen, "127.0.0.1:7601", "");
 ABSL_FLAG(std::string, state_dir, "", "");
 ABSL_FLAG(std::string, store, "", "");
 ABSL_FLAG(std::string, advertise, "", "");
+ABSL_FLAG(absl::Duration, retain, absl::ZeroDuration(), "");
+ABSL_FLAG(int, retain_benchmarks, 0, "");
 ABSL_FLAG(absl::Duration, lease, absl::Seconds(15), "");
 ABSL_FLAG(absl::Duration, heartbeat, absl::Seconds(5), "");
 ABSL_FLAG(bool, insecure, false, "");
@@ -74,6 +76,8 @@ Flags
   --store=URL               instead, a PostgreSQL database: postgresql://USER@HOST/DATABASE or ?service=NAME. Its password
                             belongs into the file that PGPASSFILE names or into a service file, never into the URL
   --advertise=ADDRESS       with --store: where others reach this server; default: --listen
+  --retain=TIME             remove benchmarks that ended longer ago (2160h = 90 days); default 0: never
+  --retain-benchmarks=N     remove ended benchmarks when N newer ones exist; default 0: never. The newest is always kept
   --lease=TIME              silence after which a worker's runs go elsewhere; default 15s
   --heartbeat=TIME          how often workers report; default 5s
   --insecure                allow plain text on an address that other machines can reach
@@ -107,6 +111,7 @@ struct Settings {
   std::string advertise;  // with a database
   absl::Duration lease;
   absl::Duration heartbeat;
+  Retention retention = {};
 };
 
 absl::Status ReadStoreFlags(Settings& settings) {
@@ -149,6 +154,13 @@ absl::StatusOr<Settings> ReadFlags() {
   }
   if (settings.state_directory.empty()) settings.state_directory = DefaultStateDirectory() + "/server";
   if (absl::Status status = ReadStoreFlags(settings); !status.ok()) return status;
+  const absl::Duration retain = absl::GetFlag(FLAGS_retain);
+  const int retain_benchmarks = absl::GetFlag(FLAGS_retain_benchmarks);
+  if (retain < absl::ZeroDuration() || retain > absl::Hours(24 * 36'500)) {
+    return absl::InvalidArgumentError("--retain: 0 (for ever) to a hundred years (876000h) is possible");
+  }
+  if (retain_benchmarks < 0) return absl::InvalidArgumentError("--retain-benchmarks: 0 (all) or more is possible");
+  settings.retention = {absl::ToInt64Milliseconds(retain), static_cast<uint64_t>(retain_benchmarks)};
   if (settings.lease < absl::Milliseconds(100) || settings.lease > absl::Hours(24)) {
     return absl::InvalidArgumentError("--lease: 100ms to 24h is possible");
   }
@@ -188,6 +200,7 @@ int Coordinate(const Settings& settings, JobStore& store, Metrics& metrics, Stop
   Coordinator::Options options;
   options.lease_ms = absl::ToInt64Milliseconds(settings.lease);
   options.heartbeat_interval_ms = absl::ToInt64Milliseconds(settings.heartbeat);
+  options.retention = settings.retention;
   // Leases are measured with it, so it must not jump with the host's clock.
   options.now_unix_ms = [start = absl::ToUnixMillis(absl::Now()), begin = std::chrono::steady_clock::now()] {
     const auto elapsed = std::chrono::steady_clock::now() - begin;

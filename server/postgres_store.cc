@@ -31,7 +31,7 @@ constexpr std::array<const char*, 1> kMigrations = {
         state int8 NOT NULL,
         message bytea NOT NULL,  -- Run
         PRIMARY KEY (benchmark_id, job_index, repetition));
-      CREATE TABLE settings (name text PRIMARY KEY, value text NOT NULL);
+      CREATE TABLE settings (name text PRIMARY KEY, value bytea NOT NULL);
       -- One row. The epoch is a key, so that FOR KEY SHARE holds up its change and not the heartbeats.
       CREATE TABLE leadership (epoch int8 PRIMARY KEY, beat int8 NOT NULL, address text NOT NULL);
       INSERT INTO leadership VALUES (0, 0, '');
@@ -49,12 +49,12 @@ constexpr char kSave[] = R"sql(
         ON CONFLICT (benchmark_id, job_index, repetition)
         DO UPDATE SET state = excluded.state, message = excluded.message),
     saved_settings AS (
-      INSERT INTO settings SELECT rows.* FROM unnest($12::text[], $13::text[]) AS rows (name, value), fence
-        WHERE rows.value <> ''
+      INSERT INTO settings SELECT rows.* FROM unnest($12::text[], $13::bytea[]) AS rows (name, value), fence
+        WHERE length(rows.value) > 0
         ON CONFLICT (name) DO UPDATE SET value = excluded.value),
     removed_settings AS (
-      DELETE FROM settings USING fence, unnest($12::text[], $13::text[]) AS rows (name, value)
-        WHERE settings.name = rows.name AND rows.value = '')
+      DELETE FROM settings USING fence, unnest($12::text[], $13::bytea[]) AS rows (name, value)
+        WHERE settings.name = rows.name AND length(rows.value) = 0)
     SELECT count(*) FROM fence)sql";
 
 constexpr char kDelete[] = R"sql(
@@ -91,7 +91,7 @@ PostgresParameters SaveParameters(int64_t epoch, const StoreChanges& changes) {
   parameters.Add(epoch);
   parameters.Add(ids).Add(states).Add(submitted).AddTexts(requests).AddBytes(messages);
   parameters.Add(benchmarks).Add(jobs).Add(repetitions).Add(run_states).AddBytes(run_messages);
-  parameters.AddTexts(names).AddTexts(values);
+  parameters.AddTexts(names).AddBytes(values);
   return parameters;
 }
 

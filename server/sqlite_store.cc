@@ -30,13 +30,12 @@ constexpr std::array<const char*, 2> kMigrations = {
         PRIMARY KEY (benchmark_id, job_index, repetition)) WITHOUT ROWID;
     )sql",
     R"sql(
-      CREATE TABLE settings (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+      CREATE TABLE settings (name TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;
     )sql"};
 
 constexpr int kBusyTimeoutMs = 5'000;
 
-void BindMessage(sqlite3_stmt* statement, int index, const google::protobuf::MessageLite& message) {
-  const std::string bytes = message.SerializeAsString();
+void BindBytes(sqlite3_stmt* statement, int index, const std::string& bytes) {
   sqlite3_bind_blob64(statement, index, bytes.data(), bytes.size(), SQLITE_TRANSIENT);
 }
 
@@ -271,7 +270,7 @@ absl::Status SqliteStore::SaveRows(const StoreChanges& changes) {
     sqlite3_bind_int(statement, 2, benchmark.state());
     sqlite3_bind_int64(statement, 3, benchmark.submitted_unix_ms());
     BindText(statement, 4, changed.request_id);
-    BindMessage(statement, 5, RowMessage(benchmark));
+    BindBytes(statement, 5, RowMessage(benchmark).SerializeAsString());
     if (absl::Status status = Step(statement); !status.ok()) return status;
   }
   for (const v1::Run* run : changes.runs) {
@@ -280,13 +279,13 @@ absl::Status SqliteStore::SaveRows(const StoreChanges& changes) {
     sqlite3_bind_int64(statement, 2, run->key().job_index());
     sqlite3_bind_int64(statement, 3, run->key().repetition());
     sqlite3_bind_int(statement, 4, run->state());
-    BindMessage(statement, 5, *run);
+    BindBytes(statement, 5, run->SerializeAsString());
     if (absl::Status status = Step(statement); !status.ok()) return status;
   }
   for (const StoreChanges::ChangedSetting& changed : changes.settings) {
     sqlite3_stmt* statement = changed.value.empty() ? remove_setting_.get() : save_setting_.get();
     BindText(statement, 1, changed.name);
-    if (!changed.value.empty()) BindText(statement, 2, changed.value);
+    if (!changed.value.empty()) BindBytes(statement, 2, changed.value);
     if (absl::Status status = Step(statement); !status.ok()) return status;
   }
   return absl::OkStatus();

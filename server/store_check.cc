@@ -71,6 +71,7 @@ class Checker : public RowReader {
     if (!expected.damaged && (row.job_index >= expected.jobs || row.repetition >= expected.repetitions)) {
       Problem(name, "its benchmark's spec has no such run");
     }
+    ++expected.rows;
     const bool ended = run.state() == v1::RUN_STATE_ENDED;
     if (ended) ++expected.ended;
     if (ended != run.has_result() || (ended && run.result().outcome() == v1::OUTCOME_UNSPECIFIED)) {
@@ -85,12 +86,17 @@ class Checker : public RowReader {
 
   void Finish() {
     for (const auto& [id, expected] : benchmarks_) {
-      const bool over =
-          expected.state == v1::BENCHMARK_STATE_FINISHED || expected.state == v1::BENCHMARK_STATE_CANCELLED;
-      if (expected.damaged || over == (expected.ended == expected.runs_total)) continue;
-      Problem(absl::StrCat("benchmark ", id),
-              absl::StrCat(over ? "has ended" : "has not ended", ", but ", expected.ended, " of its ",
-                           expected.runs_total, " runs have a result"));
+      if (expected.damaged) continue;
+      const std::string name = absl::StrCat("benchmark ", id);
+      const std::string ended = absl::StrCat(expected.ended, " of its ", expected.runs_total, " runs have a result");
+      if (expected.state == v1::BENCHMARK_STATE_CANCELLED) {
+        // Runs that were never given out have no row.
+        if (expected.rows != expected.ended) Problem(name, "was cancelled, but some of its runs have not ended");
+      } else if (expected.state == v1::BENCHMARK_STATE_FINISHED) {
+        if (expected.ended != expected.runs_total) Problem(name, absl::StrCat("has finished, but ", ended));
+      } else if (expected.ended == expected.runs_total) {
+        Problem(name, "has not finished, but all of its runs have a result");
+      }
     }
   }
 
@@ -103,7 +109,8 @@ class Checker : public RowReader {
     int64_t jobs = 0;
     int64_t repetitions = 0;
     int64_t runs_total = 0;
-    int64_t ended = 0;  // rows of runs that have
+    int64_t rows = 0;
+    int64_t ended = 0;  // of them
   };
 
   void Problem(const std::string& where, const std::string& what) {

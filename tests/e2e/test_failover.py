@@ -1,11 +1,13 @@
 """Two servers that share a PostgreSQL database: one leads, and whatever happens to it, the other goes on."""
 
+import contextlib
 import re
 import signal
 import socket
+import sqlite3
 import unittest
 
-from harness import OK, E2ETest, wait_until
+from harness import FAILED, OK, UNAVAILABLE, USAGE, E2ETest, wait_until
 from postgres import Postgres
 
 SLOW = "eager:slow=0.3,sdpa:slow=0.3"
@@ -23,9 +25,9 @@ class SharedStore(E2ETest):
         self.postgres = Postgres()
         self.addCleanup(self.postgres.remove)
 
-    def start_shared(self, listen=None, *args):
-        server = self.start_server(f"--store={self.postgres.url}", *args, listen=listen or free_address())
-        return server
+    def start_shared(self, listen=None):
+        # The lease is long: a worker needs up to nine seconds to turn away from a server that hangs.
+        return self.start_server(f"--store={self.postgres.url}", "--lease=60s", listen=listen or free_address())
 
     def wait_to_lead(self, server, times=1):
         wait_until(f"{server.address} to lead", lambda: len(re.findall("leads, epoch", server.stderr)) >= times)
@@ -96,6 +98,59 @@ class Failover(SharedStore):
         wait_until("it to stand by", lambda: "on standby" in again.stderr)
         number = self.attnfleet("submit", f"--server={again.address}", "--preset=tiny").stdout.split()[0]
         self.assertIn(number, self.attnfleet("list", f"--server={self.standby.address}").stdout)
+
+class Administration(SharedStore):
+    """check, backup and restore, from a file to a database and back."""
+
+    def admin(self, *args, expect=OK):
+        program, status = self.run_program("attnfleet-server", *args)
+        self.assertEqual(status, expect, program.dump())
+        return program
+
+    def run_benchmark(self, server):
+        self.start_worker(server, double="eager:oom")
+        number = self.attnfleet("submit", f"--server={server.address}", "--preset=tiny").stdout.split()[0]
+        self.attnfleet("watch", f"--server={server.address}", number, expect=None)
+        return self.results(f"--server={server.address}", number)
+
+    def test_backup_of_a_running_file_store_is_restored_into_a_database(self):
+        server = self.start_server(state=self.state)
+        before = self.run_benchmark(server)
+        backup = self.dir / "backup"
+        of_file, of_database = f"--state-dir={self.state}", f"--store={self.postgres.url}"
+        self.assertIn("1 benchmark, 12 runs", self.admin("backup", backup, of_file).stdout)
+        self.assertIn(str(backup), self.admin("backup", backup, of_file, expect=UNAVAILABLE).stderr)
+        self.assertIn("consistent", self.admin("check", of_file).stdout)
+        self.assertRegex(self.admin("restore", backup, of_file, expect=UNAVAILABLE).stderr, r"process \d+")
+        self.admin("restore", backup, of_database)
+        self.assertIn("not empty", self.admin("restore", backup, of_database, expect=FAILED).stderr)
+        self.assertIn("consistent", self.admin("check", of_database).stdout)
+        shared = self.start_shared()
+        self.wait_to_lead(shared)
+        self.assertEqual(self.results(f"--server={shared.address}", "1"), before)
+        self.assertIn(shared.address, self.admin("restore", backup, of_database, expect=UNAVAILABLE).stderr)
+
+    def test_check_names_what_is_damaged(self):
+        server = self.start_server(state=self.state)
+        self.run_benchmark(server)
+        with contextlib.closing(sqlite3.connect(self.state / "attnfleet.db")) as database, database:
+            database.execute("UPDATE runs SET state = 1 WHERE job_index = 2 AND repetition = 0")
+            database.execute("DELETE FROM runs WHERE job_index = 1 AND repetition = 0")
+        found = self.admin("check", f"--state-dir={self.state}", expect=FAILED).stdout
+        self.assertIn("run 1/2/0: state is 1 in its column, 4 in its message", found)
+        self.assertIn("benchmark 1: has finished, but 11 of its 12 runs have a result", found)
+
+    def test_wrong_usage_is_told(self):
+        for args, words in (((f"--store=postgresql://a:secret@h/d",), "PGPASSFILE"),
+                            (("chek",), 'did you mean "check"'),
+                            (("backup",), "FILE"),
+                            (("--advertise=a:1",), "--store"),
+                            (("--store=mysql://h/d",), "postgresql://"),
+                            ((f"--store={self.postgres.url}", "--listen=127.0.0.1:0"), "port")):
+            self.assertIn(words, self.admin(*args, expect=USAGE).stderr)
+        gone = self.admin("check", f"--store=postgresql:///none?host={self.dir}", expect=UNAVAILABLE)
+        self.assertIn("/none", gone.stderr)
+        self.assertIn(str(self.state), self.admin("check", f"--state-dir={self.state}", expect=UNAVAILABLE).stderr)
 
 
 if __name__ == "__main__":

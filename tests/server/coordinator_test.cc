@@ -88,9 +88,10 @@ class CoordinatorTest : public testing::Test {
  protected:
   void SetUp() override { Restart(); }
 
-  void Restart() {
+  void Restart(const Retention& retention = {}) {
     coordinator_.reset();
     Coordinator::Options options;
+    options.retention = retention;
     options.lease_ms = 60'000;
     options.now_unix_ms = [this] { return now_.load(); };
     auto coordinator = Coordinator::Start(faulty_, options);
@@ -183,6 +184,34 @@ TEST_F(CoordinatorTest, NothingIsSentOrAcknowledgedWhileTheStoreFailsAndAllOfItA
   faulty_.fault = FaultyStore::Fault::kNone;
   EXPECT_TRUE(Eventually([&] { return worker->acknowledged == 1 && worker->starts == 2; }));
   EXPECT_EQ(worker->unsaved, 0);
+}
+
+TEST_F(CoordinatorTest, AnswerThatWasLostOnItsWayFromTheStoreMakesNothingCountTwice) {
+  const auto worker = std::make_shared<FakeWorker>(store_, false);
+  worker->Join(*coordinator_, MakeHello("w", 1));
+  const uint64_t id = Submit(MakeSpec({"eager"}, 1, 1))->id();
+  ASSERT_TRUE(Eventually([&] { return worker->starts == 1; }));
+  faulty_.fault = FaultyStore::Fault::kLostAnswer;
+  worker->Report(worker->Commands().back().start());
+  ASSERT_TRUE(Eventually([&] { return faulty_.failed >= 2; })) << "it is saved again";
+  EXPECT_EQ(worker->acknowledged, 0);
+  faulty_.fault = FaultyStore::Fault::kNone;
+  ASSERT_TRUE(Eventually([&] { return worker->acknowledged == 1; }));
+  EXPECT_EQ(Get(id)->runs_ended(), 1u);
+  EXPECT_EQ(worker->starts, 1);
+}
+
+TEST_F(CoordinatorTest, EndedBenchmarksAreRemovedWhenTheyAreNotKeptAnyLonger) {
+  const auto worker = std::make_shared<FakeWorker>(store_, true);
+  worker->Join(*coordinator_, MakeHello("w", 1));
+  for (int i = 0; i < 3; ++i) ASSERT_EQ(Submit(MakeSpec({"eager"}, 1, 1), absl::StrCat(i)).status(), absl::OkStatus());
+  ASSERT_TRUE(Eventually([&] { return Get(3)->state() == v1::BENCHMARK_STATE_FINISHED; }));
+  Restart({.max_benchmarks = 1});
+  ASSERT_TRUE(Eventually([&] { return Get(2).status().code() == absl::StatusCode::kNotFound; }));
+  EXPECT_EQ(Get(1).status().code(), absl::StatusCode::kNotFound);
+  EXPECT_EQ(Get(3).status(), absl::OkStatus());
+  EXPECT_EQ(store_.LoadBenchmark(1).status().code(), absl::StatusCode::kNotFound);
+  EXPECT_EQ(Submit(MakeSpec({"eager"}, 1, 1), "1")->id(), 4u) << "its request is forgotten too";
 }
 
 TEST_F(CoordinatorTest, RequestIdMakesADoubledSubmitOneBenchmarkAlsoAfterARestart) {

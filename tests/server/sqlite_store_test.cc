@@ -50,6 +50,33 @@ class SqliteStoreTest : public testing::Test {
   std::string path_;
 };
 
+TEST_F(SqliteStoreTest, StoreOfAnOlderVersionIsBroughtUpToDateButNotByReadingAlone) {
+  std::ifstream script(ATTNFLEET_TEST_DATA "/store_v1.sql");
+  const std::string sql{std::istreambuf_iterator<char>(script), {}};
+  sqlite3* database = nullptr;
+  ASSERT_EQ(sqlite3_open(path_.c_str(), &database), SQLITE_OK);
+  ASSERT_EQ(sqlite3_exec(database, sql.c_str(), nullptr, nullptr, nullptr), SQLITE_OK);
+  sqlite3_close(database);
+  const absl::Status status = SqliteStore::Open(path_, SqliteStore::Mode::kRead).status();
+  EXPECT_EQ(status.code(), absl::StatusCode::kFailedPrecondition);
+  EXPECT_THAT(std::string(status.message()), testing::HasSubstr("start the server once"));
+
+  const std::unique_ptr<SqliteStore> store = Open();
+  const absl::StatusOr<StoredBenchmark> finished = store->LoadBenchmark(1);
+  ASSERT_EQ(finished.status(), absl::OkStatus());
+  EXPECT_EQ(finished->benchmark.state(), v1::BENCHMARK_STATE_FINISHED);
+  ASSERT_EQ(finished->runs.size(), 2u);
+  EXPECT_EQ(finished->runs[0].result().outcome(), v1::OUTCOME_MEASURED);
+  EXPECT_EQ(store->LoadBenchmark(2)->benchmark.spec().name(), "queued");
+  EXPECT_EQ(store->Save({{}, {}, {{"a", "1"}}}), absl::OkStatus());
+  EXPECT_EQ(SqliteStore::Open(path_, SqliteStore::Mode::kRead).status(), absl::OkStatus());
+}
+
+TEST_F(SqliteStoreTest, ReadingCreatesNoStore) {
+  EXPECT_EQ(SqliteStore::Open(path_, SqliteStore::Mode::kRead).status().code(), absl::StatusCode::kNotFound);
+  EXPECT_FALSE(std::filesystem::exists(path_));
+}
+
 TEST_F(SqliteStoreTest, TruncatedFileIsDataLossNamedAndLeftAsItIs) {
   {
     const std::unique_ptr<SqliteStore> store = Open();
