@@ -46,11 +46,11 @@ class Failover(SharedStore):
         return self.attnfleet("submit", self.to_servers, "--preset=tiny", *args).stdout.split()[0]
 
     def assert_all_counted_once(self, number, runs):
-        """To the end; then nothing is lost, and no run was started a second time."""
+        """To the end; then nothing is lost, and no run was started a second time. An attempt may be the second: a leader
+        that dies between saving an assignment and sending it leaves one that never began."""
         self.attnfleet("watch", self.to_servers, number, timeout=120)
         benchmark = self.results(self.to_servers, number)
         self.assertEqual(self.outcomes(benchmark), {"MEASURED": runs})
-        self.assertEqual({run["attempt"] for run in self.runs(benchmark)}, {1})
         self.assertEqual(len(self.trainer_starts()), runs)
         check, status = self.run_program("attnfleet-server", "check", f"--store={self.postgres.url}")
         self.assertEqual(status, OK, check.dump())
@@ -110,7 +110,7 @@ class Administration(SharedStore):
     def run_benchmark(self, server):
         self.start_worker(server, double="eager:oom")
         number = self.attnfleet("submit", f"--server={server.address}", "--preset=tiny").stdout.split()[0]
-        self.attnfleet("watch", f"--server={server.address}", number, expect=None)
+        self.attnfleet("watch", f"--server={server.address}", number)
         return self.results(f"--server={server.address}", number)
 
     def test_backup_of_a_running_file_store_is_restored_into_a_database(self):
@@ -141,7 +141,7 @@ class Administration(SharedStore):
         self.assertIn("benchmark 1: has finished, but 11 of its 12 runs have a result", found)
 
     def test_wrong_usage_is_told(self):
-        for args, words in (((f"--store=postgresql://a:secret@h/d",), "PGPASSFILE"),
+        for args, words in ((("--store=postgresql://a:secret@h/d",), "PGPASSFILE"),
                             (("chek",), 'did you mean "check"'),
                             (("backup",), "FILE"),
                             (("--advertise=a:1",), "--store"),
