@@ -172,7 +172,8 @@ void Scheduler::WorkerJoined(const v1::WorkerHello& hello, int64_t now, Effects&
   std::vector<v1::RunKey> claimed;
   for (const v1::ActiveRun& active : hello.active()) {
     const v1::Run* run = FindCurrent(name, active.run(), active.attempt());
-    if (run != nullptr && run->slot() == active.slot()) {
+    // A slot that is not offered (any more) runs nothing, whatever the worker says.
+    if (run != nullptr && run->slot() == active.slot() && !before.contains(active.slot())) {
       claimed.push_back(active.run());
       continue;
     }

@@ -31,7 +31,7 @@ class StandbyTest : public testing::Test {
 
   std::string leader_ = "10.0.0.5:7600";
   StandbyService service_{[this] { return leader_; }};
-  absl::StatusOr<Listener> listener_ = Listen("127.0.0.1:0", {}, &service_);
+  absl::StatusOr<Listener> listener_ = Listen("127.0.0.1:0", {}, {}, &service_);
   std::shared_ptr<grpc::Channel> channel_;
   grpc::ClientContext context_;
 };
