@@ -63,7 +63,9 @@ TEST_F(StandbyTest, WithoutALeaderNoneIsNamed) {
 
 TEST_F(StandbyTest, HealthServiceSaysNotServing) {
   grpc::GenericStub stub(channel_);
-  grpc::ByteBuffer request, response;
+  const grpc::Slice empty;
+  const grpc::ByteBuffer request(&empty, 1);
+  grpc::ByteBuffer response;
   grpc::CompletionQueue queue;
   const auto call = stub.PrepareUnaryCall(&context_, "/grpc.health.v1.Health/Check", request, &queue);
   call->StartCall();
