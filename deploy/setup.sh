@@ -1,7 +1,7 @@
 # Sourced by deploy/quickstart.sh and tests/run.sh: installs what is missing and builds. Asks nothing, says what it does,
 # and is quick when there is nothing to do. Debian 12; Ubuntu 24.04 has the same package names but is untried.
 #
-#   setup_packages               compilers, gRPC and the other libraries, from the distribution
+#   setup_packages [PACKAGE...]  compilers, gRPC and the other libraries, from the distribution, and those named
 #   setup_prometheus             prometheus and promtool, for the tests
 #   setup_libtorch               LibTorch into .deps/python, from hash-pinned wheels
 #   setup_cuda                   on a machine with an NVIDIA driver: CUDA libraries, and nvcc where none is found
@@ -16,7 +16,7 @@ die() { printf 'attnfleet set-up: %s\n' "$*" >&2; exit 1; }
 setup_packages() {
   local wanted=(g++ clang clang-format libclang-rt-dev ccache cmake ninja-build pkg-config ca-certificates python3 python3-pip
     libgrpc++-dev protobuf-compiler-grpc libprotobuf-dev protobuf-compiler libabsl-dev prometheus-cpp-dev libgtest-dev
-    libgmock-dev libsqlite3-dev libssl-dev nlohmann-json3-dev libspdlog-dev openssl)
+    libgmock-dev libsqlite3-dev libpq-dev zlib1g-dev libssl-dev nlohmann-json3-dev libspdlog-dev openssl "$@")
   local missing=() package sudo=()
   for package in "${wanted[@]}"; do
     dpkg-query -W -f '${Status}' "$package" 2>/dev/null | grep -q 'ok installed' || missing+=("$package")
@@ -29,6 +29,11 @@ setup_packages() {
   command -v apt-get >/dev/null || die "no apt-get here; install what these Debian packages hold: ${missing[*]}"
   say "Installing packages: ${missing[*]}"
   "${sudo[@]}" apt-get update -q >&2 || die "apt-get update failed (see above)"
+  # The tests start servers of their own; the package would make one at once, and start it with the machine.
+  if [[ " ${missing[*]} " == *" postgresql "* && ! -e /etc/postgresql-common/createcluster.conf ]]; then
+    "${sudo[@]}" mkdir -p /etc/postgresql-common
+    echo 'create_main_cluster = false' | "${sudo[@]}" tee /etc/postgresql-common/createcluster.conf >/dev/null
+  fi
   "${sudo[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends "${missing[@]}" >&2 ||
     die "apt-get install failed (see above)"
 }

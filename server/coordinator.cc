@@ -17,8 +17,13 @@ namespace {
 
 constexpr int kDefaultListLimit = 100;
 constexpr int kMaxListLimit = 1000;
-// How soon a store that failed is tried again.
-constexpr std::chrono::milliseconds kStoreRetry{200};
+// How soon a store that failed is tried again: at first, and in the long run.
+constexpr std::chrono::milliseconds kFirstStoreRetry{200};
+constexpr std::chrono::milliseconds kLongestStoreRetry{2'000};
+
+// How often it is looked for benchmarks that are not kept any longer, and how many runs are removed at once.
+constexpr int64_t kRetirementIntervalMs = 10'000;
+constexpr uint64_t kMostRunsRetired = 10'000;
 
 absl::Status NoSuchBenchmark(uint64_t id) {
   return absl::NotFoundError(id == 0 ? "there is no benchmark yet" : absl::StrCat("there is no benchmark ", id));
@@ -56,18 +61,19 @@ void Coordinator::Stop() {
 }
 
 absl::Status Coordinator::Load() {
-  absl::StatusOr<std::vector<StoredBenchmark>> stored = store_.Load();
-  if (!stored.ok()) return stored.status();
-  if (absl::Status status = CheckStored(*stored); !status.ok()) return status;
   std::vector<v1::Benchmark> benchmarks;
-  benchmarks.reserve(stored->size());
-  for (StoredBenchmark& one : *stored) {
-    if (!one.request_id.empty()) {
-      ids_by_request_[one.request_id] = one.benchmark.id();
-      requests_by_id_[one.benchmark.id()] = one.request_id;
+  const absl::Status loaded = store_.Load([&](StoredBenchmark stored) -> absl::Status {
+    if (!stored.request_id.empty()) {
+      ids_by_request_[stored.request_id] = stored.benchmark.id();
+      requests_by_id_[stored.benchmark.id()] = stored.request_id;
     }
-    benchmarks.push_back(std::move(one.benchmark));
-  }
+    absl::StatusOr<v1::Benchmark> whole = WithJobs(std::move(stored));
+    if (!whole.ok()) return whole.status();
+    benchmarks.push_back(*std::move(whole));
+    return absl::OkStatus();
+  });
+  if (!loaded.ok()) return loaded;
+  if (absl::Status status = CheckStored(benchmarks); !status.ok()) return status;
   scheduler_.Restore(std::move(benchmarks), options_.now_unix_ms());
   return absl::OkStatus();
 }
@@ -293,18 +299,20 @@ void Coordinator::WorkerGone(const std::string& worker, const std::shared_ptr<Wo
 
 void Coordinator::Loop() {
   const std::chrono::milliseconds tick(std::clamp<int64_t>(options_.lease_ms / 4, 10, 1'000));
+  std::chrono::milliseconds retry = kFirstStoreRetry;
   for (;;) {
     std::deque<Event> events;
     bool stopping = false;
     {
       std::unique_lock<std::mutex> lock(mutex_);
-      const std::chrono::milliseconds patience = store_status_.ok() ? tick : kStoreRetry;
       const auto something = [this] { return stopping_ || !events_.empty(); };
       // A store that fails is given a pause, whatever comes.
       if (store_status_.ok()) {
-        wake_.wait_for(lock, patience, something);
+        wake_.wait_for(lock, tick, something);
+        retry = kFirstStoreRetry;
       } else {
-        wake_.wait_for(lock, patience, [this] { return stopping_; });
+        wake_.wait_for(lock, retry, [this] { return stopping_; });
+        retry = std::min(retry * 2, kLongestStoreRetry);
       }
       events.swap(events_);
       stopping = stopping_;
@@ -346,6 +354,7 @@ void Coordinator::RunBatch(std::deque<Event> events) {
     SendEffects();
     Notify();
     effects_ = {};
+    Retire(now);
   }
   std::vector<Continuation> continuations;
   continuations.swap(after_save_);
@@ -447,6 +456,25 @@ void Coordinator::SendEffects() {
     found->second.link->End(absl::UnavailableError("silent for longer than the lease; connect again"));
     links_.erase(found);
   }
+}
+
+void Coordinator::Retire(int64_t now) {
+  if (now < next_retirement_ms_) return;
+  const std::vector<uint64_t> expired = scheduler_.Expired(options_.retention, now, kMostRunsRetired);
+  const absl::Status deleted = expired.empty() ? absl::OkStatus() : store_.Delete(expired);
+  if (!deleted.ok()) LogWarning(absl::StrCat("old benchmarks cannot be removed: ", std::string(deleted.message())));
+  if (expired.empty() || !deleted.ok()) {
+    next_retirement_ms_ = now + kRetirementIntervalMs;
+    return;
+  }
+  for (const uint64_t id : expired) {
+    scheduler_.Forget(id);
+    const auto request = requests_by_id_.find(id);
+    if (request == requests_by_id_.end()) continue;
+    ids_by_request_.erase(request->second);
+    requests_by_id_.erase(request);
+  }
+  LogInfo(absl::StrCat("removed ", expired.size(), " old benchmarks, ", expired.front(), " to ", expired.back()));
 }
 
 void Coordinator::Notify() {

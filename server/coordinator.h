@@ -62,6 +62,7 @@ class Coordinator {
     int64_t lease_ms = 15'000;
     int64_t heartbeat_interval_ms = 5'000;
     size_t max_queued_events = 100'000;
+    Retention retention;
     std::function<int64_t()> now_unix_ms;
     std::function<void(const BatchReport&)> observe;  // may be empty
   };
@@ -121,6 +122,8 @@ class Coordinator {
   void LogRun(const v1::Run& run, std::string_view what) const;
   // What the saved effects come to, before they are sent.
   void ReportEffects(BatchReport& report) const;
+  // Removes benchmarks that are not kept any longer, a bounded part of them at a time.
+  void Retire(int64_t now);
   void SendEffects();
   void Notify();
   const v1::Run& RunAt(const std::tuple<uint64_t, uint32_t, uint32_t>& key) const;
@@ -140,6 +143,7 @@ class Coordinator {
   Scheduler scheduler_;
   Effects effects_;  // not yet saved and sent
   absl::Status store_status_;
+  int64_t next_retirement_ms_ = 0;
   std::vector<Continuation> after_save_;
   std::vector<std::shared_ptr<WorkerLink>> to_welcome_;
   std::map<std::string, LinkedWorker> links_;

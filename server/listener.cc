@@ -39,7 +39,7 @@ absl::Status CannotListen(const std::string& address) {
 }  // namespace
 
 absl::StatusOr<Listener> Listen(const ListenOptions& options, const std::vector<grpc::Service*>& services,
-                                Interceptors interceptors) {
+                                Interceptors interceptors, grpc::CallbackGenericService* rest) {
   const bool local = absl::StartsWith(options.address, "unix:");
   if (SomebodyListens(options.address)) {
     return absl::UnavailableError(absl::StrCat(options.address, " is in use by another process"));
@@ -55,6 +55,7 @@ absl::StatusOr<Listener> Listen(const ListenOptions& options, const std::vector<
   interceptors.push_back(listener.guard->MakeInterceptorFactory());
   builder.experimental().SetInterceptorCreators(std::move(interceptors));
   for (grpc::Service* service : services) builder.RegisterService(service);
+  if (rest != nullptr) builder.RegisterCallbackGenericService(rest);
 
   std::unique_ptr<grpc::experimental::ExternalConnectionAcceptor> connections;
   if (local) {

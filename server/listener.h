@@ -1,6 +1,7 @@
 #ifndef ATTNFLEET_SERVER_LISTENER_H_
 #define ATTNFLEET_SERVER_LISTENER_H_
 
+#include <grpcpp/generic/async_generic_service.h>
 #include <grpcpp/server.h>
 #include <grpcpp/support/server_interceptor.h>
 
@@ -35,9 +36,10 @@ struct Listener {
 };
 
 // Serves the services, and with them gRPC's health service and, in plain text, server reflection. A Unix socket is for
-// its owner alone. The services must outlive the server. UNAVAILABLE if another process holds the address.
+// its owner alone. `rest`, if any, gets the calls of all other services. The services must outlive the server.
+// UNAVAILABLE if another process holds the address.
 absl::StatusOr<Listener> Listen(const ListenOptions& options, const std::vector<grpc::Service*>& services,
-                                Interceptors interceptors = {});
+                                Interceptors interceptors = {}, grpc::CallbackGenericService* rest = nullptr);
 
 }  // namespace attnfleet::server
 

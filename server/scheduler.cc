@@ -542,6 +542,23 @@ const v1::Benchmark* Scheduler::Find(uint64_t id) const {
   return found == benchmarks_.end() ? nullptr : &found->second.benchmark;
 }
 
+std::vector<uint64_t> Scheduler::Expired(const Retention& retention, int64_t now, uint64_t max_runs) const {
+  std::vector<uint64_t> expired;
+  uint64_t runs = 0;
+  uint64_t newer = benchmarks_.size();
+  for (const auto& [id, entry] : benchmarks_) {
+    if (--newer == 0) break;
+    const v1::Benchmark& benchmark = entry.benchmark;
+    const bool too_many = retention.max_benchmarks > 0 && newer >= retention.max_benchmarks;
+    const bool too_old = retention.max_age_ms > 0 && benchmark.ended_unix_ms() < now - retention.max_age_ms;
+    if (!IsOver(benchmark) || !(too_many || too_old)) continue;
+    runs += benchmark.runs_total();
+    if (!expired.empty() && runs > max_runs) break;
+    expired.push_back(id);
+  }
+  return expired;
+}
+
 std::vector<v1::Benchmark> Scheduler::List(int limit, uint64_t before_id) const {
   std::vector<v1::Benchmark> result;
   auto it = before_id == 0 ? benchmarks_.end() : benchmarks_.lower_bound(before_id);

@@ -11,6 +11,7 @@
 
 #include "absl/status/statusor.h"
 #include "attnfleet/v1/service.pb.h"
+#include "server/retention.h"
 
 namespace attnfleet::server {
 
@@ -67,6 +68,12 @@ class Scheduler {
   void RunHandedBack(const std::string& worker, const v1::RunHandedBack& handed_back, int64_t now, Effects& effects);
   // Takes the runs of workers whose lease has ended. Call a few times in each lease.
   void Tick(int64_t now, Effects& effects);
+
+  // Ended benchmarks that `retention` does not keep, oldest first: as many as have `max_runs` runs together, at least
+  // one if there is any. Never the newest of all benchmarks, whose number must not be given again.
+  std::vector<uint64_t> Expired(const Retention& retention, int64_t now, uint64_t max_runs) const;
+  // Forgets a benchmark that has ended.
+  void Forget(uint64_t id) { benchmarks_.erase(id); }
 
   // Null if there is none. Valid until the next event.
   const v1::Benchmark* Find(uint64_t id) const;

@@ -44,10 +44,9 @@ absl::Status CheckStoredSpec(uint64_t benchmark_id, const v1::BenchmarkSpec& spe
                  absl::StrCat("its spec has no runs, or more than ", kMaxRuns));
 }
 
-absl::Status CheckStored(const std::vector<StoredBenchmark>& stored) {
+absl::Status CheckStored(const std::vector<v1::Benchmark>& stored) {
   std::set<std::pair<std::string, std::string>> busy;  // worker, slot
-  for (const StoredBenchmark& one : stored) {
-    const v1::Benchmark& benchmark = one.benchmark;
+  for (const v1::Benchmark& benchmark : stored) {
     const std::string name = absl::StrCat("benchmark ", benchmark.id());
     if (benchmark.id() == 0 || benchmark.id() > uint64_t{std::numeric_limits<int64_t>::max()} - 1) {
       return Damaged(name, "no benchmark has this number");

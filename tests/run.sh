@@ -6,7 +6,7 @@ set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/../deploy/setup.sh"
 
 [ $# -gt 0 ] || set -- format fuzz asan tsan release
-setup_packages
+setup_packages postgresql
 setup_prometheus
 setup_libtorch
 setup_cuda

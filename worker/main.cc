@@ -19,6 +19,7 @@
 #include "absl/time/time.h"
 #include "proto/address.h"
 #include "proto/credentials.h"
+#include "proto/server_list.h"
 #include "proto/support/exit_code.h"
 #include "proto/support/flags.h"
 #include "proto/support/log.h"
@@ -64,7 +65,8 @@ constexpr char kHelp[] =
   attnfleet-worker --torch=/opt/venv/lib/python3.12/site-packages/torch
 
 Flags
-  --server=ADDRESS        HOST:PORT or unix:PATH of the coordinator; default 127.0.0.1:7600
+  --server=ADDRESS,...    HOST:PORT or unix:PATH of the coordinator; of several that share a store the one that leads is
+                          found; default 127.0.0.1:7600
   --ca=FILE --cert=FILE --key=FILE
                           TLS: the CA of the server's certificate, the worker's own certificate and its key (PEM);
                           default: $ATTNFLEET_CA, $ATTNFLEET_CERT, $ATTNFLEET_KEY. Read again at every connection
@@ -146,7 +148,7 @@ absl::StatusOr<std::chrono::milliseconds> ParseTime(const char* flag, absl::Dura
 absl::StatusOr<DaemonOptions> ReadFlags() {
   DaemonOptions options;
   options.server = absl::GetFlag(FLAGS_server);
-  if (absl::Status status = ValidateAddress("--server", options.server); !status.ok()) return status;
+  if (absl::Status status = ParseServerList("--server", options.server).status(); !status.ok()) return status;
   options.tls =
       TlsFilesFor(options.server, {absl::GetFlag(FLAGS_ca), absl::GetFlag(FLAGS_cert), absl::GetFlag(FLAGS_key)});
   if (absl::Status status = CheckTlsFiles(options.tls, absl::Now()); !status.ok()) return status;

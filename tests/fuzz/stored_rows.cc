@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "absl/strings/str_cat.h"
 #include "fleet_fixture.h"
 #include "server/scheduler.h"
 #include "server/sqlite_store.h"
@@ -43,8 +44,14 @@ class Rows {
             "VALUES (?1, 0, 0, '', ?2)",
             kind / 2, message);
       } else {
-        Insert("INSERT INTO runs (benchmark_id, job_index, repetition, state, message) VALUES (1, ?1, 0, 0, ?2)", i,
-               message);
+        // The columns of a run are those of its message's key, or it would be refused for that alone.
+        v1::Run run;
+        const bool parsed = run.ParseFromArray(message.data(), static_cast<int>(message.size()));
+        Insert(
+            absl::StrCat("INSERT OR REPLACE INTO runs (benchmark_id, job_index, repetition, state, message) VALUES (",
+                         parsed ? static_cast<int64_t>(run.key().benchmark_id()) : 1, ", ?1, ", run.key().repetition(),
+                         ", 0, ?2)"),
+            parsed ? int64_t{run.key().job_index()} : i, message);
       }
     }
     Check(sqlite3_exec(database_, "COMMIT", nullptr, nullptr, nullptr) == SQLITE_OK, "rows can be stored");
@@ -53,10 +60,10 @@ class Rows {
   SqliteStore& store() { return *store_; }
 
  private:
-  void Insert(const char* sql, int number, std::string_view message) {
+  void Insert(const std::string& sql, int64_t number, std::string_view message) {
     sqlite3_stmt* statement = nullptr;
-    Check(sqlite3_prepare_v2(database_, sql, -1, &statement, nullptr) == SQLITE_OK, "the schema is known");
-    sqlite3_bind_int(statement, 1, number);
+    Check(sqlite3_prepare_v2(database_, sql.c_str(), -1, &statement, nullptr) == SQLITE_OK, "the schema is known");
+    sqlite3_bind_int64(statement, 1, number);
     sqlite3_bind_blob(statement, 2, message.data(), static_cast<int>(message.size()), SQLITE_TRANSIENT);
     Check(sqlite3_step(statement) == SQLITE_DONE, "a row can be inserted");
     sqlite3_finalize(statement);
@@ -85,13 +92,15 @@ void GoOn(std::vector<v1::Benchmark> benchmarks) {
 }  // namespace attnfleet::server
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
-  using attnfleet::server::StoredBenchmark;
   static attnfleet::server::Rows& rows = *new attnfleet::server::Rows;
   rows.Replace(attnfleet::fuzz::Input(data, size));
-  absl::StatusOr<std::vector<StoredBenchmark>> stored = rows.store().Load();
-  if (!stored.ok() || !attnfleet::server::CheckStored(*stored).ok()) return 0;
   std::vector<attnfleet::v1::Benchmark> benchmarks;
-  for (StoredBenchmark& one : *stored) benchmarks.push_back(std::move(one.benchmark));
+  const absl::Status loaded = rows.store().Load([&](attnfleet::server::StoredBenchmark stored) {
+    absl::StatusOr<attnfleet::v1::Benchmark> whole = attnfleet::server::WithJobs(std::move(stored));
+    if (whole.ok()) benchmarks.push_back(*std::move(whole));
+    return whole.status();
+  });
+  if (!loaded.ok() || !attnfleet::server::CheckStored(benchmarks).ok()) return 0;
   attnfleet::server::GoOn(std::move(benchmarks));
   return 0;
 }

@@ -11,9 +11,8 @@ namespace attnfleet::server {
 namespace {
 
 // Two jobs of one group, two runs each: one has ended, one is on a slot.
-StoredBenchmark MakeStored() {
-  StoredBenchmark stored;
-  v1::Benchmark& benchmark = stored.benchmark;
+v1::Benchmark MakeStored() {
+  v1::Benchmark benchmark;
   benchmark.set_id(3);
   *benchmark.mutable_spec() = MakeSpec({"eager", "sdpa"}, 1, 2);
   benchmark.set_state(v1::BENCHMARK_STATE_RUNNING);
@@ -27,15 +26,15 @@ StoredBenchmark MakeStored() {
   active.set_worker("w");
   active.set_slot("cpu0");
   active.set_attempt(1);
-  return stored;
+  return benchmark;
 }
 
 TEST(CheckStored, WhatACoordinatorSavesIsFine) { EXPECT_EQ(CheckStored({MakeStored()}), absl::OkStatus()); }
 
 TEST(CheckStored, EveryFaultNamesWhoseItIs) {
   const auto error = [](const std::function<void(v1::Benchmark&)>& damage) {
-    StoredBenchmark stored = MakeStored();
-    damage(stored.benchmark);
+    v1::Benchmark stored = MakeStored();
+    damage(stored);
     const absl::Status status = CheckStored({stored});
     EXPECT_EQ(status.code(), absl::StatusCode::kDataLoss);
     return std::string(status.message());
