@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "proto/status.h"
+#include "server/fleet_statistics.h"
 #include "server/statistics.h"
 #include "server/unary.h"
 
@@ -52,7 +53,10 @@ class WatchStream : public grpc::ServerWriteReactor<v1::WatchResponse>,
       return;
     }
     ended_ = *benchmark;
-    if (include_contaminated_) Summarize(*ended_, true);
+    if (include_contaminated_) {
+      Summarize(*ended_, true);
+      SummarizeFleet(*ended_);
+    }
     WriteNext();
   }
 
@@ -151,6 +155,20 @@ grpc::ServerUnaryReactor* BenchmarkService::Cancel(grpc::CallbackServerContext* 
                                                    const v1::CancelRequest* request, v1::Benchmark* response) {
   grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
   coordinator_.Cancel(*request, FinishWith(reactor, response));
+  return reactor;
+}
+
+grpc::ServerUnaryReactor* BenchmarkService::Pause(grpc::CallbackServerContext* context, const v1::PauseRequest* request,
+                                                  v1::Benchmark* response) {
+  grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
+  coordinator_.SetPaused(request->id(), true, FinishWith(reactor, response));
+  return reactor;
+}
+
+grpc::ServerUnaryReactor* BenchmarkService::Resume(grpc::CallbackServerContext* context,
+                                                   const v1::ResumeRequest* request, v1::Benchmark* response) {
+  grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
+  coordinator_.SetPaused(request->id(), false, FinishWith(reactor, response));
   return reactor;
 }
 

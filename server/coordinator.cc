@@ -2,12 +2,14 @@
 
 #include <algorithm>
 #include <chrono>
+#include <optional>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "proto/spec.h"
 #include "proto/support/log.h"
 #include "proto/version.h"
+#include "server/fleet_statistics.h"
 #include "server/statistics.h"
 
 namespace attnfleet::server {
@@ -64,7 +66,7 @@ absl::Status Coordinator::Load() {
     }
     benchmarks.push_back(std::move(one.benchmark));
   }
-  scheduler_.Restore(std::move(benchmarks), options_.now_unix_ms());
+  scheduler_.Restore(std::move(benchmarks), v1::FleetState(), options_.now_unix_ms());
   return absl::OkStatus();
 }
 
@@ -136,6 +138,22 @@ void Coordinator::Cancel(v1::CancelRequest request, Reply<v1::Benchmark> reply) 
       reply);
 }
 
+void Coordinator::SetPaused(uint64_t id, bool paused, Reply<v1::Benchmark> reply) {
+  PostOrRefuse<v1::Benchmark>(
+      [this, id, paused, reply](int64_t now) {
+        if (!store_status_.ok()) return reply(store_status_);
+        const std::optional<v1::Benchmark> benchmark = scheduler_.Head(id);
+        if (!benchmark) return reply(NoSuchBenchmark(id));
+        if (IsOver(*benchmark)) {
+          return reply(absl::FailedPreconditionError(
+              absl::StrCat("benchmark ", id, " has ended; what has not ended can be ", paused ? "paused" : "resumed")));
+        }
+        scheduler_.SetPaused(id, paused, now, effects_);
+        ReplyAfterSave(paused ? "the pause of benchmark" : "the resumption of benchmark", id, reply);
+      },
+      reply);
+}
+
 void Coordinator::Get(v1::GetRequest request, Reply<v1::Benchmark> reply) {
   PostOrRefuse<v1::Benchmark>([this, request = std::move(request),
                                reply](int64_t) { reply(Snapshot(request.id(), request.include_contaminated())); },
@@ -161,7 +179,7 @@ void Coordinator::Explain(uint64_t id, Reply<v1::ExplainResponse> reply) {
   PostOrRefuse<v1::ExplainResponse>(
       [this, id, reply](int64_t) {
         const uint64_t wanted = id == 0 ? scheduler_.newest() : id;
-        if (scheduler_.Find(wanted) == nullptr) return reply(NoSuchBenchmark(wanted));
+        if (!scheduler_.Exists(wanted)) return reply(NoSuchBenchmark(wanted));
         v1::ExplainResponse response;
         for (v1::Explanation& explanation : scheduler_.Explain(wanted)) {
           *response.add_explanations() = std::move(explanation);
@@ -181,11 +199,29 @@ void Coordinator::ListWorkers(Reply<v1::ListWorkersResponse> reply) {
       reply);
 }
 
+void Coordinator::SetDrained(v1::SetDrainedRequest request, Reply<v1::WorkerStatus> reply) {
+  PostOrRefuse<v1::WorkerStatus>(
+      [this, request = std::move(request), reply](int64_t now) {
+        const bool known = scheduler_.SetDrained(request.worker(), request.drained(), now, effects_);
+        const std::optional<v1::WorkerStatus> worker = scheduler_.FindWorker(request.worker());
+        if (worker) return reply(*worker);
+        if (!known) {
+          return reply(absl::NotFoundError(
+              absl::StrCat("worker: there is none named ", request.worker(), "; attnfleet workers lists them")));
+        }
+        v1::WorkerStatus gone;
+        gone.mutable_info()->set_name(request.worker());
+        gone.set_drained(request.drained());
+        reply(std::move(gone));
+      },
+      reply);
+}
+
 void Coordinator::ListBackends(Reply<v1::ListBackendsResponse> reply) {
   PostOrRefuse<v1::ListBackendsResponse>(
       [this, reply](int64_t) {
         v1::ListBackendsResponse response;
-        for (v1::Backend& backend : scheduler_.Backends()) *response.add_backends() = std::move(backend);
+        for (const v1::Backend& backend : scheduler_.Backends()) *response.add_backends() = backend;
         reply(std::move(response));
       },
       reply);
@@ -324,9 +360,11 @@ absl::Status Coordinator::Save() {
   if (effects_.benchmarks.empty() && effects_.runs.empty())
     return store_status_.ok() ? absl::OkStatus() : store_.Save({});
   StoreChanges changes;
+  std::deque<v1::Benchmark> heads;  // what `changes` points to
   for (const uint64_t id : effects_.benchmarks) {
     const auto request = requests_by_id_.find(id);
-    changes.benchmarks.push_back({scheduler_.Find(id), request == requests_by_id_.end() ? "" : request->second});
+    heads.push_back(*scheduler_.Head(id));
+    changes.benchmarks.push_back({&heads.back(), request == requests_by_id_.end() ? "" : request->second});
   }
   changes.runs.reserve(effects_.runs.size());
   for (const auto& key : effects_.runs) changes.runs.push_back(&RunAt(key));
@@ -334,15 +372,20 @@ absl::Status Coordinator::Save() {
 }
 
 const v1::Run& Coordinator::RunAt(const std::tuple<uint64_t, uint32_t, uint32_t>& key) const {
-  return scheduler_.Find(std::get<0>(key))
-      ->jobs(static_cast<int>(std::get<1>(key)))
-      .runs(static_cast<int>(std::get<2>(key)));
+  v1::RunKey run;
+  run.set_benchmark_id(std::get<0>(key));
+  run.set_job_index(std::get<1>(key));
+  run.set_repetition(std::get<2>(key));
+  return *scheduler_.FindRun(run);
 }
 
 void Coordinator::CountEnded(BatchReport& report) const {
   for (const auto& key : effects_.runs) {
     const v1::Run& run = RunAt(key);
     if (run.state() == v1::RUN_STATE_ENDED) ++report.ended[run.result().outcome()];
+  }
+  if (effects_.cancelled_unassigned > 0) {
+    report.ended[v1::OUTCOME_CANCELLED] += static_cast<int>(effects_.cancelled_unassigned);
   }
 }
 
@@ -399,7 +442,7 @@ void Coordinator::Notify() {
   }
   for (const uint64_t id : effects_.benchmarks) {
     const auto found = watchers_.find(id);
-    if (found == watchers_.end() || !IsOver(*scheduler_.Find(id))) continue;
+    if (found == watchers_.end() || !IsOver(*scheduler_.Head(id))) continue;
     const absl::StatusOr<v1::Benchmark> benchmark = Snapshot(id);
     for (const std::shared_ptr<Watcher>& watcher : found->second) watcher->Ended(benchmark);
     watchers_.erase(found);
@@ -407,11 +450,11 @@ void Coordinator::Notify() {
 }
 
 absl::StatusOr<v1::Benchmark> Coordinator::Snapshot(uint64_t id, bool include_contaminated) const {
-  const v1::Benchmark* benchmark = scheduler_.Find(id == 0 ? scheduler_.newest() : id);
-  if (benchmark == nullptr) return NoSuchBenchmark(id);
-  v1::Benchmark copy = *benchmark;
-  Summarize(copy, include_contaminated);
-  return copy;
+  std::optional<v1::Benchmark> benchmark = scheduler_.Snapshot(id == 0 ? scheduler_.newest() : id);
+  if (!benchmark) return NoSuchBenchmark(id);
+  Summarize(*benchmark, include_contaminated);
+  SummarizeFleet(*benchmark);
+  return *std::move(benchmark);
 }
 
 }  // namespace attnfleet::server

@@ -75,10 +75,12 @@ class Coordinator {
 
   void Submit(v1::SubmitRequest request, Reply<v1::Benchmark> reply);
   void Cancel(v1::CancelRequest request, Reply<v1::Benchmark> reply);
+  void SetPaused(uint64_t id, bool paused, Reply<v1::Benchmark> reply);
   void Get(v1::GetRequest request, Reply<v1::Benchmark> reply);
   void List(v1::ListRequest request, Reply<v1::ListResponse> reply);
   void Explain(uint64_t id, Reply<v1::ExplainResponse> reply);
   void ListWorkers(Reply<v1::ListWorkersResponse> reply);
+  void SetDrained(v1::SetDrainedRequest request, Reply<v1::WorkerStatus> reply);
   void ListBackends(Reply<v1::ListBackendsResponse> reply);
   void Watch(uint64_t id, std::shared_ptr<Watcher> watcher);
   void Unwatch(uint64_t id, const std::shared_ptr<Watcher>& watcher);

@@ -161,7 +161,7 @@ absl::StatusOr<std::vector<StoredBenchmark>> SqliteStore::Load() {
     stored.request_id = reinterpret_cast<const char*>(sqlite3_column_text(query->get(), 1));
     stored.benchmark.clear_jobs();
     stored.benchmark.set_runs_ended(0);
-    for (v1::Job& job : ExpandJobs(stored.benchmark.id(), stored.benchmark.spec())) {
+    for (v1::Job& job : ExpandJobs(stored.benchmark)) {
       *stored.benchmark.add_jobs() = std::move(job);
     }
   }
@@ -213,6 +213,8 @@ absl::Status SqliteStore::SaveRows(const StoreChanges& changes) {
     row.set_ended_unix_ms(benchmark.ended_unix_ms());
     row.set_runs_total(benchmark.runs_total());
     row.set_cancel_reason(benchmark.cancel_reason());
+    row.set_paused(benchmark.paused());
+    *row.mutable_nodes() = benchmark.nodes();
     sqlite3_stmt* statement = save_benchmark_.get();
     sqlite3_bind_int64(statement, 1, static_cast<int64_t>(benchmark.id()));
     sqlite3_bind_int(statement, 2, benchmark.state());

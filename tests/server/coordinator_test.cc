@@ -28,7 +28,14 @@ class FakeStore : public JobStore {
     if (failing) return absl::ResourceExhaustedError("store /fake: No space left on device");
     const std::lock_guard<std::mutex> lock(mutex_);
     for (const StoreChanges::ChangedBenchmark& changed : changes.benchmarks) {
-      stored_[changed.benchmark->id()] = {*changed.benchmark, changed.request_id};
+      StoredBenchmark& stored = stored_[changed.benchmark->id()];
+      google::protobuf::RepeatedPtrField<v1::Job> jobs;
+      jobs.Swap(stored.benchmark.mutable_jobs());
+      stored = {*changed.benchmark, changed.request_id};
+      if (jobs.empty()) {
+        for (v1::Job& job : ExpandJobs(stored.benchmark)) *jobs.Add() = std::move(job);
+      }
+      jobs.Swap(stored.benchmark.mutable_jobs());
     }
     for (const v1::Run* run : changes.runs) {
       v1::Benchmark& benchmark = stored_.at(run->key().benchmark_id()).benchmark;

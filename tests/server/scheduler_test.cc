@@ -42,11 +42,9 @@ class SchedulerTest : public testing::Test {
     scheduler_.RunProgressed(worker, progress, now_, effects_);
   }
 
-  const v1::Run& RunOf(const v1::StartRun& start) {
-    return scheduler_.Find(start.run().benchmark_id())
-        ->jobs(static_cast<int>(start.run().job_index()))
-        .runs(static_cast<int>(start.run().repetition()));
-  }
+  const v1::Run& RunOf(const v1::StartRun& start) { return *scheduler_.FindRun(start.run()); }
+
+  v1::BenchmarkState StateOf(uint64_t id) { return scheduler_.Head(id)->state(); }
 
   int64_t now_ = 1'000'000;
   Scheduler scheduler_{kLease};
@@ -65,7 +63,7 @@ TEST_F(SchedulerTest, RunsOfAGroupGoToOneSlotRepetitionByRepetition) {
     Report("w", start, v1::OUTCOME_MEASURED);
   }
   EXPECT_THAT(order, testing::ElementsAre("eager0", "sdpa0", "eager1", "sdpa1"));
-  EXPECT_EQ(scheduler_.Find(1)->state(), v1::BENCHMARK_STATE_FINISHED);
+  EXPECT_EQ(StateOf(1), v1::BENCHMARK_STATE_FINISHED);
 }
 
 TEST_F(SchedulerTest, GroupsRunSideBySideOnDifferentSlots) {
@@ -88,7 +86,7 @@ TEST_F(SchedulerTest, OutOfMemoryAndUnsupportedAreResults) {
   Report("w", TakeStart(), v1::OUTCOME_OUT_OF_MEMORY);
   Report("w", TakeStart(), v1::OUTCOME_UNSUPPORTED);
   EXPECT_TRUE(Take().assign.empty());
-  EXPECT_EQ(scheduler_.Find(1)->state(), v1::BENCHMARK_STATE_FINISHED);
+  EXPECT_EQ(StateOf(1), v1::BENCHMARK_STATE_FINISHED);
 }
 
 TEST_F(SchedulerTest, FailedRunIsTriedAgainABoundedNumberOfTimes) {
@@ -102,7 +100,7 @@ TEST_F(SchedulerTest, FailedRunIsTriedAgainABoundedNumberOfTimes) {
     Report("w", start, v1::OUTCOME_FAILED);
   }
   EXPECT_TRUE(Take().assign.empty());
-  const v1::Run& run = scheduler_.Find(1)->jobs(0).runs(0);
+  const v1::Run run = scheduler_.Snapshot(1)->jobs(0).runs(0);
   EXPECT_EQ(run.result().outcome(), v1::OUTCOME_FAILED);
   EXPECT_EQ(run.failed_attempts_size(), 2);
 }
@@ -119,7 +117,7 @@ TEST_F(SchedulerTest, StaleAttemptIsAcknowledgedAndDropped) {
   Report("w", second, v1::OUTCOME_MEASURED);
   Report("w", second, v1::OUTCOME_FAILED);  // doubled by the network, and changed
   EXPECT_EQ(RunOf(first).result().outcome(), v1::OUTCOME_MEASURED);
-  EXPECT_EQ(scheduler_.Find(1)->runs_ended(), 1u);
+  EXPECT_EQ(scheduler_.Head(1)->runs_ended(), 1u);
 }
 
 TEST_F(SchedulerTest, ReportOfAnotherWorkerIsNotCounted) {
@@ -162,7 +160,7 @@ TEST_F(SchedulerTest, WorkerThatComesBackWithinItsLeaseKeepsItsRun) {
   EXPECT_TRUE(effects.assign.empty());
   EXPECT_TRUE(effects.stop.empty());
   Report("w", start, v1::OUTCOME_MEASURED);
-  EXPECT_EQ(scheduler_.Find(1)->state(), v1::BENCHMARK_STATE_FINISHED);
+  EXPECT_EQ(StateOf(1), v1::BENCHMARK_STATE_FINISHED);
 }
 
 TEST_F(SchedulerTest, WorkerThatComesBackTooLateIsToldToStop) {
@@ -206,7 +204,7 @@ TEST_F(SchedulerTest, UnacknowledgedReportsInAHelloAreCountedOnce) {
   for (int i = 0; i < 2; ++i) {
     Join(hello);
     EXPECT_EQ(Take().acknowledge.size(), 1u);
-    EXPECT_EQ(scheduler_.Find(1)->runs_ended(), 1u);
+    EXPECT_EQ(scheduler_.Head(1)->runs_ended(), 1u);
   }
 }
 
@@ -236,9 +234,9 @@ TEST_F(SchedulerTest, CancelStopsWhatRunsAndKeepsWhatWasMeasured) {
   const Effects effects = Take();
   ASSERT_EQ(effects.stop.size(), 1u);
   EXPECT_EQ(effects.stop[0].stop.run().repetition(), running.run().repetition());
-  EXPECT_EQ(scheduler_.Find(id)->state(), v1::BENCHMARK_STATE_CANCELLED);
-  EXPECT_EQ(scheduler_.Find(id)->jobs(0).runs(0).result().outcome(), v1::OUTCOME_MEASURED);
-  EXPECT_EQ(scheduler_.Find(id)->jobs(1).runs(1).result().outcome(), v1::OUTCOME_CANCELLED);
+  EXPECT_EQ(StateOf(id), v1::BENCHMARK_STATE_CANCELLED);
+  EXPECT_EQ(scheduler_.Snapshot(id)->jobs(0).runs(0).result().outcome(), v1::OUTCOME_MEASURED);
+  EXPECT_EQ(scheduler_.Snapshot(id)->jobs(1).runs(1).result().outcome(), v1::OUTCOME_CANCELLED);
   EXPECT_TRUE(scheduler_.Cancel(id, "again", now_, effects_));
   EXPECT_TRUE(Take().runs.empty());
   EXPECT_FALSE(scheduler_.Cancel(77, "", now_, effects_));
@@ -251,7 +249,7 @@ TEST_F(SchedulerTest, RestoredRunsWaitForTheirWorkerForOneLease) {
   Submit(MakeSpec({"eager"}, 1, 2));
   const v1::StartRun start = TakeStart();
   Scheduler restarted(kLease);
-  restarted.Restore({*scheduler_.Find(1)}, now_);
+  restarted.Restore({*scheduler_.Snapshot(1)}, {}, now_);
   ASSERT_EQ(restarted.CheckInvariants(), absl::OkStatus());
   Effects effects;
   restarted.WorkerJoined(MakeHello("other", 1), now_, effects);
@@ -271,7 +269,7 @@ TEST_F(SchedulerTest, RestoredRunOfAWorkerThatNeverComesGoesElsewhere) {
   Submit(MakeSpec({"eager"}, 1, 1));
   TakeStart();
   Scheduler restarted(kLease);
-  restarted.Restore({*scheduler_.Find(1)}, now_);
+  restarted.Restore({*scheduler_.Snapshot(1)}, {}, now_);
   Effects effects;
   restarted.WorkerJoined(MakeHello("other", 1), now_ + kLease, effects);
   restarted.Tick(now_ + kLease + 1, effects);
