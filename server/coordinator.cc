@@ -57,16 +57,20 @@ Coordinator::~Coordinator() {
 absl::Status Coordinator::Load() {
   absl::StatusOr<std::vector<StoredBenchmark>> stored = store_.Load();
   if (!stored.ok()) return stored.status();
-  std::vector<v1::Benchmark> benchmarks;
-  benchmarks.reserve(stored->size());
   for (StoredBenchmark& one : *stored) {
     if (!one.request_id.empty()) {
       ids_by_request_[one.request_id] = one.benchmark.id();
       requests_by_id_[one.benchmark.id()] = one.request_id;
     }
-    benchmarks.push_back(std::move(one.benchmark));
+    std::vector<v1::Run> runs;
+    for (v1::Job& job : *one.benchmark.mutable_jobs()) {
+      for (v1::Run& run : *job.mutable_runs()) {
+        if (run.attempt() > 0 || run.state() == v1::RUN_STATE_ENDED) runs.push_back(std::move(run));
+      }
+    }
+    one.benchmark.clear_jobs();
+    scheduler_.Restore(one.benchmark, std::move(runs), options_.now_unix_ms());
   }
-  scheduler_.Restore(std::move(benchmarks), v1::FleetState(), options_.now_unix_ms());
   return absl::OkStatus();
 }
 

@@ -111,43 +111,26 @@ uint64_t Scheduler::Submit(const v1::BenchmarkSpec& spec, int64_t now, Effects& 
   return head.id();
 }
 
-v1::FleetState Scheduler::fleet_state() const {
-  v1::FleetState state;
-  for (const std::string& worker : drained_) state.add_drained_workers(worker);
-  return state;
+void Scheduler::Restore(const v1::Benchmark& head, std::vector<v1::Run> runs, int64_t now) {
+  BenchmarkEntry& entry = AddEntry(head);
+  RestoreRuns(entry, std::move(runs));
+  if (entry.over()) return entry.ForgetLanes();
+  RestoreLanes(entry, head, now);
+  counts_.queued += entry.runs_waiting();
+  counts_.active += entry.runs_active();
+  UpdateQueue(entry);
 }
 
-void Scheduler::Restore(std::vector<v1::Benchmark> benchmarks, const v1::FleetState& fleet, int64_t now) {
-  drained_.insert(fleet.drained_workers().begin(), fleet.drained_workers().end());
-  for (v1::Benchmark& stored : benchmarks) {
-    google::protobuf::RepeatedPtrField<v1::Job> jobs;
-    jobs.Swap(stored.mutable_jobs());
-    BenchmarkEntry& entry = AddEntry(stored);
-    RestoreRuns(entry, jobs);
-    if (entry.over()) {
-      entry.ForgetLanes();
-      continue;
-    }
-    RestoreLanes(entry, stored, now);
-    counts_.queued += entry.runs_waiting();
-    counts_.active += entry.runs_active();
-    UpdateQueue(entry);
-  }
-}
-
-void Scheduler::RestoreRuns(BenchmarkEntry& entry, google::protobuf::RepeatedPtrField<v1::Job>& jobs) {
-  for (v1::Job& job : jobs) {
-    for (v1::Run& run : *job.mutable_runs()) {
-      if (run.state() == v1::RUN_STATE_QUEUED && run.attempt() == 0) continue;
-      const v1::RunKey key = run.key();
-      Lane& lane = entry.FindOrAddLane(entry.LaneOf(key));
-      lane.started = true;
-      lane.next = std::max(lane.next, entry.PositionOf(key) + 1);
-      if (run.state() == v1::RUN_STATE_ENDED) entry.RunEnded(false);
-      const auto& failures = run.failed_attempts();
-      if (!failures.empty() && failures.rbegin()->worker_lost()) lane.avoid = failures.rbegin()->worker();
-      entry.FindOrAddRun(key) = std::move(run);
-    }
+void Scheduler::RestoreRuns(BenchmarkEntry& entry, std::vector<v1::Run> runs) {
+  for (v1::Run& run : runs) {
+    const v1::RunKey key = run.key();
+    Lane& lane = entry.FindOrAddLane(entry.LaneOf(key));
+    lane.started = true;
+    lane.next = std::max(lane.next, entry.PositionOf(key) + 1);
+    if (run.state() == v1::RUN_STATE_ENDED) entry.RunEnded(false);
+    const auto& failures = run.failed_attempts();
+    if (!failures.empty() && failures.rbegin()->worker_lost()) lane.avoid = failures.rbegin()->worker();
+    entry.FindOrAddRun(key) = std::move(run);
   }
 }
 
@@ -342,7 +325,7 @@ bool Scheduler::SetDrained(const std::string& name, bool drained, int64_t now, E
   if (worker == nullptr && !drained_.contains(name)) return false;
   const bool changed = drained ? drained_.insert(name).second : drained_.erase(name) > 0;
   if (!changed) return true;
-  effects.fleet = true;
+  effects.drained[name] = drained;
   if (worker == nullptr) return true;
   worker->drained = drained;
   UpdateSlots(*worker);

@@ -2,6 +2,7 @@
 #define ATTNFLEET_SERVER_SCHEDULER_H_
 
 #include <cstdint>
+#include <map>
 #include <memory>
 #include <optional>
 #include <set>
@@ -38,8 +39,8 @@ struct Effects {
   // (benchmark, job, repetition) of runs that changed.
   std::set<std::tuple<uint64_t, uint32_t, uint32_t>> runs;
   std::set<std::tuple<uint64_t, uint32_t, uint32_t>> progressed;  // to be shown, not saved
-  bool fleet = false;                                             // Scheduler::fleet_state() changed
-  uint64_t cancelled_unassigned = 0;  // runs that ended without ever having been assigned: they have no row
+  std::map<std::string, bool> drained;  // workers that an administrator drained (true) or took back
+  uint64_t cancelled_unassigned = 0;    // runs that ended without ever having been assigned: they have no row
   std::vector<Assignment> assign;
   std::vector<Stop> stop;
   std::vector<Acknowledgement> acknowledge;
@@ -61,9 +62,11 @@ class Scheduler {
   // A worker not heard of for `lease_ms` has lost its runs.
   explicit Scheduler(int64_t lease_ms) : lease_ms_(lease_ms) {}
 
-  // Takes what the store held: benchmarks with their jobs and runs, and the fleet's state. Runs that were assigned wait
-  // for one lease for their worker to claim them. Once, before anything else.
-  void Restore(std::vector<v1::Benchmark> benchmarks, const v1::FleetState& fleet, int64_t now);
+  // Take what the store held, before anything else: the workers that are drained, and each benchmark without its jobs
+  // but with the runs that were ever assigned. Runs that still are wait for one lease for their worker to claim them.
+  // The runs of an ended benchmark may be left out, see ForgetRuns.
+  void RestoreDrained(const std::string& worker) { drained_.insert(worker); }
+  void Restore(const v1::Benchmark& head, std::vector<v1::Run> runs, int64_t now);
 
   // `spec` is complete and valid (see proto/spec.h). Returns the new benchmark's id.
   uint64_t Submit(const v1::BenchmarkSpec& spec, int64_t now, Effects& effects);
@@ -85,8 +88,6 @@ class Scheduler {
   // lease.
   void Tick(int64_t now, Effects& effects);
 
-  // What the store keeps beside benchmarks.
-  v1::FleetState fleet_state() const;
   bool Exists(uint64_t id) const { return FindEntry(id) != nullptr; }
   uint64_t newest() const { return benchmarks_.empty() ? 0 : benchmarks_.rbegin()->first; }
   // The benchmark without its jobs, and with them. Nothing if there is none.
@@ -124,7 +125,7 @@ class Scheduler {
   // Null unless (run, attempt) is what runs on this worker now.
   v1::Run* FindCurrent(const std::string& worker, const v1::RunKey& key, uint32_t attempt);
   BenchmarkEntry& AddEntry(const v1::Benchmark& head);
-  void RestoreRuns(BenchmarkEntry& entry, google::protobuf::RepeatedPtrField<v1::Job>& jobs);
+  static void RestoreRuns(BenchmarkEntry& entry, std::vector<v1::Run> runs);
   void RestoreLanes(BenchmarkEntry& entry, const v1::Benchmark& stored, int64_t now);
   Slot& PlaceholderSlot(const std::string& worker, const std::string& slot, int64_t now);
   void TakeReport(const std::string& worker, const v1::RunReport& report, int64_t now, Effects& effects);
@@ -169,7 +170,8 @@ class Scheduler {
   void Assign(BenchmarkEntry& entry, uint32_t index, Slot& slot, int64_t now, Effects& effects);
 
   // scheduler_explain.cc
-  std::string ExplainWaiting(const BenchmarkEntry& entry, uint32_t lane) const;
+  // "" if it waits for any slot that fits: ExplainClass says why there is none.
+  std::string ExplainLane(const BenchmarkEntry& entry, uint32_t lane) const;
   std::string ExplainClass(const BenchmarkEntry& entry) const;
   v1::WorkerStatus StatusOf(const Worker& worker) const;
 

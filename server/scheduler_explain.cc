@@ -92,7 +92,7 @@ std::string Scheduler::ExplainClass(const BenchmarkEntry& entry) const {
     connected = true;
     for (const auto& [id, slot] : worker->slots) {
       std::string misfit = Unavailable(*worker);
-      if (misfit.empty()) misfit = Misfit(work_class, KindOf(*slot));
+      if (misfit.empty()) misfit = Misfit(work_class, *slot->kind);
       if (!misfit.empty()) {
         misfits.push_back(absl::StrCat(Where(*slot), " ", misfit));
       } else if (slot->busy && busy.empty()) {
@@ -127,7 +127,7 @@ std::string Scheduler::ExplainClass(const BenchmarkEntry& entry) const {
                       list.empty() ? "" : ": ", list);
 }
 
-std::string Scheduler::ExplainWaiting(const BenchmarkEntry& entry, uint32_t index) const {
+std::string Scheduler::ExplainLane(const BenchmarkEntry& entry, uint32_t index) const {
   if (entry.paused()) return absl::StrCat("waits: it is paused (attnfleet resume ", entry.id(), ")");
   const Lane* lane = entry.FindLane(index);
   if (lane != nullptr && lane->slot != nullptr) {
@@ -145,7 +145,7 @@ std::string Scheduler::ExplainWaiting(const BenchmarkEntry& entry, uint32_t inde
   if (entry.max_slots() > 0 && entry.admitted >= entry.max_slots()) {
     return absl::StrCat("waits: it holds ", entry.admitted, " slots, as many as its max_slots allows");
   }
-  return ExplainClass(entry);
+  return "";
 }
 
 std::vector<v1::Explanation> Scheduler::Explain(uint64_t id) const {
@@ -153,6 +153,7 @@ std::vector<v1::Explanation> Scheduler::Explain(uint64_t id) const {
   const BenchmarkEntry* entry = FindEntry(id);
   if (entry == nullptr) return result;
   const v1::Benchmark benchmark = entry->Snapshot();
+  std::string of_class;  // the same for every lane that is bound to no slot; looks at the whole fleet, so once
   for (const v1::Job& job : benchmark.jobs()) {
     int ended = 0;
     const v1::Run* active = nullptr;
@@ -184,9 +185,12 @@ std::vector<v1::Explanation> Scheduler::Explain(uint64_t id) const {
       absl::StrAppend(&text, "; repetition ", active->key().repetition(), " is on ", active->worker(), " ",
                       active->slot(), ", attempt ", active->attempt());
     } else if (ended < job.runs_size()) {
-      absl::StrAppend(&text, "; ",
-                      entry->every() && !entry->placed() ? ExplainClass(*entry)
-                                                         : ExplainWaiting(*entry, entry->LaneOf(job.runs(0).key())));
+      std::string why = ExplainLane(*entry, entry->placed() || !entry->every() ? entry->LaneOf(job.runs(0).key()) : 0);
+      if (why.empty()) {
+        if (of_class.empty()) of_class = ExplainClass(*entry);
+        why = of_class;
+      }
+      absl::StrAppend(&text, "; ", why);
     }
     if (ended < job.runs_size() && entry->deadline_unix_ms() > 0) {
       absl::StrAppend(&text, "; its deadline is ",

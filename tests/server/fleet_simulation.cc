@@ -283,16 +283,13 @@ absl::Status FleetSimulation::Give(const Message& message) {
 
 // The coordinator is killed and comes back with what was saved. Every stream is broken.
 absl::Status FleetSimulation::Restart() {
-  std::vector<v1::Benchmark> stored;
-  for (const auto& [id, one] : store_) {
-    v1::Benchmark& benchmark = stored.emplace_back(one.head);
-    for (v1::Job& job : ExpandJobs(benchmark)) *benchmark.add_jobs() = std::move(job);
-    for (const auto& [place, run] : one.rows) {
-      *benchmark.mutable_jobs(static_cast<int>(place.first))->mutable_runs(static_cast<int>(place.second)) = run;
-    }
-  }
   scheduler_ = std::make_unique<Scheduler>(kLease);
-  scheduler_->Restore(std::move(stored), stored_fleet_, now());
+  for (const std::string& worker : stored_drained_) scheduler_->RestoreDrained(worker);
+  for (const auto& [id, stored] : store_) {
+    std::vector<v1::Run> runs;
+    for (const auto& [place, run] : stored.rows) runs.push_back(run);
+    scheduler_->Restore(stored.head, std::move(runs), now());
+  }
   for (const auto& worker : workers_) {
     worker->connected = false;
     worker->noticed = true;
@@ -333,7 +330,13 @@ absl::Status FleetSimulation::Save(const Effects& effects) {
   for (const RunId& id : effects.runs) {
     if (absl::Status status = SaveRun(id, store_.at(std::get<0>(id))); !status.ok()) return status;
   }
-  if (effects.fleet) stored_fleet_ = scheduler_->fleet_state();
+  for (const auto& [worker, drained] : effects.drained) {
+    if (drained) {
+      stored_drained_.insert(worker);
+    } else {
+      stored_drained_.erase(worker);
+    }
+  }
   return absl::OkStatus();
 }
 

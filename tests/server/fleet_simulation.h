@@ -116,7 +116,7 @@ class FleetSimulation {
   std::vector<std::unique_ptr<SimWorker>> workers_;
   std::vector<Message> in_flight_;
   std::map<uint64_t, Stored> store_;
-  v1::FleetState stored_fleet_;
+  std::set<std::string> stored_drained_;
   std::set<uint64_t> open_;                              // benchmarks that have not ended, by the store
   std::map<SlotName, RunId> holds_;                      // by the rows
   std::map<std::string, uint64_t> running_;              // slots of each submitter, by the rows
