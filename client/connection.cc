@@ -5,6 +5,8 @@
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
+#include "client/output.h"
+#include "client/progress.h"
 #include "proto/address.h"
 
 namespace attnfleet::client {
@@ -25,6 +27,21 @@ absl::Status InUse(const ConnectionFlags& flags, const absl::Status& lock) {
   return absl::UnavailableError(absl::StrCat("another attnfleet is running a benchmark in ", flags.state_dir, ": ",
                                              std::string(lock.message()),
                                              "; wait for it, or give another --state-dir"));
+}
+
+// Whatever has not ended in a store whose server starts here was left by a client that was killed: nobody waits for it,
+// and no worker may take it up.
+absl::Status EndInterrupted(Server& server, const ConnectionFlags& flags) {
+  const absl::StatusOr<v1::ListResponse> list = server.List(0, 0);
+  if (!list.ok()) return list.status();
+  for (const v1::Benchmark& benchmark : list->benchmarks()) {
+    if (HasEnded(benchmark)) continue;
+    absl::Status status = server.Cancel(benchmark.id(), "interrupted: its client was killed").status();
+    if (!status.ok()) return status;
+    PrintNote(absl::StrCat("benchmark ", benchmark.id(), " was interrupted; what was measured is kept: ",
+                           "attnfleet results ", benchmark.id(), flags.Suffix()));
+  }
+  return absl::OkStatus();
 }
 
 }  // namespace
@@ -59,6 +76,14 @@ std::vector<Flag> ConnectionFlags::WorkerFlags() {
   };
 }
 
+absl::Status ConnectionFlags::CheckWorkerFlags() const {
+  if (local() || (torch.empty() && trainer.empty())) return absl::OkStatus();
+  const char* const flag = torch.empty() ? "--trainer" : "--torch";
+  return absl::InvalidArgumentError(absl::StrCat(
+      flag, ": of a worker that is started here, so not beside --server; give it to the server's workers: ",
+      "attnfleet-worker ", flag, "=..."));
+}
+
 std::string ConnectionFlags::Suffix() const {
   if (!server.empty()) return " --server=" + server;
   if (state_dir != DefaultStateDirectory()) return " --state-dir=" + state_dir;
@@ -84,7 +109,9 @@ absl::StatusOr<std::unique_ptr<Connection>> Connection::OpenLocal(const Connecti
     absl::StatusOr<std::unique_ptr<LocalFleet>> fleet = LocalFleet::Start(options, signals);
     if (fleet.ok()) {
       const std::string address = (*fleet)->address();
-      return std::unique_ptr<Connection>(new Connection(flags, address, *std::move(fleet), signals));
+      std::unique_ptr<Connection> connection(new Connection(flags, address, *std::move(fleet), signals));
+      if (const absl::Status status = EndInterrupted(connection->server(), flags); !status.ok()) return status;
+      return connection;
     }
     if (!absl::IsAlreadyExists(fleet.status())) return fleet.status();
     const std::optional<std::string> running = RunningLocalServer(flags.state_dir);
@@ -112,6 +139,7 @@ absl::StatusOr<std::unique_ptr<Connection>> Connection::Open(const ConnectionFla
 absl::StatusOr<std::unique_ptr<Connection>> Connection::OpenWithWorker(const ConnectionFlags& flags,
                                                                        const std::string& command,
                                                                        StopSignals& signals) {
+  if (const absl::Status status = flags.CheckWorkerFlags(); !status.ok()) return status;
   if (!flags.local()) return std::unique_ptr<Connection>(new Connection(flags, flags.server, nullptr, signals));
   auto connection = OpenLocal(flags, FleetOptions(flags, command, "auto"), /*use_running=*/true, signals);
   if (!connection.ok() || (*connection)->fleet() == nullptr) return connection;

@@ -33,6 +33,9 @@ struct ConnectionFlags {
 
   bool local() const { return server.empty(); }
 
+  // INVALID_ARGUMENT where a flag of WorkerFlags() stands beside --server, whose workers it cannot reach.
+  absl::Status CheckWorkerFlags() const;
+
   // The flags that lead a later command to the same benchmarks, with a space in front; "" if there are none.
   std::string Suffix() const;
 };
@@ -40,8 +43,8 @@ struct ConnectionFlags {
 // A server to call, with what was started for it.
 class Connection {
  public:
-  // To the named server, or for the local store to the private server that runs, or to one started here.
-  // `command` is told to others who want the store meanwhile.
+  // To the named server, or for the local store to the private server that runs, or to one started here, which ends
+  // benchmarks whose client was killed and says so. `command` is told to others who want the store meanwhile.
   static absl::StatusOr<std::unique_ptr<Connection>> Open(const ConnectionFlags& flags, const std::string& command,
                                                           StopSignals& signals);
 

@@ -9,6 +9,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "absl/strings/str_split.h"
+#include "proto/part.h"
 #include "proto/spec.h"
 #include "proto/spec_text.h"
 #include "proto/suggest.h"
@@ -74,14 +75,6 @@ Setter OneOf(const std::string& kind, std::vector<Enum> values, std::string (*na
 absl::StatusOr<int> ParsePositive(const std::string& text) {
   absl::StatusOr<int> value = ParseInt(text);
   if (value.ok() && *value < 1) return absl::InvalidArgumentError(absl::StrCat("\"", text, "\" is less than 1"));
-  return value;
-}
-
-// "0.5%" or "0.005" -> 0.005.
-absl::StatusOr<double> ParsePart(const std::string& text) {
-  const bool percent = absl::EndsWith(text, "%");
-  absl::StatusOr<double> value = ParseNumber(percent ? text.substr(0, text.size() - 1) : text);
-  if (value.ok() && percent) *value /= 100;
   return value;
 }
 
@@ -283,11 +276,12 @@ const std::vector<SpecFlag>& Table() {
       {"deadline", "TIME", "what has not ended so long after the submit is cancelled: 90s, 30m, 2h; default none",
        "deadline_seconds",
        With<double>(ParseSeconds, [](BenchmarkSpec& spec, double value) { spec.set_deadline_seconds(value); })},
-      {"run-timeout", "TIME", "a run that takes longer is stopped and has failed: 90, 90s, 5m; default 30m",
+      {"run-timeout", "TIME",
+       "a run that takes longer is stopped and has failed; it is not tried again: 90, 90s, 5m; default 30m",
        "run_timeout_seconds",
        With<double>(ParseSeconds, [](BenchmarkSpec& spec, double value) { spec.set_run_timeout_seconds(value); })},
-      {"max-attempts", "N", "how often a run whose trainer crashes is tried; default 3", "max_attempts",
-       With<int>(ParseInt, [](BenchmarkSpec& spec, int value) { spec.set_max_attempts(value); })},
+      {"max-attempts", "N", "how often a run is tried whose trainer crashes or whose worker is lost; default 3",
+       "max_attempts", With<int>(ParseInt, [](BenchmarkSpec& spec, int value) { spec.set_max_attempts(value); })},
       {"max-worker-losses", "N", "a run that loses its worker N times is quarantined: it has failed; default 2",
        "max_worker_losses",
        With<int>(ParseInt, [](BenchmarkSpec& spec, int value) { spec.set_max_worker_losses(value); })},

@@ -102,7 +102,7 @@ void Coordinator::ReplyAfterSave(const char* what, uint64_t id, const Reply<v1::
   });
 }
 
-void Coordinator::Submit(v1::SubmitRequest request, Reply<v1::Benchmark> reply) {
+void Coordinator::Submit(v1::SubmitRequest request, const Reply<v1::Benchmark>& reply) {
   PostOrRefuse<v1::Benchmark>(
       [this, request = std::move(request), reply](int64_t now) {
         if (!store_status_.ok()) return reply(store_status_);
@@ -131,7 +131,7 @@ absl::StatusOr<uint64_t> Coordinator::TakeSubmit(const v1::SubmitRequest& reques
   return id;
 }
 
-void Coordinator::Cancel(v1::CancelRequest request, Reply<v1::Benchmark> reply) {
+void Coordinator::Cancel(v1::CancelRequest request, const Reply<v1::Benchmark>& reply) {
   PostOrRefuse<v1::Benchmark>(
       [this, request = std::move(request), reply](int64_t now) {
         if (!store_status_.ok()) return reply(store_status_);
@@ -142,7 +142,7 @@ void Coordinator::Cancel(v1::CancelRequest request, Reply<v1::Benchmark> reply) 
       reply);
 }
 
-void Coordinator::SetPaused(uint64_t id, bool paused, Reply<v1::Benchmark> reply) {
+void Coordinator::SetPaused(uint64_t id, bool paused, const Reply<v1::Benchmark>& reply) {
   PostOrRefuse<v1::Benchmark>(
       [this, id, paused, reply](int64_t now) {
         if (!store_status_.ok()) return reply(store_status_);
@@ -158,13 +158,13 @@ void Coordinator::SetPaused(uint64_t id, bool paused, Reply<v1::Benchmark> reply
       reply);
 }
 
-void Coordinator::Get(v1::GetRequest request, Reply<v1::Benchmark> reply) {
+void Coordinator::Get(v1::GetRequest request, const Reply<v1::Benchmark>& reply) {
   PostOrRefuse<v1::Benchmark>([this, request = std::move(request),
                                reply](int64_t) { reply(Snapshot(request.id(), request.include_contaminated())); },
                               reply);
 }
 
-void Coordinator::List(v1::ListRequest request, Reply<v1::ListResponse> reply) {
+void Coordinator::List(v1::ListRequest request, const Reply<v1::ListResponse>& reply) {
   PostOrRefuse<v1::ListResponse>(
       [this, request = std::move(request), reply](int64_t) {
         const int limit = request.limit() == 0 ? kDefaultListLimit : request.limit();
@@ -179,7 +179,7 @@ void Coordinator::List(v1::ListRequest request, Reply<v1::ListResponse> reply) {
       reply);
 }
 
-void Coordinator::Explain(uint64_t id, Reply<v1::ExplainResponse> reply) {
+void Coordinator::Explain(uint64_t id, const Reply<v1::ExplainResponse>& reply) {
   PostOrRefuse<v1::ExplainResponse>(
       [this, id, reply](int64_t) {
         const uint64_t wanted = id == 0 ? scheduler_.newest() : id;
@@ -193,7 +193,7 @@ void Coordinator::Explain(uint64_t id, Reply<v1::ExplainResponse> reply) {
       reply);
 }
 
-void Coordinator::ListWorkers(Reply<v1::ListWorkersResponse> reply) {
+void Coordinator::ListWorkers(const Reply<v1::ListWorkersResponse>& reply) {
   PostOrRefuse<v1::ListWorkersResponse>(
       [this, reply](int64_t) {
         v1::ListWorkersResponse response;
@@ -203,7 +203,7 @@ void Coordinator::ListWorkers(Reply<v1::ListWorkersResponse> reply) {
       reply);
 }
 
-void Coordinator::SetDrained(v1::SetDrainedRequest request, Reply<v1::WorkerStatus> reply) {
+void Coordinator::SetDrained(v1::SetDrainedRequest request, const Reply<v1::WorkerStatus>& reply) {
   PostOrRefuse<v1::WorkerStatus>(
       [this, request = std::move(request), reply](int64_t now) {
         const bool known = scheduler_.SetDrained(request.worker(), request.drained(), now, effects_);
@@ -221,7 +221,7 @@ void Coordinator::SetDrained(v1::SetDrainedRequest request, Reply<v1::WorkerStat
       reply);
 }
 
-void Coordinator::ListBackends(Reply<v1::ListBackendsResponse> reply) {
+void Coordinator::ListBackends(const Reply<v1::ListBackendsResponse>& reply) {
   PostOrRefuse<v1::ListBackendsResponse>(
       [this, reply](int64_t) {
         v1::ListBackendsResponse response;

@@ -73,15 +73,15 @@ class Coordinator {
   // Replies come on the coordinator's thread and must return at once. RESOURCE_EXHAUSTED: the queue or the disk is
   // full.
 
-  void Submit(v1::SubmitRequest request, Reply<v1::Benchmark> reply);
-  void Cancel(v1::CancelRequest request, Reply<v1::Benchmark> reply);
-  void SetPaused(uint64_t id, bool paused, Reply<v1::Benchmark> reply);
-  void Get(v1::GetRequest request, Reply<v1::Benchmark> reply);
-  void List(v1::ListRequest request, Reply<v1::ListResponse> reply);
-  void Explain(uint64_t id, Reply<v1::ExplainResponse> reply);
-  void ListWorkers(Reply<v1::ListWorkersResponse> reply);
-  void SetDrained(v1::SetDrainedRequest request, Reply<v1::WorkerStatus> reply);
-  void ListBackends(Reply<v1::ListBackendsResponse> reply);
+  void Submit(v1::SubmitRequest request, const Reply<v1::Benchmark>& reply);
+  void Cancel(v1::CancelRequest request, const Reply<v1::Benchmark>& reply);
+  void SetPaused(uint64_t id, bool paused, const Reply<v1::Benchmark>& reply);
+  void Get(v1::GetRequest request, const Reply<v1::Benchmark>& reply);
+  void List(v1::ListRequest request, const Reply<v1::ListResponse>& reply);
+  void Explain(uint64_t id, const Reply<v1::ExplainResponse>& reply);
+  void ListWorkers(const Reply<v1::ListWorkersResponse>& reply);
+  void SetDrained(v1::SetDrainedRequest request, const Reply<v1::WorkerStatus>& reply);
+  void ListBackends(const Reply<v1::ListBackendsResponse>& reply);
   void Watch(uint64_t id, std::shared_ptr<Watcher> watcher);
   void Unwatch(uint64_t id, const std::shared_ptr<Watcher>& watcher);
 

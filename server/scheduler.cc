@@ -423,7 +423,7 @@ void Scheduler::TakeReport(const std::string& name, const v1::RunReport& report,
   v1::Run* run = FindCurrent(name, report.run(), report.attempt());
   if (run == nullptr) return;  // stale, or known already
   BenchmarkEntry& entry = *FindEntry(report.run().benchmark_id());
-  if (report.result().outcome() == v1::OUTCOME_FAILED) {
+  if (report.result().outcome() == v1::OUTCOME_FAILED && !report.result().failure().timed_out()) {
     FailAttempt(entry, *run, report.result(), false, now, effects);
   } else if (report.result().outcome() == v1::OUTCOME_CANCELLED) {
     Requeue(entry, *run, effects);  // nobody here cancelled it: a current run would not be current then

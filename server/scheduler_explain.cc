@@ -1,6 +1,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "absl/time/time.h"
+#include "proto/reason.h"
 #include "proto/spec.h"
 #include "server/scheduler.h"
 
@@ -96,13 +97,13 @@ std::string Scheduler::ExplainClass(const BenchmarkEntry& entry) const {
       if (!misfit.empty()) {
         misfits.push_back(absl::StrCat(Where(*slot), " ", misfit));
       } else if (slot->busy && busy.empty()) {
-        busy = absl::StrCat(Where(*slot), " runs ", FormatRunKey(slot->run));
+        busy = absl::StrCat(Where(*slot), " with benchmark ", slot->run.benchmark_id());
       }
     }
   }
-  if (!connected) return "waits: no worker is connected";
+  if (!connected) return "no worker is connected";
   if (work_class.open()) {
-    std::string text = absl::StrCat("waits: every slot that fits is busy (", busy, ")");
+    std::string text = absl::StrCat("every slot that fits is busy (", busy, ")");
     if (entry.every() || !entry.queued) return text;
     const WorkQueue::Candidate next = WorkQueue::BestOf(*entry.work_class);
     if (next.rank.benchmark == entry.id()) return absl::StrCat(text, "; it is next");
@@ -122,18 +123,18 @@ std::string Scheduler::ExplainClass(const BenchmarkEntry& entry) const {
   misfits.resize(misfits.size() - more);
   const std::string list =
       absl::StrCat(absl::StrJoin(misfits, "; "), more > 0 ? absl::StrCat(" (and ", more, " more)") : "");
-  if (work_class.slots == 0 && work_class.least_slots() == 1) return absl::StrCat("waits: no slot fits: ", list);
-  return absl::StrCat("waits: ", work_class.slots, " slots fit and it needs ", work_class.least_slots(), " (count)",
+  if (work_class.slots == 0 && work_class.least_slots() == 1) return absl::StrCat("no slot fits: ", list);
+  return absl::StrCat(work_class.slots, " slots fit and it needs ", work_class.least_slots(), " (count)",
                       list.empty() ? "" : ": ", list);
 }
 
 std::string Scheduler::ExplainLane(const BenchmarkEntry& entry, uint32_t index) const {
-  if (entry.paused()) return absl::StrCat("waits: it is paused (attnfleet resume ", entry.id(), ")");
+  if (entry.paused()) return absl::StrCat("it is paused (attnfleet resume ", entry.id(), ")");
   const Lane* lane = entry.FindLane(index);
   if (lane != nullptr && lane->slot != nullptr) {
     const Slot& slot = *lane->slot;
     if (const std::string reason = Unavailable(*slot.worker); !reason.empty()) {
-      return absl::StrCat("waits for ", Where(slot), ", which ", reason,
+      return absl::StrCat("its slot, ", Where(slot), ", ", reason,
                           entry.every() ? " (placement every: it can go nowhere else)" : "");
     }
     if (lane->admitted) {
@@ -143,7 +144,7 @@ std::string Scheduler::ExplainLane(const BenchmarkEntry& entry, uint32_t index) 
     }
   }
   if (entry.max_slots() > 0 && entry.admitted >= entry.max_slots()) {
-    return absl::StrCat("waits: it holds ", entry.admitted, " slots, as many as its max_slots allows");
+    return absl::StrCat("it holds ", entry.admitted, " slots, as many as its max_slots allows");
   }
   return "";
 }
@@ -158,14 +159,10 @@ std::vector<v1::Explanation> Scheduler::Explain(uint64_t id) const {
     int ended = 0;
     const v1::Run* active = nullptr;
     const v1::Run* last = nullptr;
-    std::string quarantined;
     for (const v1::Run& run : job.runs()) {
       if (run.state() == v1::RUN_STATE_ENDED) {
         ++ended;
         last = &run;
-      }
-      if (run.quarantined()) {
-        absl::StrAppend(&quarantined, "; repetition ", run.key().repetition(), " is ", run.result().reason());
       }
       if (IsActive(run)) active = &run;
     }
@@ -177,20 +174,25 @@ std::vector<v1::Explanation> Scheduler::Explain(uint64_t id) const {
     if (last != nullptr) {
       absl::StrAppend(&text, ", the last ");
       if (!last->worker().empty()) absl::StrAppend(&text, "on ", last->worker(), " ", last->slot(), ": ");
-      absl::StrAppend(&text, OutcomeName(last->result().outcome()));
+      absl::StrAppend(&text, OutcomeLine(last->result().outcome(), ReasonLine(last->result())));
     }
-    if (entry->state() == v1::BENCHMARK_STATE_CANCELLED) absl::StrAppend(&text, "; ", benchmark.cancel_reason());
-    text += quarantined;
+    for (const v1::Run& run : job.runs()) {
+      if (!run.quarantined() || &run == last) continue;
+      absl::StrAppend(&text, "; repetition ", run.key().repetition(), " is ", run.result().reason());
+    }
     if (active != nullptr) {
       absl::StrAppend(&text, "; repetition ", active->key().repetition(), " is on ", active->worker(), " ",
                       active->slot(), ", attempt ", active->attempt());
     } else if (ended < job.runs_size()) {
-      std::string why = ExplainLane(*entry, entry->placed() || !entry->every() ? entry->LaneOf(job.runs(0).key()) : 0);
+      const uint32_t index = entry->every() && !entry->placed() ? 0 : entry->LaneOf(job.runs(0).key());
+      std::string why = ExplainLane(*entry, index);
       if (why.empty()) {
         if (of_class.empty()) of_class = ExplainClass(*entry);
         why = of_class;
       }
-      absl::StrAppend(&text, "; ", why);
+      absl::StrAppend(&text, "; waits: ", why);
+      const Lane* lane = entry->FindLane(index);
+      if (lane == nullptr || !lane->active) explanation.set_waits(why);
     }
     if (ended < job.runs_size() && entry->deadline_unix_ms() > 0) {
       absl::StrAppend(&text, "; its deadline is ",

@@ -3,6 +3,7 @@
 #include "absl/strings/ascii.h"
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
 #include "proto/spec.h"
 
 namespace attnfleet::server {
@@ -70,7 +71,8 @@ std::string Misfit(const WorkClass& work_class, const SlotKind& kind) {
     return absl::StrCat("is a ", kind.slot.device_name(), ", needs \"", needs.device_name_contains(), "\"");
   }
   if (kind.slot.memory_bytes() < needs.min_memory_bytes()) {
-    return absl::StrCat("has ", kind.slot.memory_bytes(), " bytes of memory, needs ", needs.min_memory_bytes());
+    return absl::StrFormat("has %.1f GB of memory, needs %.1f GB", static_cast<double>(kind.slot.memory_bytes()) / 1e9,
+                           static_cast<double>(needs.min_memory_bytes()) / 1e9);
   }
   for (const auto& [label, value] : needs.labels()) {
     const auto found = kind.labels.find(label);

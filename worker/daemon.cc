@@ -80,6 +80,7 @@ class Daemon {
   }
 
   void TakeCapabilities(absl::StatusOr<v1::TrainerCapabilities> answer) {
+    if (absl::IsFailedPrecondition(answer.status())) return End(Failed(answer.status(), kExitUnavailable));
     if (!answer.ok()) {
       End(Failed(absl::Status(answer.status().code(), absl::StrCat("cannot use the trainer ", options_.trainer.path,
                                                                    ": ", std::string(answer.status().message()))),
@@ -88,8 +89,8 @@ class Daemon {
     }
     LogInfo(absl::StrCat("LibTorch ", answer->libtorch_version(), " from ", answer->libtorch_directory()));
     const std::unique_ptr<GpuLister> lister = MakeNvmlLister();
-    SlotOptions slot_options{options_.slots, options_.cuda_visible_devices, answer->cuda_module(),
-                             answer->cuda_module_error()};
+    const SlotOptions slot_options{options_.slots, options_.cuda_visible_devices, options_.cuda_device_order,
+                                   answer->cuda_module(), answer->cuda_module_error()};
     absl::StatusOr<std::vector<v1::Slot>> slots = DiscoverSlots(slot_options, *lister);
     if (!slots.ok()) return End(Failed(slots.status(), kExitUsage));
     absl::StatusOr<std::vector<FileLock>> locks =

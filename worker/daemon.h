@@ -18,6 +18,7 @@ struct DaemonOptions {
   std::string state_directory;
   std::string slots;
   std::optional<std::string> cuda_visible_devices;
+  std::string cuda_device_order;
   std::string lock_directory;
   TrainerProgram trainer;
   std::chrono::milliseconds connect_limit{0};

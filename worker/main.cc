@@ -58,7 +58,7 @@ Flags
   --server=ADDRESS        HOST:PORT or unix:PATH of the coordinator; default 127.0.0.1:7600
   --name=NAME             unique in the fleet; default: the host's name
   --slots=WHAT            auto | cpu | cpu:N | gpu | list of GPU indexes and UUIDs; default auto. CUDA_VISIBLE_DEVICES is
-                          respected, and indexes count among the visible GPUs
+                          respected, and indexes count among the visible GPUs, in nvidia-smi's order (CUDA_DEVICE_ORDER)
   --labels=K=V,...        what a benchmark can ask for with --label
   --trainer=PATH          default: attnfleet-trainer beside this program
   --torch=DIR             LibTorch for the trainer; default: the trainer looks for it (ATTNFLEET_TORCH, python3)
@@ -78,7 +78,8 @@ Exit codes
   0    stopped by a signal, cleanly
   1    the trainer cannot be used (its message is shown)
   2    a flag is wrong, or the coordinator says that this worker's description is
-  3    no server answers, or a worker of that name, on that state directory or on that GPU is running already
+  3    no server answers, or a worker of that name, on that state directory or on that GPU is running already, or there
+       is no usable LibTorch
   130  killed by a second signal
 )";
 
@@ -132,6 +133,7 @@ absl::StatusOr<DaemonOptions> ReadFlags() {
   options.slots = absl::GetFlag(FLAGS_slots);
   if (absl::Status status = CheckSlots(options.slots); !status.ok()) return status;
   if (const char* visible = std::getenv("CUDA_VISIBLE_DEVICES")) options.cuda_visible_devices = visible;
+  if (const char* order = std::getenv("CUDA_DEVICE_ORDER")) options.cuda_device_order = order;
   options.state_directory = absl::GetFlag(FLAGS_state_dir);
   if (options.state_directory.empty()) options.state_directory = DefaultStateDirectory() + "/worker";
   options.lock_directory = absl::GetFlag(FLAGS_lock_dir);

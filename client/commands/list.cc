@@ -28,8 +28,8 @@ std::string StateName(const v1::Benchmark& benchmark) {
 
 Grid MakeGrid(const v1::ListResponse& list) {
   Grid grid;
-  grid.columns = {{"ID", true}, {"State"},    {"Runs", true},   {"Submitted"},
-                  {"By"},       {"Backends"}, {"Shapes", true}, {"Name"}};
+  grid.columns = {{"ID", true}, {"State"},        {"Runs", true}, {"Submitted"},        {"By"},
+                  {"Backends"}, {"Shapes", true}, {"Name"},       {"Cancelled because"}};
   for (const v1::Benchmark& benchmark : list.benchmarks()) {
     grid.rows.push_back({{absl::StrCat(benchmark.id())},
                          {StateName(benchmark)},
@@ -39,7 +39,8 @@ Grid MakeGrid(const v1::ListResponse& list) {
                          {benchmark.spec().submitter()},
                          {absl::StrJoin(benchmark.spec().backends(), ",")},
                          {absl::StrCat(benchmark.spec().shapes_size())},
-                         {benchmark.spec().name()}});
+                         {benchmark.spec().name()},
+                         {benchmark.cancel_reason()}});
   }
   return grid;
 }

@@ -4,7 +4,7 @@ import json
 import os
 import unittest
 
-from harness import BIN, FAILED, OK, USAGE, E2ETest, wait_until
+from harness import BIN, FAILED, OK, UNAVAILABLE, USAGE, E2ETest, wait_until
 
 TRAINER = BIN / "attnfleet-trainer"
 
@@ -70,10 +70,20 @@ class RealTrainer(E2ETest):
         (wrong / "version.py").write_text("__version__ = '2.9.1+cu128'\n")
         run = self.start("attnfleet", "run", f"--state-dir={self.state}", "--device=cpu", "--preset=tiny",
                          f"--torch={wrong}")
-        self.assertNotEqual(run.wait(), OK, run.dump())
-        self.assertIn("2.9.1", run.stderr)
-        self.assertIn("2.11", run.stderr)
+        self.assertEqual(run.wait(), UNAVAILABLE, run.dump())
+        self.assertEqual(run.stderr, f"attnfleet: LibTorch in {wrong} (from --torch) is 2.9.1+cu128; this trainer needs "
+                                     "2.11.x\n")
         self.assert_nothing_left()
+
+    def test_too_large_for_the_host_is_an_out_of_memory_cell(self):
+        # The bound that the trainer gives itself, lower: this machine may have any amount of memory.
+        bound = ["prlimit", "--data=2000000000"]
+        run = self.attnfleet("run", f"--state-dir={self.state}", "--device=cpu", "--preset=tiny", "--shapes=60000x8192",
+                             "--backends=eager", "--repetitions=1", prefix=bound, timeout=240)
+        self.assertRegex(run.stdout, r"OOM: asked for \d+\.\d GB of host memory with 1\.\d of \d+\.\d GB free \(warm-up|"
+                                     r"OOM: asked for \d+\.\d GB of host memory with 1\.\d of \d+\.\d GB free \(set-up")
+        runs = self.runs(self.local_results())
+        self.assertEqual([(run["result"]["outcome"], run["attempt"]) for run in runs], [("OUTCOME_OUT_OF_MEMORY", 1)])
 
 
 if __name__ == "__main__":

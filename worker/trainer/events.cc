@@ -158,6 +158,7 @@ std::string ResultLine(const RunResult& result) {
     json["out_of_memory"] = {{"requested_bytes", result.out_of_memory.requested_bytes},
                              {"free_bytes", result.out_of_memory.free_bytes},
                              {"total_bytes", result.out_of_memory.total_bytes},
+                             {"host_memory", result.out_of_memory.host_memory},
                              {"phase", result.memory_phase}};
   }
   if (!result.contamination.empty()) json["contamination"] = result.contamination;

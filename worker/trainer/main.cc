@@ -18,6 +18,7 @@
 #include "worker/trainer/events.h"
 #include "worker/trainer/exit_code.h"
 #include "worker/trainer/gpu_watch.h"
+#include "worker/trainer/host_memory.h"
 #include "worker/trainer/nvml.h"
 #include "worker/trainer/precision.h"
 #include "worker/trainer/training.h"
@@ -119,6 +120,7 @@ int Train(const Config& config, const Backend& backend) {
       Say(absl::StrCat("on the CPU: ", std::string(opened.status().message())));
     }
   }
+  if (cuda == nullptr) LimitHostMemory();
   RunHooks hooks;
   hooks.started = [](const Environment& environment, int64_t parameters) {
     Emit(StartedLine(environment, parameters));
