@@ -437,6 +437,12 @@ void Coordinator::SendEffects() {
 
 void Coordinator::Notify() {
   if (watchers_.empty()) return;
+  for (const uint64_t id : effects_.placed) {
+    const auto found = watchers_.find(id);
+    if (found == watchers_.end()) continue;
+    const v1::Benchmark benchmark = *scheduler_.Snapshot(id);
+    for (const std::shared_ptr<Watcher>& watcher : found->second) watcher->Started(benchmark);
+  }
   for (const auto* keys : {&effects_.runs, &effects_.progressed}) {
     for (const auto& key : *keys) {
       const auto found = watchers_.find(std::get<0>(key));

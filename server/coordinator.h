@@ -35,6 +35,7 @@ class WorkerLink {
 class Watcher {
  public:
   virtual ~Watcher() = default;
+  // First, and again when its nodes are settled (PLACEMENT_EVERY).
   virtual void Started(const v1::Benchmark& benchmark) = 0;
   virtual void Changed(const v1::Run& run) = 0;
   // Last: the benchmark has ended, or (with an error) never existed.

@@ -36,6 +36,7 @@ struct Effects {
   };
 
   std::set<uint64_t> benchmarks;  // whose state changed
+  std::set<uint64_t> placed;      // PLACEMENT_EVERY: have their nodes now, and so other jobs
   // (benchmark, job, repetition) of runs that changed.
   std::set<std::tuple<uint64_t, uint32_t, uint32_t>> runs;
   std::set<std::tuple<uint64_t, uint32_t, uint32_t>> progressed;  // to be shown, not saved

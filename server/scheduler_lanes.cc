@@ -195,6 +195,7 @@ void Scheduler::PlaceOnEverySlot(BenchmarkEntry& entry, int64_t now, Effects& ef
     entry.unbound.insert(index);
   }
   effects.benchmarks.insert(entry.id());
+  effects.placed.insert(entry.id());
   Admit(entry);
 }
 
