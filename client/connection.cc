@@ -7,7 +7,7 @@
 #include "absl/time/clock.h"
 #include "client/output.h"
 #include "client/progress.h"
-#include "proto/address.h"
+#include "proto/server_list.h"
 
 namespace attnfleet::client {
 namespace {
@@ -50,10 +50,12 @@ ConnectionFlags::ConnectionFlags() : state_dir(DefaultStateDirectory()) {}
 
 std::vector<Flag> ConnectionFlags::Flags() {
   return {
-      {"server", "ADDRESS", "the server: HOST:PORT or unix:PATH; default: the local store of `attnfleet run`",
+      {"server", "ADDRESS,...",
+       "the server: HOST:PORT or unix:PATH; of several that share a store the one that leads is found;\n"
+       "default: the local store of `attnfleet run`",
        [this](const std::string& text) {
          server = text;
-         absl::Status status = ValidateAddress("", text);
+         absl::Status status = ParseServerList("", text).status();
          if (status.ok()) return status;
          return absl::InvalidArgumentError(status.message().substr(2));  // behind the empty flag's ": "
        }},

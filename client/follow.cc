@@ -83,7 +83,7 @@ absl::StatusOr<FollowResult> Follow(Server& server, uint64_t id, const FollowOpt
   v1::WatchRequest request;
   request.set_id(id);
   request.set_include_contaminated(options.include_contaminated);
-  Watcher watcher(server.channel(), request, kContactPatience);
+  Watcher watcher(server.leader(), request, kContactPatience);
   absl::Time cancel_deadline = absl::InfiniteFuture();
   for (;;) {
     WaitForNews(signals, watcher);

@@ -2,6 +2,7 @@
 
 #include <grpcpp/client_context.h>
 
+#include <algorithm>
 #include <chrono>
 #include <future>
 #include <random>
@@ -11,7 +12,6 @@
 #include "absl/strings/str_format.h"
 #include "absl/time/clock.h"
 #include "client/text.h"
-#include "proto/address.h"
 #include "proto/status.h"
 
 namespace attnfleet::client {
@@ -19,6 +19,8 @@ namespace {
 
 constexpr std::chrono::milliseconds kSignalPoll{20};
 constexpr absl::Duration kRetryPause = absl::Milliseconds(150);
+// For one try where there are several servers: a leader that hangs must not take the time for finding the next.
+constexpr absl::Duration kTryLimit = absl::Seconds(3);
 
 std::string RandomId() {
   std::random_device device;
@@ -37,9 +39,15 @@ Server::Server(std::string address, absl::Duration timeout, StopSignals& signals
     : address_(std::move(address)),
       timeout_(timeout),
       signals_(signals),
-      channel_(MakeChannel(address_)),
-      benchmarks_(v1::BenchmarkService::NewStub(channel_)),
-      fleet_(v1::FleetService::NewStub(channel_)) {}
+      leader_(std::make_shared<LeaderChannel>(address_)) {}
+
+void Server::UseChannel() {
+  const std::shared_ptr<grpc::Channel> channel = leader_->channel();
+  if (channel == channel_) return;
+  channel_ = channel;
+  benchmarks_ = v1::BenchmarkService::NewStub(channel_);
+  fleet_ = v1::FleetService::NewStub(channel_);
+}
 
 template <typename Response>
 absl::StatusOr<Response> Server::Call(
@@ -47,8 +55,10 @@ absl::StatusOr<Response> Server::Call(
   const absl::Time deadline = absl::Now() + timeout_;
   std::string problem = "no answer";
   for (;;) {
+    UseChannel();
     grpc::ClientContext context;
-    context.set_deadline(absl::ToChronoTime(deadline));
+    const absl::Time try_deadline = leader_->several() ? std::min(deadline, absl::Now() + kTryLimit) : deadline;
+    context.set_deadline(absl::ToChronoTime(try_deadline));
     Response response;
     std::promise<grpc::Status> promise;
     std::future<grpc::Status> answer = promise.get_future();
@@ -60,18 +70,22 @@ absl::StatusOr<Response> Server::Call(
       context.TryCancel();
     }
     const grpc::Status status = answer.get();
-    if (status.ok()) return response;
+    if (status.ok()) {
+      leader_->Worked();
+      return response;
+    }
     if (interrupted) return absl::CancelledError("interrupted");
-    const bool late = status.error_code() == grpc::StatusCode::DEADLINE_EXCEEDED;
     if (status.error_code() == grpc::StatusCode::UNAVAILABLE) {
       problem = ConnectionProblem(status.error_message());
-    } else if (!late) {
+    } else if (status.error_code() != grpc::StatusCode::DEADLINE_EXCEEDED) {
       return FromGrpc(status);
     }
-    if (late || absl::Now() + kRetryPause >= deadline) {
+    const bool followed = leader_->Failed(channel_, context);
+    if (absl::Now() + kRetryPause >= deadline) {
       return absl::UnavailableError(absl::StrCat("cannot reach the server at ", address_, " within ",
                                                  FormatDuration(absl::ToDoubleSeconds(timeout_)), ": ", problem));
     }
+    if (followed) continue;
     if (signals_.Wait(absl::ToChronoMilliseconds(kRetryPause)) != 0) return absl::CancelledError("interrupted");
   }
 }

@@ -12,16 +12,18 @@
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
 #include "attnfleet/v1/service.grpc.pb.h"
+#include "client/leader_channel.h"
 #include "proto/support/stop_signals.h"
 
 namespace attnfleet::client {
 
 // The coordinator as the client calls it. Every call ends within the timeout: while the server cannot be reached it is
-// tried again, so that a restart goes unnoticed. UNAVAILABLE names the address; CANCELLED means that a stop signal
+// tried again, so that a restart goes unnoticed; of several servers the one that leads is found. UNAVAILABLE names the
+// address; CANCELLED means that a stop signal
 // came.
 class Server {
  public:
-  // `signals` must outlive it.
+  // `address` may name several ("a:1,b:2"). `signals` must outlive it.
   Server(std::string address, absl::Duration timeout, StopSignals& signals);
 
   absl::StatusOr<v1::Benchmark> Submit(const v1::BenchmarkSpec& spec);
@@ -36,9 +38,10 @@ class Server {
   absl::StatusOr<v1::ListBackendsResponse> ListBackends();
 
   const std::string& address() const { return address_; }
-  const std::shared_ptr<grpc::Channel>& channel() const { return channel_; }
+  const std::shared_ptr<LeaderChannel>& leader() const { return leader_; }
 
  private:
+  void UseChannel();
   // `start` begins one try: (context, response, done).
   template <typename Response>
   absl::StatusOr<Response> Call(
@@ -47,9 +50,11 @@ class Server {
   const std::string address_;
   const absl::Duration timeout_;
   StopSignals& signals_;
-  const std::shared_ptr<grpc::Channel> channel_;
-  const std::unique_ptr<v1::BenchmarkService::Stub> benchmarks_;
-  const std::unique_ptr<v1::FleetService::Stub> fleet_;
+  const std::shared_ptr<LeaderChannel> leader_;
+  // Of the try that is under way.
+  std::shared_ptr<grpc::Channel> channel_;
+  std::unique_ptr<v1::BenchmarkService::Stub> benchmarks_;
+  std::unique_ptr<v1::FleetService::Stub> fleet_;
 };
 
 // gRPC's words for a failed connection, without what is no use to a person.

@@ -40,8 +40,8 @@ bool IsTransient(absl::StatusCode code) {
 
 }  // namespace
 
-Watcher::Watcher(std::shared_ptr<grpc::Channel> channel, v1::WatchRequest request, absl::Duration patience)
-    : channel_(std::move(channel)),
+Watcher::Watcher(std::shared_ptr<LeaderChannel> leader, v1::WatchRequest request, absl::Duration patience)
+    : leader_(std::move(leader)),
       request_(std::move(request)),
       patience_(patience),
       descriptor_(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)),
@@ -86,7 +86,8 @@ absl::Status Watcher::ReadStream() {
     if (stop_) return absl::CancelledError("stopped");
     context_ = &context;
   }
-  const std::unique_ptr<v1::BenchmarkService::Stub> stub = v1::BenchmarkService::NewStub(channel_);
+  const std::shared_ptr<grpc::Channel> channel = leader_->channel();
+  const std::unique_ptr<v1::BenchmarkService::Stub> stub = v1::BenchmarkService::NewStub(channel);
   const auto reader = stub->Watch(&context, request_);
   v1::WatchResponse response;
   bool connected = false;
@@ -99,7 +100,11 @@ absl::Status Watcher::ReadStream() {
   }
   const grpc::Status status = reader->Finish();
   // Until now the server was there, though it may have had nothing to say for an hour.
-  if (connected) last_contact_ = absl::Now();
+  if (connected) {
+    last_contact_ = absl::Now();
+    leader_->Worked();
+  }
+  followed_ = IsTransient(FromGrpc(status).code()) && leader_->Failed(channel, context);
   const std::lock_guard<std::mutex> lock(mutex_);
   context_ = nullptr;
   return FromGrpc(status);
@@ -125,6 +130,7 @@ void Watcher::Follow() {
     disconnected_ = ConnectionProblem(std::string(status.message()));
     Notify();
     if (end_.has_value()) return;
+    if (followed_) continue;
     // Jitter: a restarted server should not meet all its watchers in one instant.
     const absl::Duration jittered = pause * std::uniform_real_distribution<double>(0.5, 1.0)(random);
     stopped_.wait_for(lock, absl::ToChronoMilliseconds(jittered), [this] { return stop_; });

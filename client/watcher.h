@@ -1,7 +1,6 @@
 #ifndef ATTNFLEET_CLIENT_WATCHER_H_
 #define ATTNFLEET_CLIENT_WATCHER_H_
 
-#include <grpcpp/channel.h>
 #include <grpcpp/client_context.h>
 
 #include <condition_variable>
@@ -15,6 +14,7 @@
 #include "absl/status/status.h"
 #include "absl/time/time.h"
 #include "attnfleet/v1/service.grpc.pb.h"
+#include "client/leader_channel.h"
 
 namespace attnfleet::client {
 
@@ -23,7 +23,7 @@ namespace attnfleet::client {
 class Watcher {
  public:
   // Gives up after `patience` without contact.
-  Watcher(std::shared_ptr<grpc::Channel> channel, v1::WatchRequest request, absl::Duration patience);
+  Watcher(std::shared_ptr<LeaderChannel> leader, v1::WatchRequest request, absl::Duration patience);
   ~Watcher();
   Watcher(const Watcher&) = delete;
   Watcher& operator=(const Watcher&) = delete;
@@ -45,7 +45,7 @@ class Watcher {
   absl::Status ReadStream();
   void Notify() const;
 
-  const std::shared_ptr<grpc::Channel> channel_;
+  const std::shared_ptr<LeaderChannel> leader_;
   const v1::WatchRequest request_;
   const absl::Duration patience_;
   const int descriptor_;
@@ -58,6 +58,7 @@ class Watcher {
   std::optional<absl::Status> end_;         // guarded by mutex_
   std::string disconnected_;                // guarded by mutex_
   absl::Time last_contact_;                 // of the thread alone
+  bool followed_ = false;  // the next stream goes to a server that is said to lead; of the thread alone
 
   std::thread thread_;
 };

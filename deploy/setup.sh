@@ -15,7 +15,7 @@ die() { printf 'attnfleet set-up: %s\n' "$*" >&2; exit 1; }
 setup_packages() {
   local wanted=(g++ clang clang-format libclang-rt-dev ccache cmake ninja-build pkg-config ca-certificates python3 python3-pip
     libgrpc++-dev protobuf-compiler-grpc libprotobuf-dev protobuf-compiler libabsl-dev prometheus-cpp-dev libgtest-dev
-    libgmock-dev libsqlite3-dev nlohmann-json3-dev libspdlog-dev)
+    libgmock-dev libsqlite3-dev libpq-dev postgresql zlib1g-dev nlohmann-json3-dev libspdlog-dev)
   local missing=() package sudo=()
   for package in "${wanted[@]}"; do
     dpkg-query -W -f '${Status}' "$package" 2>/dev/null | grep -q 'ok installed' || missing+=("$package")

@@ -25,9 +25,23 @@ BenchmarkEntry::BenchmarkEntry(const v1::Benchmark& head)
       shapes_(static_cast<uint32_t>(head.spec().shapes_size())),
       backends_(static_cast<uint32_t>(head.spec().backends_size())),
       repetitions_(static_cast<uint32_t>(head.spec().repetitions())),
-      nodes_(static_cast<uint32_t>(head.nodes_size())) {
+      nodes_(static_cast<uint32_t>(head.nodes_size())),
+      ended_unix_ms_(head.ended_unix_ms()) {
   if (head.spec().deadline_seconds() > 0) {
     deadline_unix_ms_ = head.submitted_unix_ms() + static_cast<int64_t>(head.spec().deadline_seconds() * 1000);
+  }
+}
+
+void EndUnassignedRuns(v1::Benchmark& benchmark) {
+  if (benchmark.state() != v1::BENCHMARK_STATE_CANCELLED) return;
+  for (v1::Job& job : *benchmark.mutable_jobs()) {
+    for (v1::Run& run : *job.mutable_runs()) {
+      if (run.state() == v1::RUN_STATE_ENDED) continue;
+      run.set_state(v1::RUN_STATE_ENDED);
+      run.set_ended_unix_ms(benchmark.ended_unix_ms());
+      run.mutable_result()->set_outcome(v1::OUTCOME_CANCELLED);
+      run.mutable_result()->set_reason(benchmark.cancel_reason());
+    }
   }
 }
 
@@ -50,17 +64,12 @@ v1::Benchmark BenchmarkEntry::Head() const {
 v1::Benchmark BenchmarkEntry::Snapshot() const {
   v1::Benchmark benchmark = Head();
   for (v1::Job& job : ExpandJobs(benchmark)) *benchmark.add_jobs() = std::move(job);
-  const bool cancelled = state_ == v1::BENCHMARK_STATE_CANCELLED;
   for (v1::Job& job : *benchmark.mutable_jobs()) {
     for (v1::Run& run : *job.mutable_runs()) {
       if (const auto found = runs_.find(IndexOf(run.key())); found != runs_.end()) run = found->second;
-      if (!cancelled || run.state() == v1::RUN_STATE_ENDED) continue;
-      run.set_state(v1::RUN_STATE_ENDED);
-      run.set_ended_unix_ms(benchmark.ended_unix_ms());
-      run.mutable_result()->set_outcome(v1::OUTCOME_CANCELLED);
-      run.mutable_result()->set_reason(benchmark.cancel_reason());
     }
   }
+  EndUnassignedRuns(benchmark);
   return benchmark;
 }
 
@@ -80,6 +89,7 @@ void BenchmarkEntry::SetNodes(const std::vector<v1::Node>& nodes) {
 
 void BenchmarkEntry::End(v1::BenchmarkState state, const std::string& cancel_reason, int64_t now) {
   Spec();
+  ended_unix_ms_ = now;
   unpacked_->set_ended_unix_ms(now);
   unpacked_->set_cancel_reason(cancel_reason);
   packed_ = unpacked_->SerializeAsString();
@@ -92,6 +102,11 @@ void BenchmarkEntry::ForgetLanes() {
   runs_ended_ = runs_total();  // what has no row was cancelled with it
   lanes_.clear();
   unbound.clear();
+}
+
+void BenchmarkEntry::ForgetRuns() {
+  runs_ = {};
+  forgot_runs_ = true;
 }
 
 bool BenchmarkEntry::Has(const v1::RunKey& key) const {

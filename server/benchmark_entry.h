@@ -18,6 +18,8 @@ namespace attnfleet::server {
 
 bool IsActive(const v1::Run& run);
 bool IsOver(v1::BenchmarkState state);
+// Of a benchmark with its jobs: if it was cancelled, the runs that nothing else is known of ended with it.
+void EndUnassignedRuns(v1::Benchmark& benchmark);
 
 // What goes to one slot, run after run: with PLACEMENT_ANY the jobs of one shape, repetition by repetition, so that
 // ratios between backends are paired; with PLACEMENT_EVERY all that one node has to do. Its runs are numbered in the
@@ -67,8 +69,11 @@ class BenchmarkEntry {
   // Ends it; what has not ended then is cancelled. Packs the message and forgets the lanes.
   void End(v1::BenchmarkState state, const std::string& cancel_reason, int64_t now);
 
-  // Of one that is over.
+  int64_t ended_unix_ms() const { return ended_unix_ms_; }  // 0: it has not
+  // Of one that is over: what it did, and what its runs gave.
   void ForgetLanes();
+  void ForgetRuns();
+  bool forgot_runs() const { return forgot_runs_; }
 
   // Runs.
   bool Has(const v1::RunKey& key) const;
@@ -126,7 +131,9 @@ class BenchmarkEntry {
   uint32_t nodes_ = 0;
   uint32_t runs_ended_ = 0;
   uint32_t runs_active_ = 0;
+  bool forgot_runs_ = false;
   int64_t deadline_unix_ms_ = 0;
+  int64_t ended_unix_ms_ = 0;
   std::unordered_map<uint32_t, v1::Run> runs_;  // that were ever assigned, by IndexOf
   std::map<uint32_t, Lane> lanes_;
 };

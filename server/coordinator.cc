@@ -3,8 +3,10 @@
 #include <algorithm>
 #include <chrono>
 #include <optional>
+#include <string_view>
 #include <utility>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "proto/spec.h"
 #include "proto/support/log.h"
@@ -18,8 +20,15 @@ namespace {
 constexpr size_t kMaxRequestId = 64;
 constexpr int kDefaultListLimit = 100;
 constexpr int kMaxListLimit = 1000;
-// How soon a store that failed is tried again.
-constexpr std::chrono::milliseconds kStoreRetry{200};
+// Settings of the store: this and the name of a worker that an administrator has drained.
+constexpr std::string_view kDrained = "drained/";
+// How soon a store that failed is tried again: at first, and in the long run.
+constexpr std::chrono::milliseconds kFirstStoreRetry{200};
+constexpr std::chrono::milliseconds kLongestStoreRetry{2'000};
+
+// How often it is looked for benchmarks that are not kept any longer, and how many runs are removed at once.
+constexpr int64_t kRetirementIntervalMs = 10'000;
+constexpr uint64_t kMostRunsRetired = 10'000;
 
 absl::Status NoSuchBenchmark(uint64_t id) {
   return absl::NotFoundError(id == 0 ? "there is no benchmark yet" : absl::StrCat("there is no benchmark ", id));
@@ -55,22 +64,21 @@ Coordinator::~Coordinator() {
 }
 
 absl::Status Coordinator::Load() {
-  absl::StatusOr<std::vector<StoredBenchmark>> stored = store_.Load();
-  if (!stored.ok()) return stored.status();
-  for (StoredBenchmark& one : *stored) {
-    if (!one.request_id.empty()) {
-      ids_by_request_[one.request_id] = one.benchmark.id();
-      requests_by_id_[one.benchmark.id()] = one.request_id;
-    }
-    std::vector<v1::Run> runs;
-    for (v1::Job& job : *one.benchmark.mutable_jobs()) {
-      for (v1::Run& run : *job.mutable_runs()) {
-        if (run.attempt() > 0 || run.state() == v1::RUN_STATE_ENDED) runs.push_back(std::move(run));
-      }
-    }
-    one.benchmark.clear_jobs();
-    scheduler_.Restore(one.benchmark, std::move(runs), options_.now_unix_ms());
+  const int64_t now = options_.now_unix_ms();
+  absl::StatusOr<std::map<std::string, std::string>> settings = store_.LoadSettings();
+  if (!settings.ok()) return settings.status();
+  for (const auto& [name, value] : *settings) {
+    if (absl::StartsWith(name, kDrained)) scheduler_.RestoreDrained(name.substr(kDrained.size()));
   }
+  const auto take = [&](StoredBenchmark stored) {
+    if (!stored.request_id.empty()) {
+      ids_by_request_[stored.request_id] = stored.benchmark.id();
+      requests_by_id_[stored.benchmark.id()] = stored.request_id;
+    }
+    return scheduler_.Restore(stored.benchmark, std::move(stored.runs), now);
+  };
+  constexpr bool kRunsOfEnded = false;  // they are read when somebody asks
+  if (absl::Status status = store_.Load(take, kRunsOfEnded); !status.ok()) return status;
   return absl::OkStatus();
 }
 
@@ -182,10 +190,10 @@ void Coordinator::List(v1::ListRequest request, const Reply<v1::ListResponse>& r
 void Coordinator::Explain(uint64_t id, const Reply<v1::ExplainResponse>& reply) {
   PostOrRefuse<v1::ExplainResponse>(
       [this, id, reply](int64_t) {
-        const uint64_t wanted = id == 0 ? scheduler_.newest() : id;
-        if (!scheduler_.Exists(wanted)) return reply(NoSuchBenchmark(wanted));
+        const absl::StatusOr<v1::Benchmark> benchmark = Whole(id == 0 ? scheduler_.newest() : id);
+        if (!benchmark.ok()) return reply(benchmark.status());
         v1::ExplainResponse response;
-        for (v1::Explanation& explanation : scheduler_.Explain(wanted)) {
+        for (v1::Explanation& explanation : scheduler_.Explain(*benchmark)) {
           *response.add_explanations() = std::move(explanation);
         }
         reply(std::move(response));
@@ -206,17 +214,18 @@ void Coordinator::ListWorkers(const Reply<v1::ListWorkersResponse>& reply) {
 void Coordinator::SetDrained(v1::SetDrainedRequest request, const Reply<v1::WorkerStatus>& reply) {
   PostOrRefuse<v1::WorkerStatus>(
       [this, request = std::move(request), reply](int64_t now) {
-        const bool known = scheduler_.SetDrained(request.worker(), request.drained(), now, effects_);
-        const std::optional<v1::WorkerStatus> worker = scheduler_.FindWorker(request.worker());
-        if (worker) return reply(*worker);
-        if (!known) {
+        if (!store_status_.ok()) return reply(store_status_);
+        if (!scheduler_.SetDrained(request.worker(), request.drained(), now, effects_)) {
           return reply(absl::NotFoundError(
               absl::StrCat("worker: there is none named ", request.worker(), "; attnfleet workers lists them")));
         }
-        v1::WorkerStatus gone;
-        gone.mutable_info()->set_name(request.worker());
-        gone.set_drained(request.drained());
-        reply(std::move(gone));
+        after_save_.push_back([this, request, reply](const absl::Status& saved) {
+          if (!saved.ok()) return reply(saved);
+          v1::WorkerStatus unknown;  // drained, and not seen since the server started
+          unknown.mutable_info()->set_name(request.worker());
+          unknown.set_drained(request.drained());
+          reply(scheduler_.FindWorker(request.worker()).value_or(unknown));
+        });
       },
       reply);
 }
@@ -311,18 +320,20 @@ void Coordinator::WorkerGone(const std::string& worker, const std::shared_ptr<Wo
 
 void Coordinator::Loop() {
   const std::chrono::milliseconds tick(std::clamp<int64_t>(options_.lease_ms / 4, 10, 1'000));
+  std::chrono::milliseconds retry = kFirstStoreRetry;
   for (;;) {
     std::deque<Event> events;
     bool stopping = false;
     {
       std::unique_lock<std::mutex> lock(mutex_);
-      const std::chrono::milliseconds patience = store_status_.ok() ? tick : kStoreRetry;
       const auto something = [this] { return stopping_ || !events_.empty(); };
       // A store that fails is given a pause, whatever comes.
       if (store_status_.ok()) {
-        wake_.wait_for(lock, patience, something);
+        wake_.wait_for(lock, tick, something);
+        retry = kFirstStoreRetry;
       } else {
-        wake_.wait_for(lock, patience, [this] { return stopping_; });
+        wake_.wait_for(lock, retry, [this] { return stopping_; });
+        retry = std::min(retry * 2, kLongestStoreRetry);
       }
       events.swap(events_);
       stopping = stopping_;
@@ -351,7 +362,9 @@ void Coordinator::RunBatch(std::deque<Event> events) {
     CountEnded(report);
     SendEffects();
     Notify();
+    for (const uint64_t id : effects_.benchmarks) scheduler_.ForgetRuns(id);
     effects_ = {};
+    Retire(now);
   }
   std::vector<Continuation> continuations;
   continuations.swap(after_save_);
@@ -361,7 +374,7 @@ void Coordinator::RunBatch(std::deque<Event> events) {
 }
 
 absl::Status Coordinator::Save() {
-  if (effects_.benchmarks.empty() && effects_.runs.empty())
+  if (effects_.benchmarks.empty() && effects_.runs.empty() && effects_.drained.empty())
     return store_status_.ok() ? absl::OkStatus() : store_.Save({});
   StoreChanges changes;
   std::deque<v1::Benchmark> heads;  // what `changes` points to
@@ -369,6 +382,9 @@ absl::Status Coordinator::Save() {
     const auto request = requests_by_id_.find(id);
     heads.push_back(*scheduler_.Head(id));
     changes.benchmarks.push_back({&heads.back(), request == requests_by_id_.end() ? "" : request->second});
+  }
+  for (const auto& [worker, drained] : effects_.drained) {
+    changes.settings.push_back({absl::StrCat(std::string(kDrained), worker), drained ? "true" : ""});
   }
   changes.runs.reserve(effects_.runs.size());
   for (const auto& key : effects_.runs) changes.runs.push_back(&RunAt(key));
@@ -435,6 +451,25 @@ void Coordinator::SendEffects() {
   }
 }
 
+void Coordinator::Retire(int64_t now) {
+  if (now < next_retirement_ms_) return;
+  const std::vector<uint64_t> expired = scheduler_.Expired(options_.retention, now, kMostRunsRetired);
+  const absl::Status deleted = expired.empty() ? absl::OkStatus() : store_.Delete(expired);
+  if (!deleted.ok()) LogWarning(absl::StrCat("old benchmarks cannot be removed: ", std::string(deleted.message())));
+  if (expired.empty() || !deleted.ok()) {
+    next_retirement_ms_ = now + kRetirementIntervalMs;
+    return;
+  }
+  for (const uint64_t id : expired) {
+    scheduler_.Forget(id);
+    const auto request = requests_by_id_.find(id);
+    if (request == requests_by_id_.end()) continue;
+    ids_by_request_.erase(request->second);
+    requests_by_id_.erase(request);
+  }
+  LogInfo(absl::StrCat("removed ", expired.size(), " old benchmarks, ", expired.front(), " to ", expired.back()));
+}
+
 void Coordinator::Notify() {
   if (watchers_.empty()) return;
   for (const uint64_t id : effects_.placed) {
@@ -459,12 +494,20 @@ void Coordinator::Notify() {
   }
 }
 
+absl::StatusOr<v1::Benchmark> Coordinator::Whole(uint64_t id) const {
+  if (!scheduler_.Exists(id)) return NoSuchBenchmark(id);
+  if (std::optional<v1::Benchmark> benchmark = scheduler_.Snapshot(id)) return *std::move(benchmark);
+  absl::StatusOr<StoredBenchmark> stored = store_.LoadBenchmark(id);
+  if (!stored.ok()) return stored.status();
+  return WithJobs(*std::move(stored));
+}
+
 absl::StatusOr<v1::Benchmark> Coordinator::Snapshot(uint64_t id, bool include_contaminated) const {
-  std::optional<v1::Benchmark> benchmark = scheduler_.Snapshot(id == 0 ? scheduler_.newest() : id);
-  if (!benchmark) return NoSuchBenchmark(id);
+  absl::StatusOr<v1::Benchmark> benchmark = Whole(id == 0 ? scheduler_.newest() : id);
+  if (!benchmark.ok()) return benchmark;
   Summarize(*benchmark, include_contaminated);
   SummarizeFleet(*benchmark);
-  return *std::move(benchmark);
+  return benchmark;
 }
 
 }  // namespace attnfleet::server

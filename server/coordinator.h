@@ -59,6 +59,7 @@ class Coordinator {
     int64_t lease_ms = 15'000;
     int64_t heartbeat_interval_ms = 5'000;
     size_t max_queued_events = 100'000;
+    Retention retention;
     std::function<int64_t()> now_unix_ms;
     std::function<void(const BatchReport&)> observe;  // may be empty
   };
@@ -109,10 +110,15 @@ class Coordinator {
   void RunBatch(std::deque<Event> events);
   absl::Status Save();
   void CountEnded(BatchReport& report) const;
+  // Removes benchmarks that are not kept any longer, a bounded part of them at a time.
+  void Retire(int64_t now);
   void SendEffects();
   void Notify();
   const v1::Run& RunAt(const std::tuple<uint64_t, uint32_t, uint32_t>& key) const;
   bool IsCurrent(const std::string& worker, const std::shared_ptr<WorkerLink>& link) const;
+  // With jobs and runs, from memory or, once it has ended, from the store.
+  absl::StatusOr<v1::Benchmark> Whole(uint64_t id) const;
+  // The same with its summaries; 0 = the newest.
   absl::StatusOr<v1::Benchmark> Snapshot(uint64_t id, bool include_contaminated = false) const;
   absl::StatusOr<uint64_t> TakeSubmit(const v1::SubmitRequest& request, int64_t now);
 
@@ -128,6 +134,7 @@ class Coordinator {
   Scheduler scheduler_;
   Effects effects_;  // not yet saved and sent
   absl::Status store_status_;
+  int64_t next_retirement_ms_ = 0;
   std::vector<Continuation> after_save_;
   std::vector<std::shared_ptr<WorkerLink>> to_welcome_;
   std::map<std::string, LinkedWorker> links_;

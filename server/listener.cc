@@ -33,7 +33,8 @@ bool SomebodyListens(const std::string& address) {
 
 }  // namespace
 
-absl::StatusOr<Listener> Listen(const std::string& address, const std::vector<grpc::Service*>& services) {
+absl::StatusOr<Listener> Listen(const std::string& address, const std::vector<grpc::Service*>& services,
+                                grpc::CallbackGenericService* rest) {
   if (SomebodyListens(address)) {
     return absl::UnavailableError(absl::StrCat(address, " is in use by another process"));
   }
@@ -46,6 +47,7 @@ absl::StatusOr<Listener> Listen(const std::string& address, const std::vector<gr
   int port = 0;
   builder.AddListeningPort(address, grpc::InsecureServerCredentials(), &port);
   for (grpc::Service* service : services) builder.RegisterService(service);
+  if (rest != nullptr) builder.RegisterCallbackGenericService(rest);
   const mode_t mask = umask(0177);
   Listener listener;
   listener.server = builder.BuildAndStart();

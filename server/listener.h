@@ -1,6 +1,7 @@
 #ifndef ATTNFLEET_SERVER_LISTENER_H_
 #define ATTNFLEET_SERVER_LISTENER_H_
 
+#include <grpcpp/generic/async_generic_service.h>
 #include <grpcpp/server.h>
 
 #include <memory>
@@ -17,9 +18,10 @@ struct Listener {
 };
 
 // Serves the services, and with them gRPC's health service and server reflection, in plain text on `address` (HOST:PORT
-// or unix:PATH; a socket file is for its owner alone). The services must outlive the server. UNAVAILABLE if another
-// process holds the address.
-absl::StatusOr<Listener> Listen(const std::string& address, const std::vector<grpc::Service*>& services);
+// or unix:PATH; a socket file is for its owner alone). `rest`, if any, gets the calls of all other services. The
+// services must outlive the server. UNAVAILABLE if another process holds the address.
+absl::StatusOr<Listener> Listen(const std::string& address, const std::vector<grpc::Service*>& services,
+                                grpc::CallbackGenericService* rest = nullptr);
 
 }  // namespace attnfleet::server
 

@@ -1,14 +1,19 @@
 // attnfleet-server: flags, start, and an orderly end.
 
+#include <grpcpp/health_check_service_interface.h>
 #include <unistd.h>
 
 #include <chrono>
 #include <csignal>
 #include <cstdio>
 #include <cstdlib>
+#include <functional>
 #include <memory>
+#include <optional>
 #include <string>
+#include <thread>
 #include <utility>
+#include <vector>
 
 #include "absl/flags/flag.h"
 #include "absl/strings/match.h"
@@ -23,17 +28,25 @@
 #include "proto/support/state_dir.h"
 #include "proto/support/stop_signals.h"
 #include "proto/version.h"
+#include "server/admin_commands.h"
 #include "server/benchmark_service.h"
 #include "server/coordinator.h"
 #include "server/fleet_service.h"
+#include "server/leadership.h"
 #include "server/listener.h"
 #include "server/metrics.h"
+#include "server/postgres_store.h"
 #include "server/sqlite_store.h"
+#include "server/standby.h"
 #include "server/worker_service.h"
 
 ABSL_FLAG(std::string, listen, attnfleet::kDefaultAddress, "");
 ABSL_FLAG(std::string, metrics_listen, "127.0.0.1:7601", "");
 ABSL_FLAG(std::string, state_dir, "", "");
+ABSL_FLAG(std::string, store, "", "");
+ABSL_FLAG(std::string, advertise, "", "");
+ABSL_FLAG(absl::Duration, retain, absl::ZeroDuration(), "");
+ABSL_FLAG(int, retain_benchmarks, 0, "");
 ABSL_FLAG(absl::Duration, lease, absl::Seconds(15), "");
 ABSL_FLAG(absl::Duration, heartbeat, absl::Seconds(5), "");
 ABSL_FLAG(bool, insecure, false, "");
@@ -49,12 +62,22 @@ constexpr char kHelp[] =
   attnfleet-server                                     on 127.0.0.1:7600, metrics on 127.0.0.1:7601
   attnfleet-server --listen=unix:/run/attnfleet.sock   for this machine only
   attnfleet-server --listen=10.0.0.5:7600 --insecure   plain text where others can reach it: said on purpose
+  attnfleet-server --listen=10.0.0.5:7600 --store=postgresql://attnfleet@db/attnfleet
+                                                       one of several that share a database: one leads, the others wait
   curl -s 127.0.0.1:7601/metrics                       what Prometheus scrapes
+  attnfleet-server check                               is the store consistent? Also while a server runs
+  attnfleet-server backup FILE                         all of the store as of now, also while a server runs
+  attnfleet-server restore FILE                        into an empty store, of either kind
 
 Flags
   --listen=ADDRESS          HOST:PORT (port 0: any free one) or unix:PATH; default 127.0.0.1:7600
   --metrics-listen=ADDRESS  HOST:PORT of /metrics; "off" for none; default 127.0.0.1:7601
-  --state-dir=DIR           the store; default $XDG_STATE_HOME/attnfleet/server
+  --state-dir=DIR           the store, an SQLite file; default $XDG_STATE_HOME/attnfleet/server
+  --store=URL               instead, a PostgreSQL database: postgresql://USER@HOST/DATABASE or ?service=NAME. Its password
+                            belongs into the file that PGPASSFILE names or into a service file, never into the URL
+  --advertise=ADDRESS       with --store: where others reach this server; default: --listen
+  --retain=TIME             remove benchmarks that ended longer ago (2160h = 90 days); default 0: never
+  --retain-benchmarks=N     remove ended benchmarks when N newer ones exist; default 0: never. The newest is always kept
   --lease=TIME              silence after which a worker's runs go elsewhere; default 15s
   --heartbeat=TIME          how often workers report; default 5s
   --insecure                allow plain text on an address that other machines can reach
@@ -67,26 +90,57 @@ it may be killed at any moment: what was acknowledged is on disk, and a restart 
 
 Exit codes
   0  stopped by a signal
-  1  the store is damaged, or a newer attnfleet wrote it (it is left as it is)
+  1  the store is damaged or not consistent, or a newer attnfleet wrote it (it is left as it is)
   2  a flag is wrong
-  3  the address, the port or the state directory is taken or cannot be written
+  3  the address, the port or the state directory is taken or cannot be written, or the database cannot be reached
 )";
 
 constexpr char kPlainTextRefused[] =
     "--listen: other machines can reach this address and the traffic is plain text; say --insecure if that is meant";
 constexpr std::chrono::milliseconds kShutdownLimit{1'000};
+// How often a server on standby looks for the leader, and one that leads whether it still does.
+constexpr std::chrono::milliseconds kLook{250};
+// How long `restore` waits for a leader that was killed to be given up.
+constexpr std::chrono::seconds kLeaderPatience{10};
 
 struct Settings {
   std::string listen;
   std::string metrics_listen;
   std::string state_directory;
+  std::string store;      // URL of a database; empty: a file in the state directory
+  std::string advertise;  // with a database
   absl::Duration lease;
   absl::Duration heartbeat;
+  Retention retention = {};
 };
 
+absl::Status ReadStoreFlags(Settings& settings) {
+  if (settings.store.empty()) {
+    if (settings.advertise.empty()) return absl::OkStatus();
+    return absl::InvalidArgumentError("--advertise: only servers that share a database (--store) need it");
+  }
+  if (!absl::StartsWith(settings.store, "postgresql://")) {
+    return absl::InvalidArgumentError("--store: give postgresql://USER@HOST/DATABASE");
+  }
+  if (absl::Status status = Postgres::ValidateUrl(settings.store); !status.ok()) {
+    return absl::InvalidArgumentError(absl::StrCat("--store: ", std::string(status.message())));
+  }
+  if (settings.advertise.empty()) settings.advertise = settings.listen;
+  if (absl::Status status = ValidateAddress("--advertise", settings.advertise); !status.ok()) return status;
+  for (const char* nowhere : {"0.0.0.0:", "[::]:"}) {
+    if (!absl::StartsWith(settings.advertise, nowhere)) continue;
+    return absl::InvalidArgumentError("--advertise: say at which HOST:PORT others reach this server");
+  }
+  if (absl::EndsWith(settings.advertise, ":0")) {
+    return absl::InvalidArgumentError("--listen: with --store the port must be one that others can be told, not 0");
+  }
+  return absl::OkStatus();
+}
+
 absl::StatusOr<Settings> ReadFlags() {
-  Settings settings{absl::GetFlag(FLAGS_listen), absl::GetFlag(FLAGS_metrics_listen), absl::GetFlag(FLAGS_state_dir),
-                    absl::GetFlag(FLAGS_lease), absl::GetFlag(FLAGS_heartbeat)};
+  Settings settings{absl::GetFlag(FLAGS_listen),   absl::GetFlag(FLAGS_metrics_listen), absl::GetFlag(FLAGS_state_dir),
+                    absl::GetFlag(FLAGS_store),    absl::GetFlag(FLAGS_advertise),      absl::GetFlag(FLAGS_lease),
+                    absl::GetFlag(FLAGS_heartbeat)};
   if (absl::Status status = ValidateAddress("--listen", settings.listen); !status.ok()) return status;
   if (!IsLocalAddress(settings.listen) && !absl::GetFlag(FLAGS_insecure)) {
     return absl::InvalidArgumentError(kPlainTextRefused);
@@ -99,6 +153,14 @@ absl::StatusOr<Settings> ReadFlags() {
     }
   }
   if (settings.state_directory.empty()) settings.state_directory = DefaultStateDirectory() + "/server";
+  if (absl::Status status = ReadStoreFlags(settings); !status.ok()) return status;
+  const absl::Duration retain = absl::GetFlag(FLAGS_retain);
+  const int retain_benchmarks = absl::GetFlag(FLAGS_retain_benchmarks);
+  if (retain < absl::ZeroDuration() || retain > absl::Hours(24 * 36'500)) {
+    return absl::InvalidArgumentError("--retain: 0 (for ever) to a hundred years (876000h) is possible");
+  }
+  if (retain_benchmarks < 0) return absl::InvalidArgumentError("--retain-benchmarks: 0 (all) or more is possible");
+  settings.retention = {absl::ToInt64Milliseconds(retain), static_cast<uint64_t>(retain_benchmarks)};
   if (settings.lease < absl::Milliseconds(100) || settings.lease > absl::Hours(24)) {
     return absl::InvalidArgumentError("--lease: 100ms to 24h is possible");
   }
@@ -118,32 +180,35 @@ int FailStore(const absl::Status& status) {
   return Fail(damaged ? kExitFailed : kExitUnavailable, status.message());
 }
 
-int Serve(const Settings& settings, StopSignals& signals) {
-  if (absl::Status status = PrepareStateDirectory(settings.state_directory); !status.ok()) {
-    return Fail(kExitUnavailable, status.message());
-  }
-  const absl::StatusOr<FileLock> lock = FileLock::Acquire(settings.state_directory + "/lock", "attnfleet-server");
-  if (!lock.ok()) return Fail(kExitUnavailable, lock.status().message());
-  absl::StatusOr<std::unique_ptr<SqliteStore>> store = SqliteStore::Open(settings.state_directory + "/attnfleet.db");
-  if (!store.ok()) return FailStore(store.status());
+std::string DatabaseFile(const Settings& settings) { return settings.state_directory + "/attnfleet.db"; }
 
-  Metrics metrics;
+absl::StatusOr<FileLock> LockStateDirectory(const Settings& settings) {
+  if (absl::Status status = PrepareStateDirectory(settings.state_directory); !status.ok()) return status;
+  return FileLock::Acquire(settings.state_directory + "/lock", "attnfleet-server");
+}
+
+void SayReady(const std::string& address) {
+  static bool said = false;
+  if (std::exchange(said, true)) return;
+  std::printf("ready %s\n", address.c_str());
+  std::fflush(stdout);
+}
+
+// Coordinates with `store` until a signal comes or `lost` says that it is over. Returns the exit code.
+int Coordinate(const Settings& settings, JobStore& store, Metrics& metrics, StopSignals& signals,
+               const std::function<bool()>& lost) {
   Coordinator::Options options;
   options.lease_ms = absl::ToInt64Milliseconds(settings.lease);
   options.heartbeat_interval_ms = absl::ToInt64Milliseconds(settings.heartbeat);
+  options.retention = settings.retention;
   // Leases are measured with it, so it must not jump with the host's clock.
   options.now_unix_ms = [start = absl::ToUnixMillis(absl::Now()), begin = std::chrono::steady_clock::now()] {
     const auto elapsed = std::chrono::steady_clock::now() - begin;
     return start + std::chrono::duration_cast<std::chrono::milliseconds>(elapsed).count();
   };
   options.observe = [&metrics](const BatchReport& report) { metrics.Observe(report); };
-  absl::StatusOr<std::unique_ptr<Coordinator>> coordinator = Coordinator::Start(**store, options);
+  absl::StatusOr<std::unique_ptr<Coordinator>> coordinator = Coordinator::Start(store, options);
   if (!coordinator.ok()) return FailStore(coordinator.status());
-  if (!settings.metrics_listen.empty()) {
-    if (absl::Status status = metrics.Serve(settings.metrics_listen); !status.ok()) {
-      return Fail(kExitUnavailable, status.message());
-    }
-  }
 
   BenchmarkService benchmarks(**coordinator);
   FleetService fleet(**coordinator);
@@ -151,15 +216,115 @@ int Serve(const Settings& settings, StopSignals& signals) {
   const absl::StatusOr<Listener> listener = Listen(settings.listen, {&benchmarks, &fleet, &workers});
   if (!listener.ok())
     return Fail(kExitUnavailable, absl::StrCat("--listen: ", std::string(listener.status().message())));
-  LogInfo(absl::StrCat("listening on ", listener->address, ", store ", settings.state_directory));
-  std::printf("ready %s\n", listener->address.c_str());
-  std::fflush(stdout);
+  LogInfo(absl::StrCat("listening on ", listener->address, ", ", store.name()));
+  SayReady(listener->address);
 
-  while (signals.Wait(std::chrono::hours(1)) == 0) {
+  while (!lost() && signals.Wait(kLook) == 0) {
   }
   LogInfo("stopping");
   listener->server->Shutdown(std::chrono::system_clock::now() + kShutdownLimit);
   return kExitOk;
+}
+
+int ServeFile(const Settings& settings, Metrics& metrics, StopSignals& signals) {
+  const absl::StatusOr<FileLock> lock = LockStateDirectory(settings);
+  if (!lock.ok()) return Fail(kExitUnavailable, lock.status().message());
+  absl::StatusOr<std::unique_ptr<SqliteStore>> store = SqliteStore::Open(DatabaseFile(settings));
+  if (!store.ok()) return FailStore(store.status());
+  return Coordinate(settings, **store, metrics, signals, [] { return false; });
+}
+
+// Refuses calls until this server leads, and returns its epoch; 0: a signal came.
+absl::StatusOr<int64_t> StandBy(const Settings& settings, Leadership& leadership, StopSignals& signals) {
+  absl::StatusOr<int64_t> epoch = leadership.TryToLead();
+  if (epoch.value_or(0) > 0) return epoch;
+  StandbyService refusal([&leadership] { return leadership.leader(); });
+  const absl::StatusOr<Listener> listener = Listen(settings.listen, {}, &refusal);
+  if (!listener.ok()) {
+    return absl::UnavailableError(absl::StrCat("--listen: ", std::string(listener.status().message())));
+  }
+  listener->server->GetHealthCheckService()->SetServingStatus(false);
+  LogWarning("on standby");
+  SayReady(listener->address);
+  std::string problem;
+  while (signals.Wait(kLook) == 0) {
+    epoch = leadership.TryToLead();
+    const std::string now(epoch.status().message());
+    if (now != problem) LogWarning(now.empty() ? "the database answers again" : now);
+    problem = now;
+    if (epoch.value_or(0) == 0) continue;
+    listener->server->Shutdown(std::chrono::system_clock::now() + kShutdownLimit);
+    return epoch;
+  }
+  return 0;
+}
+
+int ServeDatabase(const Settings& settings, Metrics& metrics, StopSignals& signals) {
+  if (absl::Status status = PostgresStore::Migrate(settings.store); !status.ok()) return FailStore(status);
+  Leadership leadership(settings.store, settings.advertise);
+  for (;;) {
+    const absl::StatusOr<int64_t> epoch = StandBy(settings, leadership, signals);
+    if (!epoch.ok()) return Fail(kExitUnavailable, epoch.status().message());
+    if (*epoch == 0) return kExitOk;
+    LogWarning(absl::StrCat("leads, epoch ", *epoch));
+    absl::StatusOr<std::unique_ptr<PostgresStore>> store = PostgresStore::Open(settings.store, *epoch);
+    const int code = store.ok() ? Coordinate(settings, **store, metrics, signals, [&] { return leadership.lost(); })
+                                : FailStore(store.status());
+    if (!leadership.lost()) {
+      leadership.Resign();
+      return code;
+    }
+    LogWarning("leads no more");
+  }
+}
+
+int Serve(const Settings& settings, StopSignals& signals) {
+  Metrics metrics;
+  if (!settings.metrics_listen.empty()) {
+    if (absl::Status status = metrics.Serve(settings.metrics_listen); !status.ok()) {
+      return Fail(kExitUnavailable, status.message());
+    }
+  }
+  return settings.store.empty() ? ServeFile(settings, metrics, signals) : ServeDatabase(settings, metrics, signals);
+}
+
+int Administer(const Settings& settings, const std::vector<std::string>& words) {
+  // What keeps servers away from the store while it is written.
+  std::optional<FileLock> lock;
+  std::optional<Leadership> leadership;
+  StoreAccess access;
+  if (settings.store.empty()) {
+    access.read = [&] { return SqliteStore::Open(DatabaseFile(settings), SqliteStore::Mode::kRead); };
+    access.write = [&]() -> absl::StatusOr<std::unique_ptr<JobStore>> {
+      absl::StatusOr<FileLock> held = LockStateDirectory(settings);
+      if (!held.ok()) return held.status();
+      lock.emplace(*std::move(held));
+      return SqliteStore::Open(DatabaseFile(settings));
+    };
+  } else {
+    access.read = [&] { return PostgresStore::Open(settings.store, 0); };
+    access.write = [&]() -> absl::StatusOr<std::unique_ptr<JobStore>> {
+      if (absl::Status status = PostgresStore::Migrate(settings.store); !status.ok()) return status;
+      leadership.emplace(settings.store, "attnfleet-server restore");
+      const auto deadline = std::chrono::steady_clock::now() + kLeaderPatience;
+      for (;;) {
+        const absl::StatusOr<int64_t> epoch = leadership->TryToLead();
+        if (!epoch.ok()) return epoch.status();
+        if (*epoch > 0) return PostgresStore::Open(settings.store, *epoch);
+        if (std::chrono::steady_clock::now() > deadline) break;
+        std::this_thread::sleep_for(kLook);
+      }
+      return absl::UnavailableError(
+          absl::StrCat("the server ", leadership->leader(), " works with this store; stop it first"));
+    };
+  }
+  const absl::StatusOr<int> code = RunAdminCommand(words, access);
+  if (leadership.has_value()) leadership->Resign();
+  if (code.ok()) return *code;
+  if (absl::IsInvalidArgument(code.status())) {
+    return Fail(kExitUsage, absl::StrCat(std::string(code.status().message()), " (see --help)"));
+  }
+  return FailStore(code.status());
 }
 
 int Main(int argc, char** argv) {
@@ -175,12 +340,10 @@ int Main(int argc, char** argv) {
     std::printf("attnfleet-server %s\n", kVersion);
     return kExitOk;
   }
-  if (!line->positional.empty()) {
-    return Fail(kExitUsage, absl::StrCat("unexpected argument \"", line->positional[0], "\" (see --help)"));
-  }
   InitLog("attnfleet-server", absl::GetFlag(FLAGS_verbose) ? Severity::kInfo : Severity::kWarning);
   const absl::StatusOr<Settings> settings = ReadFlags();
   if (!settings.ok()) return Fail(kExitUsage, settings.status().message());
+  if (!line->positional.empty()) return Administer(*settings, line->positional);
   if (const int parent = absl::GetFlag(FLAGS_parent_pid); parent > 0) {
     if (absl::Status status = DieWithParent(parent, SIGTERM); !status.ok()) {
       return Fail(kExitUnavailable, status.message());

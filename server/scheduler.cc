@@ -111,14 +111,45 @@ uint64_t Scheduler::Submit(const v1::BenchmarkSpec& spec, int64_t now, Effects& 
   return head.id();
 }
 
-void Scheduler::Restore(const v1::Benchmark& head, std::vector<v1::Run> runs, int64_t now) {
+absl::Status Scheduler::Restore(const v1::Benchmark& head, std::vector<v1::Run> runs, int64_t now) {
   BenchmarkEntry& entry = AddEntry(head);
+  for (const v1::Run& run : runs) {
+    if (entry.Has(run.key())) continue;
+    return absl::DataLossError(
+        absl::StrCat("run ", FormatRunKey(run.key()), " is damaged: its benchmark has no such run"));
+  }
+  if (entry.over()) {
+    entry.ForgetLanes();
+    entry.ForgetRuns();
+    return absl::OkStatus();
+  }
   RestoreRuns(entry, std::move(runs));
-  if (entry.over()) return entry.ForgetLanes();
   RestoreLanes(entry, head, now);
   counts_.queued += entry.runs_waiting();
   counts_.active += entry.runs_active();
   UpdateQueue(entry);
+  return absl::OkStatus();
+}
+
+void Scheduler::ForgetRuns(uint64_t id) {
+  BenchmarkEntry* entry = FindEntry(id);
+  if (entry != nullptr && entry->over()) entry->ForgetRuns();
+}
+
+std::vector<uint64_t> Scheduler::Expired(const Retention& retention, int64_t now, uint64_t max_runs) const {
+  std::vector<uint64_t> expired;
+  uint64_t runs = 0;
+  uint64_t newer = benchmarks_.size();
+  for (const auto& [id, entry] : benchmarks_) {
+    if (--newer == 0) break;
+    const bool too_many = retention.max_benchmarks > 0 && newer >= retention.max_benchmarks;
+    const bool too_old = retention.max_age_ms > 0 && entry->ended_unix_ms() < now - retention.max_age_ms;
+    if (!entry->over() || !(too_many || too_old)) continue;
+    runs += entry->runs_total();
+    if (!expired.empty() && runs > max_runs) break;
+    expired.push_back(id);
+  }
+  return expired;
 }
 
 void Scheduler::RestoreRuns(BenchmarkEntry& entry, std::vector<v1::Run> runs) {

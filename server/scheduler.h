@@ -16,6 +16,7 @@
 #include "attnfleet/v1/service.pb.h"
 #include "server/benchmark_entry.h"
 #include "server/fleet.h"
+#include "server/retention.h"
 #include "server/work_queue.h"
 
 namespace attnfleet::server {
@@ -65,9 +66,10 @@ class Scheduler {
 
   // Take what the store held, before anything else: the workers that are drained, and each benchmark without its jobs
   // but with the runs that were ever assigned. Runs that still are wait for one lease for their worker to claim them.
-  // The runs of an ended benchmark may be left out, see ForgetRuns.
+  // The runs of an ended benchmark may be left out, as after ForgetRuns. DATA_LOSS names a run that the benchmark has
+  // not.
   void RestoreDrained(const std::string& worker) { drained_.insert(worker); }
-  void Restore(const v1::Benchmark& head, std::vector<v1::Run> runs, int64_t now);
+  absl::Status Restore(const v1::Benchmark& head, std::vector<v1::Run> runs, int64_t now);
 
   // `spec` is complete and valid (see proto/spec.h). Returns the new benchmark's id.
   uint64_t Submit(const v1::BenchmarkSpec& spec, int64_t now, Effects& effects);
@@ -91,9 +93,16 @@ class Scheduler {
 
   bool Exists(uint64_t id) const { return FindEntry(id) != nullptr; }
   uint64_t newest() const { return benchmarks_.empty() ? 0 : benchmarks_.rbegin()->first; }
-  // The benchmark without its jobs, and with them. Nothing if there is none.
+  // The benchmark without its jobs, and with them. Nothing if there is none, or (with them) if its runs are forgotten.
   std::optional<v1::Benchmark> Head(uint64_t id) const;
   std::optional<v1::Benchmark> Snapshot(uint64_t id) const;
+  // Drops the runs of a benchmark that has ended, for the store has them. Does nothing to another.
+  void ForgetRuns(uint64_t id);
+  // Ended benchmarks that `retention` does not keep, oldest first: as many as have `max_runs` runs together, at least
+  // one if there is any. Never the newest of all benchmarks, whose number must not be given again.
+  std::vector<uint64_t> Expired(const Retention& retention, int64_t now, uint64_t max_runs) const;
+  // Forgets a benchmark that has ended.
+  void Forget(uint64_t id) { benchmarks_.erase(id); }
   // Null if it was never assigned. Valid until the next event.
   const v1::Run* FindRun(const v1::RunKey& key) const;
   // Newest first, without jobs.
@@ -102,7 +111,8 @@ class Scheduler {
   std::optional<v1::WorkerStatus> FindWorker(const std::string& worker) const;
   // Union over the connected workers, in the order in which they list them.
   const std::vector<v1::Backend>& Backends();
-  std::vector<v1::Explanation> Explain(uint64_t id) const;
+  // Of each job of a snapshot of now, or of a benchmark that has ended.
+  std::vector<v1::Explanation> Explain(const v1::Benchmark& benchmark) const;
 
   struct Counts {
     uint64_t queued = 0;

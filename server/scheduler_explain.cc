@@ -27,7 +27,7 @@ std::optional<v1::Benchmark> Scheduler::Head(uint64_t id) const {
 
 std::optional<v1::Benchmark> Scheduler::Snapshot(uint64_t id) const {
   const BenchmarkEntry* entry = FindEntry(id);
-  if (entry == nullptr) return std::nullopt;
+  if (entry == nullptr || entry->forgot_runs()) return std::nullopt;
   return entry->Snapshot();
 }
 
@@ -149,11 +149,10 @@ std::string Scheduler::ExplainLane(const BenchmarkEntry& entry, uint32_t index) 
   return "";
 }
 
-std::vector<v1::Explanation> Scheduler::Explain(uint64_t id) const {
+std::vector<v1::Explanation> Scheduler::Explain(const v1::Benchmark& benchmark) const {
   std::vector<v1::Explanation> result;
-  const BenchmarkEntry* entry = FindEntry(id);
+  const BenchmarkEntry* entry = FindEntry(benchmark.id());
   if (entry == nullptr) return result;
-  const v1::Benchmark benchmark = entry->Snapshot();
   std::string of_class;  // the same for every lane that is bound to no slot; looks at the whole fleet, so once
   for (const v1::Job& job : benchmark.jobs()) {
     int ended = 0;

@@ -1,18 +1,18 @@
 #include "server/sqlite_store.h"
 
+#include <unistd.h>
+
 #include <array>
 #include <cstdint>
-#include <map>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "proto/spec.h"
 
 namespace attnfleet::server {
 namespace {
 
 // Script i takes the schema from version i to i + 1. A script that was released is never edited.
-constexpr std::array<const char*, 1> kMigrations = {
+constexpr std::array<const char*, 2> kMigrations = {
     R"sql(
       CREATE TABLE benchmarks (
         id INTEGER PRIMARY KEY,
@@ -28,34 +28,45 @@ constexpr std::array<const char*, 1> kMigrations = {
         state INTEGER NOT NULL,
         message BLOB NOT NULL,  -- Run
         PRIMARY KEY (benchmark_id, job_index, repetition)) WITHOUT ROWID;
+    )sql",
+    R"sql(
+      CREATE TABLE settings (name TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;
     )sql"};
 
 constexpr int kBusyTimeoutMs = 5'000;
 
-void BindMessage(sqlite3_stmt* statement, int index, const google::protobuf::MessageLite& message) {
-  const std::string bytes = message.SerializeAsString();
+void BindBytes(sqlite3_stmt* statement, int index, const std::string& bytes) {
   sqlite3_bind_blob64(statement, index, bytes.data(), bytes.size(), SQLITE_TRANSIENT);
 }
 
-bool ParseColumn(sqlite3_stmt* statement, int column, google::protobuf::MessageLite& message) {
-  return message.ParseFromArray(sqlite3_column_blob(statement, column), sqlite3_column_bytes(statement, column));
+void BindText(sqlite3_stmt* statement, int index, const std::string& text) {
+  sqlite3_bind_text64(statement, index, text.data(), text.size(), SQLITE_TRANSIENT, SQLITE_UTF8);
+}
+
+// Of a text or a blob. Valid until the next step.
+std::string_view Bytes(sqlite3_stmt* statement, int column) {
+  const void* data = sqlite3_column_blob(statement, column);
+  return {static_cast<const char*>(data), static_cast<size_t>(sqlite3_column_bytes(statement, column))};
 }
 
 }  // namespace
 
-absl::StatusOr<std::unique_ptr<SqliteStore>> SqliteStore::Open(const std::string& path) {
+absl::StatusOr<std::unique_ptr<SqliteStore>> SqliteStore::Open(const std::string& path, Mode mode) {
+  if (mode == Mode::kRead && access(path.c_str(), F_OK) != 0) {
+    return absl::NotFoundError(absl::StrCat("there is no store ", path));
+  }
   sqlite3* database = nullptr;
   const int code = sqlite3_open_v2(path.c_str(), &database,
                                    SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE | SQLITE_OPEN_NOMUTEX, nullptr);
   std::unique_ptr<SqliteStore> store(new SqliteStore(path, database));
   if (code != SQLITE_OK) return store->Error(code);
-  if (absl::Status status = store->Initialize(); !status.ok()) return status;
+  if (absl::Status status = store->Initialize(mode); !status.ok()) return status;
   return store;
 }
 
 absl::Status SqliteStore::Error(int code) const {
-  const std::string text = absl::StrCat("store ", path_, ": ",
-                                        database_ != nullptr ? sqlite3_errmsg(database_.get()) : sqlite3_errstr(code));
+  const std::string text =
+      absl::StrCat(name(), ": ", database_ != nullptr ? sqlite3_errmsg(database_.get()) : sqlite3_errstr(code));
   switch (code & 0xff) {
     case SQLITE_FULL:
       return absl::ResourceExhaustedError(absl::StrCat(text, " (No space left on device: free some)"));
@@ -92,23 +103,34 @@ absl::Status SqliteStore::Step(sqlite3_stmt* statement) {
   return status;
 }
 
-absl::Status SqliteStore::Initialize() {
+absl::Status SqliteStore::Initialize(Mode mode) {
   sqlite3_busy_timeout(database_.get(), kBusyTimeoutMs);
   if (absl::Status status = CheckIntegrity(); !status.ok()) return status;
   if (absl::Status status = Execute("PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; PRAGMA foreign_keys=ON;");
       !status.ok()) {
     return status;
   }
-  if (absl::Status status = Migrate(); !status.ok()) return status;
-  absl::StatusOr<Statement> benchmark = Prepare(
-      "INSERT INTO benchmarks (id, state, submitted_unix_ms, request_id, message) VALUES (?1, ?2, ?3, ?4, ?5) "
-      "ON CONFLICT (id) DO UPDATE SET state = ?2, message = ?5");
-  if (!benchmark.ok()) return benchmark.status();
-  absl::StatusOr<Statement> run = Prepare(
-      "INSERT OR REPLACE INTO runs (benchmark_id, job_index, repetition, state, message) VALUES (?1, ?2, ?3, ?4, ?5)");
-  if (!run.ok()) return run.status();
-  save_benchmark_ = std::move(*benchmark);
-  save_run_ = std::move(*run);
+  if (absl::Status status = Migrate(mode); !status.ok()) return status;
+  return PrepareStatements();
+}
+
+absl::Status SqliteStore::PrepareStatements() {
+  const std::pair<Statement*, const char*> statements[] = {
+      {&save_benchmark_,
+       "INSERT INTO benchmarks (id, state, submitted_unix_ms, request_id, message) VALUES (?1, ?2, ?3, ?4, ?5) "
+       "ON CONFLICT (id) DO UPDATE SET state = ?2, message = ?5"},
+      {&save_run_,
+       "INSERT OR REPLACE INTO runs (benchmark_id, job_index, repetition, state, message) VALUES (?1, ?2, ?3, ?4, ?5)"},
+      {&save_setting_, "INSERT OR REPLACE INTO settings (name, value) VALUES (?1, ?2)"},
+      {&remove_setting_, "DELETE FROM settings WHERE name = ?1"},
+      {&delete_runs_, "DELETE FROM runs WHERE benchmark_id = ?1"},
+      {&delete_benchmark_, "DELETE FROM benchmarks WHERE id = ?1"},
+  };
+  for (const auto& [statement, sql] : statements) {
+    absl::StatusOr<Statement> prepared = Prepare(sql);
+    if (!prepared.ok()) return prepared.status();
+    *statement = std::move(*prepared);
+  }
   return absl::OkStatus();
 }
 
@@ -119,11 +141,11 @@ absl::Status SqliteStore::CheckIntegrity() {
   if (code != SQLITE_ROW) return Error(code);
   const auto* text = reinterpret_cast<const char*>(sqlite3_column_text(check->get(), 0));
   if (text != nullptr && std::string_view(text) == "ok") return absl::OkStatus();
-  return absl::DataLossError(absl::StrCat("store ", path_, ": ", text != nullptr ? text : "unreadable",
+  return absl::DataLossError(absl::StrCat(name(), ": ", text != nullptr ? text : "unreadable",
                                           "; the file is damaged. Restore it, or move it away to start anew"));
 }
 
-absl::Status SqliteStore::Migrate() {
+absl::Status SqliteStore::Migrate(Mode mode) {
   int version = 0;
   {
     absl::StatusOr<Statement> query = Prepare("PRAGMA user_version");
@@ -133,8 +155,12 @@ absl::Status SqliteStore::Migrate() {
   }
   const int known = static_cast<int>(kMigrations.size());
   if (version > known) {
-    return absl::FailedPreconditionError(absl::StrCat("store ", path_, ": a newer attnfleet wrote it (schema ", version,
+    return absl::FailedPreconditionError(absl::StrCat(name(), ": a newer attnfleet wrote it (schema ", version,
                                                       ", this program knows ", known, "); use that version"));
+  }
+  if (version < known && mode == Mode::kRead) {
+    return absl::FailedPreconditionError(absl::StrCat(name(), ": an older attnfleet wrote it (schema ", version,
+                                                      ", this program knows ", known, "); start the server once"));
   }
   for (; version < known; ++version) {
     const absl::Status status = Execute(absl::StrCat("BEGIN IMMEDIATE;", kMigrations[static_cast<size_t>(version)],
@@ -147,80 +173,104 @@ absl::Status SqliteStore::Migrate() {
   return absl::OkStatus();
 }
 
-absl::StatusOr<std::vector<StoredBenchmark>> SqliteStore::Load() {
-  std::vector<StoredBenchmark> result;
-  absl::StatusOr<Statement> query = Prepare("SELECT id, request_id, message FROM benchmarks ORDER BY id");
-  if (!query.ok()) return query.status();
-  int code = SQLITE_ROW;
-  while ((code = sqlite3_step(query->get())) == SQLITE_ROW) {
-    StoredBenchmark& stored = result.emplace_back();
-    const int64_t id = sqlite3_column_int64(query->get(), 0);
-    if (!ParseColumn(query->get(), 2, stored.benchmark) || stored.benchmark.id() != static_cast<uint64_t>(id)) {
-      return absl::DataLossError(absl::StrCat("store ", path_, ": benchmark ", id, " is damaged"));
-    }
-    stored.request_id = reinterpret_cast<const char*>(sqlite3_column_text(query->get(), 1));
-    stored.benchmark.clear_jobs();
-    stored.benchmark.set_runs_ended(0);
-    for (v1::Job& job : ExpandJobs(stored.benchmark)) {
-      *stored.benchmark.add_jobs() = std::move(job);
-    }
-  }
-  if (code != SQLITE_DONE) return Error(code);
-  if (absl::Status status = LoadRuns(result); !status.ok()) return status;
-  return result;
-}
-
-absl::Status SqliteStore::LoadRuns(std::vector<StoredBenchmark>& benchmarks) {
-  std::map<uint64_t, v1::Benchmark*> by_id;
-  for (StoredBenchmark& stored : benchmarks) by_id[stored.benchmark.id()] = &stored.benchmark;
-  absl::StatusOr<Statement> query = Prepare("SELECT message FROM runs");
-  if (!query.ok()) return query.status();
-  int code = SQLITE_ROW;
-  while ((code = sqlite3_step(query->get())) == SQLITE_ROW) {
-    v1::Run run;
-    const bool parsed = ParseColumn(query->get(), 0, run);
-    const auto benchmark = by_id.find(run.key().benchmark_id());
-    const int job = static_cast<int>(run.key().job_index());
-    const int repetition = static_cast<int>(run.key().repetition());
-    if (!parsed || benchmark == by_id.end() || job < 0 || job >= benchmark->second->jobs_size() || repetition < 0 ||
-        repetition >= benchmark->second->jobs(job).runs_size()) {
-      return absl::DataLossError(absl::StrCat("store ", path_, ": run ", FormatRunKey(run.key()), " is damaged"));
-    }
-    v1::Benchmark& owner = *benchmark->second;
-    if (run.state() == v1::RUN_STATE_ENDED) owner.set_runs_ended(owner.runs_ended() + 1);
-    *owner.mutable_jobs(job)->mutable_runs(repetition) = std::move(run);
-  }
-  return code == SQLITE_DONE ? absl::OkStatus() : Error(code);
-}
-
-absl::Status SqliteStore::Save(const StoreChanges& changes) {
-  if (absl::Status status = Execute("BEGIN IMMEDIATE"); !status.ok()) return status;
-  absl::Status status = SaveRows(changes);
+absl::Status SqliteStore::InTransaction(const char* begin, const std::function<absl::Status()>& work) {
+  if (absl::Status status = Execute(begin); !status.ok()) return status;
+  absl::Status status = work();
   if (status.ok()) status = Execute("COMMIT");
   // Also after a COMMIT that failed: it leaves the transaction open.
   if (!status.ok()) sqlite3_exec(database_.get(), "ROLLBACK", nullptr, nullptr, nullptr);
   return status;
 }
 
+absl::Status SqliteStore::ForEachRow(const std::string& sql, const std::function<absl::Status(sqlite3_stmt*)>& take) {
+  absl::StatusOr<Statement> query = Prepare(sql);
+  if (!query.ok()) return query.status();
+  int code = SQLITE_ROW;
+  while ((code = sqlite3_step(query->get())) == SQLITE_ROW) {
+    if (absl::Status status = take(query->get()); !status.ok()) return status;
+  }
+  return code == SQLITE_DONE ? absl::OkStatus() : Error(code);
+}
+
+absl::Status SqliteStore::Read(const Selection& selection, RowReader& reader) {
+  return InTransaction("BEGIN", [&] { return ReadRows(selection, reader); });
+}
+
+absl::Status SqliteStore::ReadRows(const Selection& selection, RowReader& reader) {
+  if (absl::Status status =
+          ForEachRow("SELECT name, value FROM settings ORDER BY name",
+                     [&](sqlite3_stmt* row) { return reader.TakeSetting(Bytes(row, 0), Bytes(row, 1)); });
+      !status.ok() || !selection.benchmarks) {
+    return status;
+  }
+  const std::string one = selection.id == 0 ? "" : absl::StrCat(" AND id = ", selection.id);
+  if (absl::Status status = ForEachRow(
+          absl::StrCat("SELECT id, state, request_id, message FROM benchmarks WHERE true", one, " ORDER BY id"),
+          [&](sqlite3_stmt* row) {
+            return reader.TakeBenchmark(
+                {sqlite3_column_int64(row, 0), sqlite3_column_int64(row, 1), Bytes(row, 2), Bytes(row, 3)});
+          });
+      !status.ok()) {
+    return status;
+  }
+  // CROSS JOIN is SQLite's way to fix the order of the loops: benchmarks outside.
+  const char* const all = "SELECT * FROM runs WHERE true";
+  const std::string unended = absl::StrCat(
+      "SELECT runs.* FROM benchmarks CROSS JOIN runs ON benchmark_id = id "
+      "WHERE benchmarks.state NOT IN (",
+      v1::BENCHMARK_STATE_FINISHED, ", ", v1::BENCHMARK_STATE_CANCELLED, ")");
+  return ForEachRow(
+      absl::StrCat(selection.runs_of_ended ? all : unended,
+                   selection.id == 0 ? "" : absl::StrCat(" AND benchmark_id = ", selection.id),
+                   " ORDER BY benchmark_id, job_index, repetition"),
+      [&](sqlite3_stmt* row) {
+        return reader.TakeRun({sqlite3_column_int64(row, 0), sqlite3_column_int64(row, 1), sqlite3_column_int64(row, 2),
+                               sqlite3_column_int64(row, 3), Bytes(row, 4)});
+      });
+}
+
+absl::Status SqliteStore::Save(const StoreChanges& changes) {
+  return InTransaction("BEGIN IMMEDIATE", [&] { return SaveRows(changes); });
+}
+
+absl::Status SqliteStore::Delete(const std::vector<uint64_t>& ids) {
+  return InTransaction("BEGIN IMMEDIATE", [&]() -> absl::Status {
+    for (const uint64_t id : ids) {
+      for (const Statement* statement : {&delete_runs_, &delete_benchmark_}) {
+        sqlite3_bind_int64(statement->get(), 1, static_cast<int64_t>(id));
+        if (absl::Status status = Step(statement->get()); !status.ok()) return status;
+      }
+    }
+    return absl::OkStatus();
+  });
+}
+
+absl::Status SqliteStore::Fill(const Source& next) {
+  return InTransaction("BEGIN IMMEDIATE", [&] { return FillRows(next); });
+}
+
+absl::Status SqliteStore::FillRows(const Source& next) {
+  const absl::Status empty =
+      ForEachRow("SELECT 1 FROM (SELECT id FROM benchmarks UNION ALL SELECT 1 FROM settings) LIMIT 1",
+                 [this](sqlite3_stmt*) { return absl::FailedPreconditionError(name() + " is not empty"); });
+  if (!empty.ok()) return empty;
+  for (;;) {
+    StoreChanges changes;
+    const absl::StatusOr<bool> more = next(changes);
+    if (!more.ok() || !*more) return more.status();
+    if (absl::Status status = SaveRows(changes); !status.ok()) return status;
+  }
+}
+
 absl::Status SqliteStore::SaveRows(const StoreChanges& changes) {
   for (const StoreChanges::ChangedBenchmark& changed : changes.benchmarks) {
     const v1::Benchmark& benchmark = *changed.benchmark;
-    v1::Benchmark row;
-    row.set_id(benchmark.id());
-    *row.mutable_spec() = benchmark.spec();
-    row.set_state(benchmark.state());
-    row.set_submitted_unix_ms(benchmark.submitted_unix_ms());
-    row.set_ended_unix_ms(benchmark.ended_unix_ms());
-    row.set_runs_total(benchmark.runs_total());
-    row.set_cancel_reason(benchmark.cancel_reason());
-    row.set_paused(benchmark.paused());
-    *row.mutable_nodes() = benchmark.nodes();
     sqlite3_stmt* statement = save_benchmark_.get();
     sqlite3_bind_int64(statement, 1, static_cast<int64_t>(benchmark.id()));
     sqlite3_bind_int(statement, 2, benchmark.state());
     sqlite3_bind_int64(statement, 3, benchmark.submitted_unix_ms());
-    sqlite3_bind_text(statement, 4, changed.request_id.c_str(), -1, SQLITE_TRANSIENT);
-    BindMessage(statement, 5, row);
+    BindText(statement, 4, changed.request_id);
+    BindBytes(statement, 5, RowMessage(benchmark).SerializeAsString());
     if (absl::Status status = Step(statement); !status.ok()) return status;
   }
   for (const v1::Run* run : changes.runs) {
@@ -229,7 +279,13 @@ absl::Status SqliteStore::SaveRows(const StoreChanges& changes) {
     sqlite3_bind_int64(statement, 2, run->key().job_index());
     sqlite3_bind_int64(statement, 3, run->key().repetition());
     sqlite3_bind_int(statement, 4, run->state());
-    BindMessage(statement, 5, *run);
+    BindBytes(statement, 5, run->SerializeAsString());
+    if (absl::Status status = Step(statement); !status.ok()) return status;
+  }
+  for (const StoreChanges::ChangedSetting& changed : changes.settings) {
+    sqlite3_stmt* statement = changed.value.empty() ? remove_setting_.get() : save_setting_.get();
+    BindText(statement, 1, changed.name);
+    if (!changed.value.empty()) BindBytes(statement, 2, changed.value);
     if (absl::Status status = Step(statement); !status.ok()) return status;
   }
   return absl::OkStatus();

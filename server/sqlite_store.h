@@ -3,6 +3,7 @@
 
 #include <sqlite3.h>
 
+#include <functional>
 #include <memory>
 #include <string>
 #include <string_view>
@@ -17,12 +18,20 @@ namespace attnfleet::server {
 // all that happened since the last.
 class SqliteStore : public JobStore {
  public:
-  // Opens or creates `path` and brings its schema up to date. DATA_LOSS if the file is damaged or no database (it is
-  // left as it is), FAILED_PRECONDITION if a newer attnfleet wrote it; every error names the file.
-  static absl::StatusOr<std::unique_ptr<SqliteStore>> Open(const std::string& path);
+  enum class Mode {
+    kServe,  // creates the file, or brings its schema up to date
+    kRead,   // changes nothing: NOT_FOUND if there is no file, FAILED_PRECONDITION if its schema is older
+  };
 
-  absl::StatusOr<std::vector<StoredBenchmark>> Load() override;
+  // DATA_LOSS if the file is damaged or no database (it is
+  // left as it is), FAILED_PRECONDITION if a newer attnfleet wrote it; every error names the file.
+  static absl::StatusOr<std::unique_ptr<SqliteStore>> Open(const std::string& path, Mode mode = Mode::kServe);
+
+  std::string name() const override { return "store " + path_; }
   absl::Status Save(const StoreChanges& changes) override;
+  absl::Status Delete(const std::vector<uint64_t>& ids) override;
+  absl::Status Fill(const Source& next) override;
+  absl::Status Read(const Selection& selection, RowReader& reader) override;
 
  private:
   struct CloseDatabase {
@@ -40,16 +49,25 @@ class SqliteStore : public JobStore {
   absl::StatusOr<Statement> Prepare(std::string_view sql);
   // Runs a statement that returns no row and makes it ready for the next time.
   absl::Status Step(sqlite3_stmt* statement);
-  absl::Status Initialize();
+  absl::Status Initialize(Mode mode);
+  absl::Status PrepareStatements();
   absl::Status CheckIntegrity();
-  absl::Status Migrate();
+  absl::Status Migrate(Mode mode);
+  // Runs `work` between BEGIN and COMMIT; on an error nothing of it has happened.
+  absl::Status InTransaction(const char* begin, const std::function<absl::Status()>& work);
   absl::Status SaveRows(const StoreChanges& changes);
-  absl::Status LoadRuns(std::vector<StoredBenchmark>& benchmarks);
+  absl::Status FillRows(const Source& next);
+  absl::Status ReadRows(const Selection& selection, RowReader& reader);
+  absl::Status ForEachRow(const std::string& sql, const std::function<absl::Status(sqlite3_stmt*)>& take);
 
   const std::string path_;
   const std::unique_ptr<sqlite3, CloseDatabase> database_;
   Statement save_benchmark_;
   Statement save_run_;
+  Statement save_setting_;
+  Statement remove_setting_;
+  Statement delete_runs_;
+  Statement delete_benchmark_;
 };
 
 }  // namespace attnfleet::server

@@ -19,6 +19,7 @@ Link::Link(EventLoop& loop, LinkOptions options, Callbacks callbacks)
     : loop_(loop),
       options_(std::move(options)),
       callbacks_(std::move(callbacks)),
+      servers_(options_.server),
       self_(std::make_shared<Link*>(this)),
       random_(std::random_device{}()) {}
 
@@ -51,16 +52,20 @@ void Link::Open() {
   };
   // A channel of its own for each try, so that gRPC's backoff never adds to this one.
   stream_ = std::make_unique<Stream>(
-      MakeChannel(options_.server),
-      Stream::Callbacks{
-          .readable = [post] { post([](Link& link) { link.TakeCommands(); }); },
-          .ended = [post](const grpc::Status& status) { post([status](Link& link) { link.Lost(status); }); }});
+      MakeChannel(servers_.current()),
+      Stream::Callbacks{.readable = [post] { post([](Link& link) { link.TakeCommands(); }); },
+                        .ended =
+                            [post](const grpc::Status& status, const std::string& leader) {
+                              post([status, leader](Link& link) { link.Lost(status, leader); });
+                            }});
   v1::WorkerEvent event;
   *event.mutable_hello() = callbacks_.hello();
   stream_->Send(std::move(event));
-  welcome_timer_ = loop_.RunAfter(options_.welcome_limit, [this] {
-    Lost(grpc::Status(grpc::StatusCode::DEADLINE_EXCEEDED,
-                      absl::StrCat("no welcome within ", options_.welcome_limit.count(), " ms")));
+  const std::chrono::milliseconds limit =
+      servers_.several() ? std::min(options_.several_welcome_limit, options_.welcome_limit) : options_.welcome_limit;
+  welcome_timer_ = loop_.RunAfter(limit, [this, limit] {
+    Lost(grpc::Status(grpc::StatusCode::DEADLINE_EXCEEDED, absl::StrCat("no welcome within ", limit.count(), " ms")),
+         "");
   });
 }
 
@@ -82,7 +87,8 @@ void Link::Welcomed(const v1::Welcome& welcome) {
   failures_ = 0;
   next_log_ = {};
   name_taken_since_ = {};
-  LogInfo(absl::StrCat("connected to ", options_.server));
+  servers_.Worked();
+  LogInfo(absl::StrCat("connected to ", servers_.current()));
   heartbeat_interval_ = std::max(kShortestHeartbeat, std::chrono::milliseconds(welcome.heartbeat_interval_ms()));
   loop_.CancelTimer(heartbeat_timer_);
   heartbeat_timer_ = loop_.RunAfter(heartbeat_interval_, [this] { SendHeartbeat(); });
@@ -103,7 +109,7 @@ void Link::Send(v1::WorkerEvent event) {
   if (!stream_->Send(std::move(event)) && !droppable) stream_->Cancel();
 }
 
-void Link::Lost(const grpc::Status& status) {
+void Link::Lost(const grpc::Status& status, const std::string& leader) {
   const bool was_connected = std::exchange(connected_, false);
   stream_.reset();
   ++generation_;
@@ -117,7 +123,7 @@ void Link::Lost(const grpc::Status& status) {
   switch (status.error_code()) {
     case grpc::StatusCode::INVALID_ARGUMENT:
     case grpc::StatusCode::FAILED_PRECONDITION:
-      Refuse(absl::Status(FromGrpc(status).code(), absl::StrCat("the server ", options_.server,
+      Refuse(absl::Status(FromGrpc(status).code(), absl::StrCat("the server ", servers_.current(),
                                                                 " refuses this worker: ", status.error_message())));
       return;
     case grpc::StatusCode::ALREADY_EXISTS: {
@@ -133,12 +139,17 @@ void Link::Lost(const grpc::Status& status) {
       break;
   }
   const std::string why = status.ok() ? "the server ended the stream" : status.error_message();
-  Retry(was_connected ? absl::StrCat("connection to ", options_.server, " lost: ", why)
-                      : absl::StrCat("cannot connect to ", options_.server, ": ", why));
+  const std::string text = was_connected ? absl::StrCat("connection to ", servers_.current(), " lost: ", why)
+                                         : absl::StrCat("cannot connect to ", servers_.current(), ": ", why);
+  Retry(text, servers_.Failed(leader));
 }
 
-void Link::Retry(const std::string& why) {
+void Link::Retry(const std::string& why, bool at_once) {
   last_failure_ = why;
+  if (at_once) {
+    retry_timer_ = loop_.RunAfter(std::chrono::milliseconds(0), [this] { Open(); });
+    return;
+  }
   const EventLoop::Clock::time_point now = EventLoop::Clock::now();
   if (now >= next_log_) {
     LogWarning(absl::StrCat(why, "; trying again"));

@@ -9,16 +9,18 @@
 
 #include "absl/status/status.h"
 #include "attnfleet/v1/worker.pb.h"
+#include "proto/server_list.h"
 #include "worker/event_loop.h"
 #include "worker/stream.h"
 
 namespace attnfleet::worker {
 
 struct LinkOptions {
-  std::string server;  // as MakeChannel takes it
+  std::string server;  // HOST:PORT or unix:PATH, or several with commas between them, of which one leads
   std::chrono::milliseconds first_backoff{100};
   std::chrono::milliseconds longest_backoff{5'000};
-  std::chrono::milliseconds welcome_limit{10'000};  // a stream without Welcome for longer is given up
+  std::chrono::milliseconds welcome_limit{10'000};         // a stream without Welcome for longer is given up ...
+  std::chrono::milliseconds several_welcome_limit{5'000};  // ... sooner where another server may be the one that leads
   // How long "a worker of that name is connected" is waited out: the coordinator may still hold the stream of this
   // worker's predecessor, until its lease ends.
   std::chrono::milliseconds name_taken_limit{30'000};
@@ -64,8 +66,9 @@ class Link {
 
  private:
   void Open();
-  void Lost(const grpc::Status& status);
-  void Retry(const std::string& why);
+  // `leader`: whom the server named instead of itself, or "".
+  void Lost(const grpc::Status& status, const std::string& leader);
+  void Retry(const std::string& why, bool at_once);
   void Refuse(const absl::Status& status);
   void TakeCommands();
   void Welcomed(const v1::Welcome& welcome);
@@ -77,6 +80,7 @@ class Link {
   const LinkOptions options_;
   const Callbacks callbacks_;
 
+  ServerList servers_;
   std::unique_ptr<Stream> stream_;
   // Of the current stream. What an earlier one has posted carries an older number and is dropped.
   uint64_t generation_ = 0;

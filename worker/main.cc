@@ -17,6 +17,7 @@
 #include "absl/strings/str_split.h"
 #include "absl/time/time.h"
 #include "proto/address.h"
+#include "proto/server_list.h"
 #include "proto/support/exit_code.h"
 #include "proto/support/flags.h"
 #include "proto/support/log.h"
@@ -55,7 +56,8 @@ constexpr char kHelp[] =
   attnfleet-worker --torch=/opt/venv/lib/python3.12/site-packages/torch
 
 Flags
-  --server=ADDRESS        HOST:PORT or unix:PATH of the coordinator; default 127.0.0.1:7600
+  --server=ADDRESS,...    HOST:PORT or unix:PATH of the coordinator; of several that share a store the one that leads is
+                          found; default 127.0.0.1:7600
   --name=NAME             unique in the fleet; default: the host's name
   --slots=WHAT            auto | cpu | cpu:N | gpu | list of GPU indexes and UUIDs; default auto. CUDA_VISIBLE_DEVICES is
                           respected, and indexes count among the visible GPUs, in nvidia-smi's order (CUDA_DEVICE_ORDER)
@@ -122,7 +124,7 @@ absl::StatusOr<std::chrono::milliseconds> ParseTime(const char* flag, absl::Dura
 absl::StatusOr<DaemonOptions> ReadFlags() {
   DaemonOptions options;
   options.server = absl::GetFlag(FLAGS_server);
-  if (absl::Status status = ValidateAddress("--server", options.server); !status.ok()) return status;
+  if (absl::Status status = ParseServerList("--server", options.server).status(); !status.ok()) return status;
   options.info.set_host(HostName());
   options.info.set_name(absl::GetFlag(FLAGS_name).empty() ? HostName() : absl::GetFlag(FLAGS_name));
   if (!IsPlain(options.info.name())) {

@@ -2,6 +2,8 @@
 
 #include <utility>
 
+#include "proto/server_list.h"
+
 namespace attnfleet::worker {
 namespace {
 
@@ -114,7 +116,7 @@ void Stream::OnWriteDone(bool ok) {
 
 void Stream::OnDone(const grpc::Status& status) {
   { const std::lock_guard lock(mutex_); }
-  callbacks_.ended(status);
+  callbacks_.ended(status, LeaderNamed(context_));
   const std::lock_guard lock(mutex_);
   done_ = true;
   // Under the mutex: the destructor may go on, and destroy the variable, as soon as it has it.

@@ -10,6 +10,7 @@
 #include <functional>
 #include <memory>
 #include <mutex>
+#include <string>
 #include <vector>
 
 #include "attnfleet/v1/worker.grpc.pb.h"
@@ -21,10 +22,11 @@ namespace attnfleet::worker {
 // Knows nothing of what the messages mean.
 class Stream final : private grpc::ClientBidiReactor<v1::WorkerEvent, v1::WorkerCommand> {
  public:
-  // Both come on gRPC's threads and must not block. `readable`: Take() has something. `ended`: comes once and last.
+  // Both come on gRPC's threads and must not block. `readable`: Take() has something. `ended`: comes once and last;
+  // `leader` is the coordinator that the peer named instead of itself, or "".
   struct Callbacks {
     std::function<void()> readable;
-    std::function<void(const grpc::Status&)> ended;
+    std::function<void(const grpc::Status&, const std::string& leader)> ended;
   };
 
   Stream(std::shared_ptr<grpc::Channel> channel, Callbacks callbacks);

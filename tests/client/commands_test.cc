@@ -381,7 +381,7 @@ TEST_F(CommandsTest, WatcherSurvivesAServerThatIsReallyGoneForAWhile) {
     return grpc::Status::CANCELLED;
   };
   Start();
-  Watcher watcher(MakeChannel(address_), WatchRequest(), absl::Seconds(60));
+  Watcher watcher(std::make_shared<LeaderChannel>(address_), WatchRequest(), absl::Seconds(60));
   const auto wait_for_updates = [&watcher] {
     const absl::Time deadline = absl::Now() + absl::Seconds(30);
     while (absl::Now() < deadline) {
@@ -410,7 +410,7 @@ TEST_F(CommandsTest, WatcherSurvivesAServerThatIsReallyGoneForAWhile) {
 
 TEST_F(CommandsTest, WatcherGivesUpWhenItsPatienceEnds) {
   const absl::Time start = absl::Now();
-  Watcher watcher(MakeChannel(address_), WatchRequest(), absl::Milliseconds(300));
+  Watcher watcher(std::make_shared<LeaderChannel>(address_), WatchRequest(), absl::Milliseconds(300));
   while (!watcher.End().has_value() && absl::Now() - start < absl::Seconds(30)) {
     std::this_thread::sleep_for(std::chrono::milliseconds(5));
   }

@@ -1,9 +1,6 @@
 #include "client/watcher.h"
 
 #include <gmock/gmock.h>
-#include <grpcpp/channel.h>
-#include <grpcpp/create_channel.h>
-#include <grpcpp/security/credentials.h>
 #include <grpcpp/server.h>
 #include <grpcpp/server_builder.h>
 #include <poll.h>
@@ -58,14 +55,15 @@ TEST(Watcher, SilenceOnALivingStreamIsContact) {
   grpc::ServerBuilder builder;
   builder.RegisterService(&service);
   const std::unique_ptr<grpc::Server> server = builder.BuildAndStart();
-  Watcher watcher(server->InProcessChannel({}), WatchRequest(), kPatience);
+  const auto leader =
+      std::make_shared<LeaderChannel>("unix:x", [&](const std::string&) { return server->InProcessChannel({}); });
+  Watcher watcher(leader, WatchRequest(), kPatience);
   EXPECT_EQ(WaitForEnd(watcher), absl::OkStatus());
   EXPECT_EQ(service.streams(), 2);
 }
 
 TEST(Watcher, GivesUpOnAServerThatIsNotThere) {
-  Watcher watcher(grpc::CreateChannel("unix:/nonexistent/attnfleet.sock", grpc::InsecureChannelCredentials()),
-                  WatchRequest(), kPatience);
+  Watcher watcher(std::make_shared<LeaderChannel>("unix:/nonexistent/attnfleet.sock"), WatchRequest(), kPatience);
   EXPECT_EQ(WaitForEnd(watcher).code(), absl::StatusCode::kUnavailable);
 }
 

@@ -6,64 +6,19 @@
 #include <atomic>
 #include <chrono>
 #include <future>
-#include <map>
 #include <mutex>
 
+#include "faulty_store.h"
 #include "fleet_fixture.h"
+#include "memory_store.h"
 
 namespace attnfleet::server {
 namespace {
 
-// Keeps copies; fails on request. Load() gives what a restart would find.
-class FakeStore : public JobStore {
- public:
-  absl::StatusOr<std::vector<StoredBenchmark>> Load() override {
-    const std::lock_guard<std::mutex> lock(mutex_);
-    std::vector<StoredBenchmark> result;
-    for (const auto& [id, stored] : stored_) result.push_back(stored);
-    return result;
-  }
-
-  absl::Status Save(const StoreChanges& changes) override {
-    if (failing) return absl::ResourceExhaustedError("store /fake: No space left on device");
-    const std::lock_guard<std::mutex> lock(mutex_);
-    for (const StoreChanges::ChangedBenchmark& changed : changes.benchmarks) {
-      StoredBenchmark& stored = stored_[changed.benchmark->id()];
-      google::protobuf::RepeatedPtrField<v1::Job> jobs;
-      jobs.Swap(stored.benchmark.mutable_jobs());
-      stored = {*changed.benchmark, changed.request_id};
-      if (jobs.empty()) {
-        for (v1::Job& job : ExpandJobs(stored.benchmark)) *jobs.Add() = std::move(job);
-      }
-      jobs.Swap(stored.benchmark.mutable_jobs());
-    }
-    for (const v1::Run* run : changes.runs) {
-      v1::Benchmark& benchmark = stored_.at(run->key().benchmark_id()).benchmark;
-      *benchmark.mutable_jobs(static_cast<int>(run->key().job_index()))
-           ->mutable_runs(static_cast<int>(run->key().repetition())) = *run;
-    }
-    return absl::OkStatus();
-  }
-
-  v1::RunState StateOf(const v1::RunKey& key) {
-    const std::lock_guard<std::mutex> lock(mutex_);
-    return stored_.at(key.benchmark_id())
-        .benchmark.jobs(static_cast<int>(key.job_index()))
-        .runs(static_cast<int>(key.repetition()))
-        .state();
-  }
-
-  std::atomic<bool> failing{false};
-
- private:
-  std::mutex mutex_;
-  std::map<uint64_t, StoredBenchmark> stored_;
-};
-
 // A worker that answers every StartRun with a result, and checks that what it is sent was saved before.
 class FakeWorker : public WorkerLink, public std::enable_shared_from_this<FakeWorker> {
  public:
-  FakeWorker(FakeStore& store, bool answers) : store_(store), answers_(answers) {}
+  FakeWorker(MemoryStore& store, bool answers) : store_(store), answers_(answers) {}
 
   void Join(Coordinator& coordinator, const v1::WorkerHello& hello) {
     coordinator_ = &coordinator;
@@ -110,7 +65,7 @@ class FakeWorker : public WorkerLink, public std::enable_shared_from_this<FakeWo
   absl::Status ended;
 
  private:
-  FakeStore& store_;
+  MemoryStore& store_;
   const bool answers_;
   Coordinator* coordinator_ = nullptr;
   std::string name_;
@@ -133,12 +88,13 @@ class CoordinatorTest : public testing::Test {
  protected:
   void SetUp() override { Restart(); }
 
-  void Restart() {
+  void Restart(const Retention& retention = {}) {
     coordinator_.reset();
     Coordinator::Options options;
+    options.retention = retention;
     options.lease_ms = 60'000;
     options.now_unix_ms = [this] { return now_.load(); };
-    auto coordinator = Coordinator::Start(store_, options);
+    auto coordinator = Coordinator::Start(faulty_, options);
     ASSERT_EQ(coordinator.status(), absl::OkStatus());
     coordinator_ = std::move(*coordinator);
   }
@@ -179,7 +135,8 @@ class CoordinatorTest : public testing::Test {
   }
 
   std::atomic<int64_t> now_{1'000'000};
-  FakeStore store_;
+  MemoryStore store_;
+  FaultyStore faulty_{store_};
   std::unique_ptr<Coordinator> coordinator_;
 };
 
@@ -218,15 +175,43 @@ TEST_F(CoordinatorTest, NothingIsSentOrAcknowledgedWhileTheStoreFailsAndAllOfItA
   worker->Join(*coordinator_, MakeHello("w", 1));
   ASSERT_EQ(Submit(MakeSpec({"eager"}, 1, 2)).status(), absl::OkStatus());
   ASSERT_TRUE(Eventually([&] { return worker->starts == 1; }));
-  store_.failing = true;
+  faulty_.fault = FaultyStore::Fault::kFull;
   worker->Report(worker->Commands().back().start());
   ASSERT_TRUE(Eventually(
       [&] { return Submit(MakeSpec({"eager"}, 1, 1)).status().code() == absl::StatusCode::kResourceExhausted; }));
   EXPECT_EQ(worker->acknowledged, 0);
   EXPECT_EQ(worker->starts, 1);
-  store_.failing = false;
+  faulty_.fault = FaultyStore::Fault::kNone;
   EXPECT_TRUE(Eventually([&] { return worker->acknowledged == 1 && worker->starts == 2; }));
   EXPECT_EQ(worker->unsaved, 0);
+}
+
+TEST_F(CoordinatorTest, AnswerThatWasLostOnItsWayFromTheStoreMakesNothingCountTwice) {
+  const auto worker = std::make_shared<FakeWorker>(store_, false);
+  worker->Join(*coordinator_, MakeHello("w", 1));
+  const uint64_t id = Submit(MakeSpec({"eager"}, 1, 1))->id();
+  ASSERT_TRUE(Eventually([&] { return worker->starts == 1; }));
+  faulty_.fault = FaultyStore::Fault::kLostAnswer;
+  worker->Report(worker->Commands().back().start());
+  ASSERT_TRUE(Eventually([&] { return faulty_.failed >= 2; })) << "it is saved again";
+  EXPECT_EQ(worker->acknowledged, 0);
+  faulty_.fault = FaultyStore::Fault::kNone;
+  ASSERT_TRUE(Eventually([&] { return worker->acknowledged == 1; }));
+  EXPECT_EQ(Get(id)->runs_ended(), 1u);
+  EXPECT_EQ(worker->starts, 1);
+}
+
+TEST_F(CoordinatorTest, EndedBenchmarksAreRemovedWhenTheyAreNotKeptAnyLonger) {
+  const auto worker = std::make_shared<FakeWorker>(store_, true);
+  worker->Join(*coordinator_, MakeHello("w", 1));
+  for (int i = 0; i < 3; ++i) ASSERT_EQ(Submit(MakeSpec({"eager"}, 1, 1), absl::StrCat(i)).status(), absl::OkStatus());
+  ASSERT_TRUE(Eventually([&] { return Get(3)->state() == v1::BENCHMARK_STATE_FINISHED; }));
+  Restart({.max_benchmarks = 1});
+  ASSERT_TRUE(Eventually([&] { return Get(2).status().code() == absl::StatusCode::kNotFound; }));
+  EXPECT_EQ(Get(1).status().code(), absl::StatusCode::kNotFound);
+  EXPECT_EQ(Get(3).status(), absl::OkStatus());
+  EXPECT_EQ(store_.LoadBenchmark(1).status().code(), absl::StatusCode::kNotFound);
+  EXPECT_EQ(Submit(MakeSpec({"eager"}, 1, 1), "1")->id(), 4u) << "its request is forgotten too";
 }
 
 TEST_F(CoordinatorTest, RequestIdMakesADoubledSubmitOneBenchmarkAlsoAfterARestart) {

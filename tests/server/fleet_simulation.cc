@@ -288,7 +288,7 @@ absl::Status FleetSimulation::Restart() {
   for (const auto& [id, stored] : store_) {
     std::vector<v1::Run> runs;
     for (const auto& [place, run] : stored.rows) runs.push_back(run);
-    scheduler_->Restore(stored.head, std::move(runs), now());
+    if (absl::Status status = scheduler_->Restore(stored.head, std::move(runs), now()); !status.ok()) return status;
   }
   for (const auto& worker : workers_) {
     worker->connected = false;
@@ -527,16 +527,16 @@ absl::Status FleetSimulation::Drain(int max_rounds) {
     if (!status.ok()) return status;
   }
   if (!open_.empty()) {
-    const v1::Explanation why = scheduler_->Explain(*open_.begin()).front();
+    const v1::Explanation why = scheduler_->Explain(*scheduler_->Snapshot(*open_.begin())).front();
     return Wrong(absl::StrCat("benchmark ", *open_.begin(), " never ends: ", why.text()));
   }
   for (const auto& [id, stored] : store_) {
-    const v1::Benchmark benchmark = *scheduler_->Snapshot(id);
-    for (const v1::Job& job : benchmark.jobs()) {
-      for (const v1::Run& run : job.runs()) {
-        if (run.state() == v1::RUN_STATE_ENDED && run.result().outcome() != v1::OUTCOME_UNSPECIFIED) continue;
-        return Wrong(absl::StrCat("run ", FormatRunKey(run.key()), " of an ended benchmark has no result"));
-      }
+    if (stored.head.state() == v1::BENCHMARK_STATE_FINISHED && stored.rows.size() != stored.head.runs_total()) {
+      return Wrong(absl::StrCat("benchmark ", id, " has finished without all of its runs"));
+    }
+    for (const auto& [place, run] : stored.rows) {
+      if (run.state() == v1::RUN_STATE_ENDED && run.result().outcome() != v1::OUTCOME_UNSPECIFIED) continue;
+      return Wrong(absl::StrCat("run ", FormatRunKey(run.key()), " of an ended benchmark has no result"));
     }
   }
   return CheckAll();

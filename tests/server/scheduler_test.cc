@@ -60,6 +60,8 @@ class SchedulerTest : public testing::Test {
     return rows;
   }
 
+  std::vector<v1::Explanation> Explain(uint64_t id) { return scheduler_.Explain(*scheduler_.Snapshot(id)); }
+
   v1::BenchmarkState StateOf(uint64_t id) { return scheduler_.Head(id)->state(); }
 
   int64_t now_ = 1'000'000;
@@ -132,8 +134,7 @@ TEST_F(SchedulerTest, RunThatTimedOutIsNotTriedAgain) {
   EXPECT_TRUE(Take().assign.empty());
   EXPECT_EQ(RunOf(start).result().outcome(), v1::OUTCOME_FAILED);
   EXPECT_EQ(RunOf(start).failed_attempts_size(), 0);
-  EXPECT_EQ(scheduler_.Explain(1)[0].text(),
-            "1 of 1 runs ended, the last on w cpu0: failed: stopped after its time limit");
+  EXPECT_EQ(Explain(1)[0].text(), "1 of 1 runs ended, the last on w cpu0: failed: stopped after its time limit");
 }
 
 TEST_F(SchedulerTest, StaleAttemptIsAcknowledgedAndDropped) {
@@ -280,7 +281,7 @@ TEST_F(SchedulerTest, RestoredRunsWaitForTheirWorkerForOneLease) {
   Submit(MakeSpec({"eager"}, 1, 2));
   const v1::StartRun start = TakeStart();
   Scheduler restarted(kLease);
-  restarted.Restore(*scheduler_.Head(1), RowsOf(1), now_);
+  ASSERT_EQ(restarted.Restore(*scheduler_.Head(1), RowsOf(1), now_), absl::OkStatus());
   ASSERT_EQ(restarted.CheckInvariants(), absl::OkStatus());
   Effects effects;
   restarted.WorkerJoined(MakeHello("other", 1), now_, effects);
@@ -300,7 +301,7 @@ TEST_F(SchedulerTest, RestoredRunOfAWorkerThatNeverComesGoesElsewhere) {
   Submit(MakeSpec({"eager"}, 1, 1));
   TakeStart();
   Scheduler restarted(kLease);
-  restarted.Restore(*scheduler_.Head(1), RowsOf(1), now_);
+  ASSERT_EQ(restarted.Restore(*scheduler_.Head(1), RowsOf(1), now_), absl::OkStatus());
   Effects effects;
   restarted.WorkerJoined(MakeHello("other", 1), now_ + kLease, effects);
   restarted.Tick(now_ + kLease + 1, effects);
@@ -313,23 +314,23 @@ TEST_F(SchedulerTest, RequirementsAndBackendsDecideWhatFitsAndExplainSaysWhy) {
   v1::BenchmarkSpec cuda = MakeSpec({"eager"}, 1, 1);
   cuda.mutable_requirements()->set_device_kind(v1::DEVICE_KIND_CUDA);
   const uint64_t needs_cuda = Submit(cuda);
-  EXPECT_EQ(scheduler_.Explain(needs_cuda)[0].text(), "0 of 1 runs ended; waits: no worker is connected");
-  EXPECT_EQ(scheduler_.Explain(needs_cuda)[0].waits(), "no worker is connected");
+  EXPECT_EQ(Explain(needs_cuda)[0].text(), "0 of 1 runs ended; waits: no worker is connected");
+  EXPECT_EQ(Explain(needs_cuda)[0].waits(), "no worker is connected");
   Join(MakeHello("w", 1));
   EXPECT_TRUE(Take().assign.empty());
-  EXPECT_THAT(scheduler_.Explain(needs_cuda)[0].text(), testing::HasSubstr("needs cuda"));
+  EXPECT_THAT(Explain(needs_cuda)[0].text(), testing::HasSubstr("needs cuda"));
   const uint64_t needs_flash = Submit(MakeSpec({"flash2"}, 1, 1));
-  EXPECT_THAT(scheduler_.Explain(needs_flash)[0].text(), testing::HasSubstr("no backend flash2"));
+  EXPECT_THAT(Explain(needs_flash)[0].text(), testing::HasSubstr("no backend flash2"));
   v1::BenchmarkSpec label = MakeSpec({"eager"}, 1, 1);
   (*label.mutable_requirements()->mutable_labels())["rack"] = "a";
-  EXPECT_THAT(scheduler_.Explain(Submit(label))[0].text(), testing::HasSubstr("rack=a"));
+  EXPECT_THAT(Explain(Submit(label))[0].text(), testing::HasSubstr("rack=a"));
   v1::BenchmarkSpec name = MakeSpec({"eager"}, 1, 2);
   name.mutable_requirements()->set_device_name_contains("test");
   Submit(name);
   EXPECT_EQ(TakeStart().run().benchmark_id(), 4u);
   const uint64_t waits = Submit(MakeSpec({"eager"}, 1, 1));
-  EXPECT_EQ(scheduler_.Explain(waits)[0].waits(), "every slot that fits is busy (w cpu0 with benchmark 4); it is next");
-  EXPECT_EQ(scheduler_.Explain(4)[0].waits(), "") << "one of its runs is on a slot";
+  EXPECT_EQ(Explain(waits)[0].waits(), "every slot that fits is busy (w cpu0 with benchmark 4); it is next");
+  EXPECT_EQ(Explain(4)[0].waits(), "") << "one of its runs is on a slot";
 }
 
 TEST_F(SchedulerTest, HigherPriorityGoesFirstAndDoesNotStopWhatRuns) {
@@ -341,7 +342,7 @@ TEST_F(SchedulerTest, HigherPriorityGoesFirstAndDoesNotStopWhatRuns) {
   spec.set_priority(5);
   const uint64_t urgent = Submit(spec);
   EXPECT_TRUE(Take().assign.empty());
-  EXPECT_THAT(scheduler_.Explain(2)[0].text(), testing::HasSubstr("benchmark 3 goes first: its priority is 5"));
+  EXPECT_THAT(Explain(2)[0].text(), testing::HasSubstr("benchmark 3 goes first: its priority is 5"));
   Report("w", running, v1::OUTCOME_MEASURED);
   for (int i = 0; i < 2; ++i) {
     const v1::StartRun start = TakeStart();
@@ -362,7 +363,7 @@ TEST_F(SchedulerTest, SubmitterWithTheFewestSlotsGoesFirst) {
   std::map<uint64_t, int> slots;
   for (const Effects::Assignment& one : Take().assign) ++slots[one.start.run().benchmark_id()];
   EXPECT_THAT(slots, testing::UnorderedElementsAre(testing::Pair(1, 2), testing::Pair(3, 2)));
-  EXPECT_THAT(scheduler_.Explain(2)[0].text(), testing::HasSubstr("goes first"));
+  EXPECT_THAT(Explain(2)[0].text(), testing::HasSubstr("goes first"));
 }
 
 TEST_F(SchedulerTest, MaxSlotsLimitsWhatRunsAtOnce) {
@@ -372,7 +373,7 @@ TEST_F(SchedulerTest, MaxSlotsLimitsWhatRunsAtOnce) {
   Submit(spec);
   const Effects effects = Take();
   ASSERT_EQ(effects.assign.size(), 2u);
-  EXPECT_THAT(scheduler_.Explain(1)[4].text(), testing::HasSubstr("as many as its max_slots allows"));
+  EXPECT_THAT(Explain(1)[4].text(), testing::HasSubstr("as many as its max_slots allows"));
   Report("w", effects.assign[0].start, v1::OUTCOME_MEASURED);
   EXPECT_EQ(Take().assign.size(), 1u);
 }
@@ -397,7 +398,7 @@ TEST_F(SchedulerTest, DeadlineCancelsWhatHasNotEndedAndKeepsTheRest) {
   const v1::Benchmark benchmark = *scheduler_.Snapshot(1);
   EXPECT_EQ(benchmark.jobs(0).runs(0).result().outcome(), v1::OUTCOME_MEASURED);
   EXPECT_THAT(benchmark.jobs(2).runs(0).result().reason(), testing::HasSubstr("its deadline passed, 10s after"));
-  EXPECT_THAT(scheduler_.Explain(1)[2].text(), testing::HasSubstr("deadline"));
+  EXPECT_THAT(Explain(1)[2].text(), testing::HasSubstr("deadline"));
 }
 
 TEST_F(SchedulerTest, PauseStartsNothingNewUntilResumedAlsoAfterARestart) {
@@ -410,10 +411,10 @@ TEST_F(SchedulerTest, PauseStartsNothingNewUntilResumedAlsoAfterARestart) {
   EXPECT_TRUE(paused.benchmarks.contains(1));
   Report("w", start, v1::OUTCOME_MEASURED);
   EXPECT_TRUE(Take().assign.empty());
-  EXPECT_THAT(scheduler_.Explain(1)[1].text(), testing::HasSubstr("attnfleet resume 1"));
+  EXPECT_THAT(Explain(1)[1].text(), testing::HasSubstr("attnfleet resume 1"));
 
   Scheduler restarted(kLease);
-  restarted.Restore(*scheduler_.Head(1), RowsOf(1), now_);
+  ASSERT_EQ(restarted.Restore(*scheduler_.Head(1), RowsOf(1), now_), absl::OkStatus());
   Effects effects;
   restarted.WorkerJoined(MakeHello("w", 1), now_, effects);
   EXPECT_TRUE(effects.assign.empty());
@@ -436,7 +437,7 @@ TEST_F(SchedulerTest, DrainedWorkerFinishesWhatItRunsAndGetsNothingNewHoweverOft
   EXPECT_TRUE(Take().assign.empty());
   Join(MakeHello("w1", 1));
   EXPECT_TRUE(Take().assign.empty());
-  EXPECT_THAT(scheduler_.Explain(1)[0].text(), testing::HasSubstr("w1 cpu0 is drained (attnfleet workers undrain w1)"));
+  EXPECT_THAT(Explain(1)[0].text(), testing::HasSubstr("w1 cpu0 is drained (attnfleet workers undrain w1)"));
   EXPECT_TRUE(scheduler_.FindWorker("w1")->drained());
   Join(MakeHello("w2", 1));
   EXPECT_EQ(Take().assign[0].worker, "w2") << "its group goes elsewhere";
@@ -473,8 +474,7 @@ TEST_F(SchedulerTest, RunThatLosesItsWorkerTwiceIsQuarantinedWithItsEvidence) {
   EXPECT_TRUE(run.failed_attempts(1).worker_lost());
   EXPECT_EQ(run.failed_attempts(1).worker(), "w2");
   EXPECT_THAT(run.result().reason(), testing::HasSubstr("attempt 1 on w1 cpu0 (worker w1 was lost"));
-  EXPECT_THAT(scheduler_.Explain(1)[0].text(),
-              testing::HasSubstr("quarantined, it lost its worker 2 times: attempt 1 on w1"));
+  EXPECT_THAT(Explain(1)[0].text(), testing::HasSubstr("quarantined, it lost its worker 2 times: attempt 1 on w1"));
   Join(MakeHello("w3", 1));
   EXPECT_EQ(TakeStart().run().repetition(), 1u) << "the others go on";
 }
@@ -498,7 +498,7 @@ TEST_F(SchedulerTest, CountHoldsABenchmarkBackUntilSoManySlotsFit) {
   spec.mutable_requirements()->set_count(3);
   Submit(spec);
   EXPECT_TRUE(Take().assign.empty());
-  EXPECT_THAT(scheduler_.Explain(1)[0].text(), testing::HasSubstr("1 slots fit and it needs 3 (count)"));
+  EXPECT_THAT(Explain(1)[0].text(), testing::HasSubstr("1 slots fit and it needs 3 (count)"));
   Join(MakeHello("w2", 2));
   EXPECT_EQ(Take().assign.size(), 1u);
 }
@@ -542,7 +542,7 @@ TEST_F(SchedulerTest, NodeOfAFleetComparisonWaitsForItsWorkerAndFailsWhenItsSlot
   now_ += kLease + 1;
   scheduler_.Tick(now_, effects_);
   EXPECT_TRUE(Take().assign.empty());
-  EXPECT_THAT(scheduler_.Explain(1)[0].text(), testing::HasSubstr("its slot, w1 cpu0, is not connected"));
+  EXPECT_THAT(Explain(1)[0].text(), testing::HasSubstr("its slot, w1 cpu0, is not connected"));
   Join(MakeHello("w1", 1));
   EXPECT_EQ(TakeStart().attempt(), 2u);
   v1::WorkerHello other = MakeHello("w1", 0);
@@ -561,7 +561,7 @@ TEST_F(SchedulerTest, RestoredFleetComparisonGoesOnWhereItWas) {
   Submit(spec);
   const v1::StartRun start = TakeStart();
   Scheduler restarted(kLease);
-  restarted.Restore(*scheduler_.Head(1), RowsOf(1), now_);
+  ASSERT_EQ(restarted.Restore(*scheduler_.Head(1), RowsOf(1), now_), absl::OkStatus());
   ASSERT_EQ(restarted.CheckInvariants(), absl::OkStatus());
   Effects effects;
   restarted.WorkerJoined(MakeHello("w2", 1), now_, effects);

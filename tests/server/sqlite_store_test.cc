@@ -50,45 +50,31 @@ class SqliteStoreTest : public testing::Test {
   std::string path_;
 };
 
-TEST_F(SqliteStoreTest, WhatWasSavedIsThereAfterReopening) {
-  v1::Benchmark benchmark = MakeBenchmark(7);
-  v1::Run& run = *benchmark.mutable_jobs(1)->mutable_runs(2);
-  run.set_state(v1::RUN_STATE_ENDED);
-  run.mutable_result()->set_outcome(v1::OUTCOME_MEASURED);
-  run.mutable_result()->mutable_measurement()->set_iterations_per_second(12.5);
-  ASSERT_EQ(Open()->Save({{{&benchmark, "request"}}, {&run}}), absl::OkStatus());
-  const absl::StatusOr<std::vector<StoredBenchmark>> loaded = Open()->Load();
-  ASSERT_EQ(loaded.status(), absl::OkStatus());
-  ASSERT_EQ(loaded->size(), 1u);
-  const StoredBenchmark& stored = (*loaded)[0];
-  EXPECT_EQ(stored.request_id, "request");
-  EXPECT_EQ(stored.benchmark.id(), 7u);
-  EXPECT_EQ(stored.benchmark.runs_ended(), 1u);
-  EXPECT_EQ(stored.benchmark.jobs_size(), 4);
-  EXPECT_EQ(stored.benchmark.jobs(1).runs(2).result().measurement().iterations_per_second(), 12.5);
-  EXPECT_EQ(stored.benchmark.jobs(0).runs(0).state(), v1::RUN_STATE_QUEUED) << "a run without a row";
+TEST_F(SqliteStoreTest, StoreOfAnOlderVersionIsBroughtUpToDateButNotByReadingAlone) {
+  std::ifstream script(ATTNFLEET_TEST_DATA "/store_v1.sql");
+  const std::string sql{std::istreambuf_iterator<char>(script), {}};
+  sqlite3* database = nullptr;
+  ASSERT_EQ(sqlite3_open(path_.c_str(), &database), SQLITE_OK);
+  ASSERT_EQ(sqlite3_exec(database, sql.c_str(), nullptr, nullptr, nullptr), SQLITE_OK);
+  sqlite3_close(database);
+  const absl::Status status = SqliteStore::Open(path_, SqliteStore::Mode::kRead).status();
+  EXPECT_EQ(status.code(), absl::StatusCode::kFailedPrecondition);
+  EXPECT_THAT(std::string(status.message()), testing::HasSubstr("start the server once"));
+
+  const std::unique_ptr<SqliteStore> store = Open();
+  const absl::StatusOr<StoredBenchmark> finished = store->LoadBenchmark(1);
+  ASSERT_EQ(finished.status(), absl::OkStatus());
+  EXPECT_EQ(finished->benchmark.state(), v1::BENCHMARK_STATE_FINISHED);
+  ASSERT_EQ(finished->runs.size(), 2u);
+  EXPECT_EQ(finished->runs[0].result().outcome(), v1::OUTCOME_MEASURED);
+  EXPECT_EQ(store->LoadBenchmark(2)->benchmark.spec().name(), "queued");
+  EXPECT_EQ(store->Save({{}, {}, {{"a", "1"}}}), absl::OkStatus());
+  EXPECT_EQ(SqliteStore::Open(path_, SqliteStore::Mode::kRead).status(), absl::OkStatus());
 }
 
-TEST_F(SqliteStoreTest, SavingAgainReplaces) {
-  const std::unique_ptr<SqliteStore> store = Open();
-  v1::Benchmark benchmark = MakeBenchmark(1);
-  ASSERT_EQ(store->Save({{{&benchmark, ""}}, {}}), absl::OkStatus());
-  benchmark.set_state(v1::BENCHMARK_STATE_FINISHED);
-  ASSERT_EQ(store->Save({{{&benchmark, ""}}, {}}), absl::OkStatus());
-  ASSERT_EQ(store->Load()->size(), 1u);
-  EXPECT_EQ((*store->Load())[0].benchmark.state(), v1::BENCHMARK_STATE_FINISHED);
-}
-
-TEST_F(SqliteStoreTest, BatchIsSavedWhollyOrNotAtAll) {
-  const std::unique_ptr<SqliteStore> store = Open();
-  v1::Benchmark first = MakeBenchmark(1);
-  v1::Benchmark second = MakeBenchmark(2);
-  ASSERT_EQ(store->Save({{{&first, "same"}}, {}}), absl::OkStatus());
-  v1::Benchmark third = MakeBenchmark(3);
-  // The second request id breaks the unique index after benchmark 3 was inserted.
-  EXPECT_NE(store->Save({{{&third, ""}, {&second, "same"}}, {}}), absl::OkStatus());
-  EXPECT_EQ(store->Load()->size(), 1u);
-  EXPECT_EQ(store->Save({{{&third, ""}}, {}}), absl::OkStatus()) << "the store goes on after an error";
+TEST_F(SqliteStoreTest, ReadingCreatesNoStore) {
+  EXPECT_EQ(SqliteStore::Open(path_, SqliteStore::Mode::kRead).status().code(), absl::StatusCode::kNotFound);
+  EXPECT_FALSE(std::filesystem::exists(path_));
 }
 
 TEST_F(SqliteStoreTest, TruncatedFileIsDataLossNamedAndLeftAsItIs) {
@@ -96,7 +82,7 @@ TEST_F(SqliteStoreTest, TruncatedFileIsDataLossNamedAndLeftAsItIs) {
     const std::unique_ptr<SqliteStore> store = Open();
     for (uint64_t id = 1; id <= 200; ++id) {
       v1::Benchmark benchmark = MakeBenchmark(id);
-      ASSERT_EQ(store->Save({{{&benchmark, ""}}, {}}), absl::OkStatus());
+      ASSERT_EQ(store->Save({{{&benchmark, ""}}, {}, {}}), absl::OkStatus());
     }
   }
   const std::string damaged = Bytes().substr(0, Bytes().size() / 2);
@@ -127,12 +113,12 @@ TEST_F(SqliteStoreTest, StoreOfANewerVersionIsRefused) {
 TEST_F(SqliteStoreTest, DamagedRowIsNamed) {
   const std::unique_ptr<SqliteStore> store = Open();
   v1::Benchmark benchmark = MakeBenchmark(1);
-  ASSERT_EQ(store->Save({{{&benchmark, ""}}, {}}), absl::OkStatus());
+  ASSERT_EQ(store->Save({{{&benchmark, ""}}, {}, {}}), absl::OkStatus());
   sqlite3* database = nullptr;
   ASSERT_EQ(sqlite3_open(path_.c_str(), &database), SQLITE_OK);
   ASSERT_EQ(sqlite3_exec(database, "UPDATE benchmarks SET message = x'ffff'", nullptr, nullptr, nullptr), SQLITE_OK);
   sqlite3_close(database);
-  const absl::Status status = store->Load().status();
+  const absl::Status status = store->Load([](const StoredBenchmark&) { return absl::OkStatus(); });
   EXPECT_EQ(status.code(), absl::StatusCode::kDataLoss);
   EXPECT_THAT(std::string(status.message()), testing::HasSubstr("benchmark 1"));
 }

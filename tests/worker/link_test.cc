@@ -71,6 +71,17 @@ TEST_F(LinkTest, HelloComesFirstAndOnceThenHeartbeats) {
   }
 }
 
+TEST_F(LinkTest, OfSeveralServersTheOneThatWelcomesIsFound) {
+  options_.server = "unix:" + (scratch_ / "nobody") + ",unix:" + (scratch_ / "silent") + ",unix:" + socket_;
+  options_.several_welcome_limit = milliseconds(100);
+  const FakeCoordinator silent(scratch_ / "silent", [](Session&) {});  // as one that hangs
+  StartCoordinator();
+  Connect();
+  ASSERT_TRUE(Until([&] { return welcomes_ == 1; }));
+  coordinator_->last().End(grpc::Status(grpc::StatusCode::UNAVAILABLE, "restarting"));
+  ASSERT_TRUE(Until([&] { return welcomes_ == 2; })) << "it goes on in turn and finds it again";
+}
+
 TEST_F(LinkTest, CommandsArriveInOrder) {
   StartCoordinator();
   Connect();

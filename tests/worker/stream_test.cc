@@ -34,7 +34,7 @@ class StreamTest : public testing::Test {
   const ScratchDirectory scratch_;
   FakeCoordinator coordinator_{scratch_ / "socket", nullptr, /*reading=*/false};
   Stream stream_{MakeChannel("unix:" + (scratch_ / "socket")),
-                 {.readable = [] {}, .ended = [](const grpc::Status&) {}}};
+                 {.readable = [] {}, .ended = [](const grpc::Status&, const std::string&) {}}};
 };
 
 TEST_F(StreamTest, QueueIsBoundedAndProgressGivesWayToReports) {

@@ -1,0 +1,102 @@
+#ifndef ATTNFLEET_SERVER_LEADERSHIP_H_
+#define ATTNFLEET_SERVER_LEADERSHIP_H_
+
+#include <atomic>
+#include <chrono>
+#include <condition_variable>
+#include <cstdint>
+#include <mutex>
+#include <string>
+#include <thread>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "server/postgres.h"
+
+namespace attnfleet::server {
+
+using SteadyTime = std::chrono::steady_clock::time_point;
+
+struct LeadershipTiming {
+  std::chrono::milliseconds beat{1'000};
+  // A leader whose heartbeat stands still for so long is taken for gone ...
+  std::chrono::milliseconds lease{4'000};
+  // ... or for so long, if its connection to the database is gone too: time for it to connect again.
+  std::chrono::milliseconds grace{1'500};
+  // A leader that cannot reach the database for so long steps down, so that its workers look for another.
+  std::chrono::milliseconds step_down{8'000};
+};
+
+// What the row of the leader looks like.
+struct LeaderRow {
+  int64_t epoch = 0;
+  int64_t beat = 0;
+  std::string address;  // empty: nobody leads
+  bool connected = false;
+};
+
+// Tells from successive looks at the row whether the leader is gone. Pure; only ever compares times of this process's
+// own steady clock, so no clock of another machine matters.
+class LeaderWatch {
+ public:
+  explicit LeaderWatch(const LeadershipTiming& timing) : timing_(timing) {}
+
+  bool IsGone(const LeaderRow& row, SteadyTime now);
+
+ private:
+  const LeadershipTiming timing_;
+  int64_t epoch_ = -1;
+  int64_t beat_ = -1;
+  SteadyTime changed_{};
+};
+
+// Which of the coordinators that share a PostgreSQL database leads. One row of it holds an epoch, which grows with each
+// change of the leader, and the leader's heartbeat. Every write of a leader checks the epoch in the same statement
+// (PostgresStore), so one that was paused and passed over cannot write any more.
+class Leadership {
+ public:
+  // `address` is where clients reach this coordinator.
+  Leadership(const std::string& url, std::string address, LeadershipTiming timing = {});
+  ~Leadership();
+  Leadership(const Leadership&) = delete;
+  Leadership& operator=(const Leadership&) = delete;
+
+  // One look; to be repeated while it says 0 (another leads, or has not been silent for long enough). Else the epoch of
+  // this coordinator, which leads from now on, and a thread keeps up the heartbeat until Resign() or a loss.
+  absl::StatusOr<int64_t> TryToLead();
+
+  // Whether what TryToLead() gave is over: another leads, or the database has been away for too long.
+  bool lost() const { return lost_; }
+
+  // Lets another lead at once. Nothing may be written with the epoch afterwards.
+  void Resign();
+
+  // The leader's address as last seen; empty if there is none. From any thread.
+  std::string leader() const;
+
+ private:
+  absl::StatusOr<LeaderRow> Look();
+  absl::Status HoldSession();
+  void KeepUp(int64_t epoch);
+  void StopBeating();
+
+  // Constant after construction.
+  const std::string address_;
+  const LeadershipTiming timing_;
+
+  Postgres postgres_;  // of the thread while it runs
+  LeaderWatch watch_;
+  int64_t epoch_ = 0;
+  int session_ = 0;  // the connection that holds the lock
+  std::atomic<bool> lost_{false};
+
+  mutable std::mutex mutex_;
+  std::condition_variable wake_;
+  std::string leader_;     // guarded by mutex_
+  bool stopping_ = false;  // guarded by mutex_
+  std::thread thread_;
+};
+
+}  // namespace attnfleet::server
+
+#endif  // ATTNFLEET_SERVER_LEADERSHIP_H_

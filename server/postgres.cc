@@ -1,0 +1,232 @@
+#include "server/postgres.h"
+
+#include <endian.h>
+#include <poll.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+#include <utility>
+
+#include "absl/strings/ascii.h"
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+
+namespace attnfleet::server {
+namespace {
+
+// From PostgreSQL's pg_type.dat, where they are fixed for ever.
+constexpr Oid kInt8 = 20;
+constexpr Oid kText = 25;
+constexpr Oid kBytea = 17;
+constexpr Oid kInt8Array = 1016;
+constexpr Oid kTextArray = 1009;
+constexpr Oid kByteaArray = 1001;
+
+void AppendInt32(std::string& out, size_t value) {
+  const uint32_t bytes = htobe32(static_cast<uint32_t>(value));
+  out.append(reinterpret_cast<const char*>(&bytes), sizeof bytes);
+}
+
+std::string BigEndian(int64_t value) {
+  const uint64_t bytes = htobe64(static_cast<uint64_t>(value));
+  return {reinterpret_cast<const char*>(&bytes), sizeof bytes};
+}
+
+// An array of one dimension without NULLs; `element` gives the bytes of one value.
+template <typename T, typename F>
+std::string ArrayOf(Oid type, const std::vector<T>& values, F element) {
+  std::string out;
+  AppendInt32(out, values.empty() ? 0 : 1);  // dimensions
+  AppendInt32(out, 0);                       // no NULLs
+  AppendInt32(out, type);
+  if (values.empty()) return out;
+  AppendInt32(out, values.size());
+  AppendInt32(out, 1);  // the first index
+  for (const T& value : values) {
+    const auto& bytes = element(value);
+    AppendInt32(out, bytes.size());
+    out += bytes;
+  }
+  return out;
+}
+
+const std::string& Same(const std::string& value) { return value; }
+
+std::string OneLine(const char* text) {
+  std::string line(absl::StripAsciiWhitespace(text));
+  std::replace(line.begin(), line.end(), '\n', ' ');
+  return line;
+}
+
+}  // namespace
+
+PostgresParameters& PostgresParameters::Add(int64_t value) {
+  types_.push_back(kInt8);
+  values_.push_back(BigEndian(value));
+  return *this;
+}
+
+PostgresParameters& PostgresParameters::Add(std::string_view text) {
+  types_.push_back(kText);
+  values_.emplace_back(text);
+  return *this;
+}
+
+PostgresParameters& PostgresParameters::Add(const std::vector<int64_t>& values) {
+  types_.push_back(kInt8Array);
+  values_.push_back(ArrayOf(kInt8, values, BigEndian));
+  return *this;
+}
+
+PostgresParameters& PostgresParameters::AddTexts(const std::vector<std::string>& values) {
+  types_.push_back(kTextArray);
+  values_.push_back(ArrayOf(kText, values, Same));
+  return *this;
+}
+
+PostgresParameters& PostgresParameters::AddBytes(const std::vector<std::string>& values) {
+  types_.push_back(kByteaArray);
+  values_.push_back(ArrayOf(kBytea, values, Same));
+  return *this;
+}
+
+int64_t PostgresRows::Int(int row, int column) const {
+  uint64_t bytes = 0;
+  std::memcpy(&bytes, PQgetvalue(result_.get(), row, column), sizeof bytes);
+  return static_cast<int64_t>(be64toh(bytes));
+}
+
+std::string_view PostgresRows::Bytes(int row, int column) const {
+  return {PQgetvalue(result_.get(), row, column), static_cast<size_t>(PQgetlength(result_.get(), row, column))};
+}
+
+absl::Status Postgres::ValidateUrl(const std::string& url) {
+  char* error = nullptr;
+  PQconninfoOption* options = PQconninfoParse(url.c_str(), &error);
+  if (options == nullptr) {
+    const std::string why = error != nullptr ? OneLine(error) : "out of memory";
+    PQfreemem(error);
+    return absl::InvalidArgumentError(why);
+  }
+  bool password = false;
+  for (const PQconninfoOption* option = options; option->keyword != nullptr; ++option) {
+    if (std::string_view(option->keyword) == "password" && option->val != nullptr) password = true;
+  }
+  PQconninfoFree(options);
+  if (!password) return absl::OkStatus();
+  return absl::InvalidArgumentError(
+      "a password on the command line can be read by everybody on this machine; put it into the file that PGPASSFILE "
+      "names, or into a service file");
+}
+
+std::string Postgres::name() const {
+  // Without what a service file or the environment add: it has to be the same with and without a connection.
+  std::string host, port, database;
+  if (PQconninfoOption* options = PQconninfoParse(url_.c_str(), nullptr)) {
+    for (const PQconninfoOption* option = options; option->keyword != nullptr; ++option) {
+      if (option->val == nullptr) continue;
+      const std::string_view keyword = option->keyword;
+      if (keyword == "host") host = option->val;
+      if (keyword == "port") port = absl::StrCat(":", option->val);
+      if (keyword == "dbname") database = option->val;
+      if (keyword == "service") database = absl::StrCat("?service=", option->val);
+    }
+    PQconninfoFree(options);
+  }
+  return absl::StrCat("store postgresql://", host, port, "/", database);
+}
+
+absl::Status Postgres::Connect() {
+  if (connection_ != nullptr && PQstatus(connection_.get()) == CONNECTION_OK) return absl::OkStatus();
+  // `url` is expanded as the value of dbname; what follows stands over what it says.
+  const std::string seconds = absl::StrCat(std::max<int64_t>(2, limit_.count() / 1000));
+  const std::string milliseconds = absl::StrCat(limit_.count());
+  const std::string options =
+      absl::StrCat("-c client_min_messages=warning -c idle_in_transaction_session_timeout=", milliseconds,
+                   " -c lock_timeout=", milliseconds);
+  const char* const keywords[] = {
+      "dbname", "connect_timeout", "tcp_user_timeout", "fallback_application_name", "options", "client_encoding",
+      nullptr};
+  const char* const values[] = {
+      url_.c_str(), seconds.c_str(), milliseconds.c_str(), "attnfleet-server", options.c_str(), "UTF8", nullptr};
+  connection_.reset(PQconnectdbParams(keywords, values, /*expand_dbname=*/1));
+  if (PQstatus(connection_.get()) != CONNECTION_OK) return Broken(OneLine(PQerrorMessage(connection_.get())));
+  PQsetnonblocking(connection_.get(), 1);
+  ++connections_;
+  return absl::OkStatus();
+}
+
+absl::Status Postgres::Broken(const std::string& why) {
+  absl::Status status = absl::UnavailableError(absl::StrCat(name(), ": ", why));
+  connection_.reset();
+  return status;
+}
+
+absl::Status Postgres::Error(const PGresult* result) {
+  const char* field = PQresultErrorField(result, PG_DIAG_SQLSTATE);
+  const std::string_view state = field != nullptr ? field : "";
+  const std::string text = absl::StrCat(name(), ": ", OneLine(PQresultErrorMessage(result)));
+  if (state == "23505") return absl::AlreadyExistsError(text);
+  if (state == "53100") return absl::ResourceExhaustedError(absl::StrCat(text, " (its disk is full: free some space)"));
+  if (state == "XX001" || state == "XX002") return absl::DataLossError(text);
+  if (state == "42501") return absl::PermissionDeniedError(text);
+  return absl::UnavailableError(text);
+}
+
+// Sends what is queued and waits for the statement's last result, up to the time limit.
+absl::StatusOr<PostgresRows> Postgres::Answer() {
+  const auto deadline = std::chrono::steady_clock::now() + limit_;
+  PostgresRows last(nullptr);
+  absl::Status failure;
+  for (;;) {
+    const int unsent = PQflush(connection_.get());
+    if (unsent < 0) return Broken(OneLine(PQerrorMessage(connection_.get())));
+    while (PQisBusy(connection_.get()) == 0) {
+      PGresult* result = PQgetResult(connection_.get());
+      if (result == nullptr) {
+        if (PQstatus(connection_.get()) != CONNECTION_OK) return Broken("the connection broke");
+        if (!failure.ok()) return failure;
+        return last;
+      }
+      last = PostgresRows(result);
+      const ExecStatusType status = PQresultStatus(result);
+      if (status != PGRES_TUPLES_OK && status != PGRES_COMMAND_OK && failure.ok()) failure = Error(result);
+    }
+    const int64_t left =
+        std::chrono::ceil<std::chrono::milliseconds>(deadline - std::chrono::steady_clock::now()).count();
+    if (left <= 0) return Broken(absl::StrCat("no answer within ", limit_.count(), " ms"));
+    pollfd waiting{PQsocket(connection_.get()), static_cast<short>(unsent > 0 ? POLLIN | POLLOUT : POLLIN), 0};
+    if (poll(&waiting, 1, static_cast<int>(left)) < 0 && errno != EINTR) return Broken(std::strerror(errno));
+    if (waiting.revents != 0 && PQconsumeInput(connection_.get()) == 0) {
+      return Broken(OneLine(PQerrorMessage(connection_.get())));
+    }
+  }
+}
+
+absl::StatusOr<PostgresRows> Postgres::Execute(std::string_view sql, const PostgresParameters& parameters) {
+  if (absl::Status status = Connect(); !status.ok()) return status;
+  std::vector<const char*> values;
+  std::vector<int> lengths;
+  for (const std::string& value : parameters.values_) {
+    values.push_back(value.data());
+    lengths.push_back(static_cast<int>(value.size()));
+  }
+  const std::vector<int> formats(values.size(), 1);
+  if (PQsendQueryParams(connection_.get(), std::string(sql).c_str(), static_cast<int>(values.size()),
+                        parameters.types_.data(), values.data(), lengths.data(), formats.data(),
+                        /*resultFormat=*/1) == 0) {
+    return Broken(OneLine(PQerrorMessage(connection_.get())));
+  }
+  return Answer();
+}
+
+absl::Status Postgres::Script(const std::string& sql) {
+  if (absl::Status status = Connect(); !status.ok()) return status;
+  if (PQsendQuery(connection_.get(), sql.c_str()) == 0) {
+    return Broken(OneLine(PQerrorMessage(connection_.get())));
+  }
+  return Answer().status();
+}
+
+}  // namespace attnfleet::server

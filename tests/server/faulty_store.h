@@ -1,0 +1,53 @@
+#ifndef ATTNFLEET_TESTS_SERVER_FAULTY_STORE_H_
+#define ATTNFLEET_TESTS_SERVER_FAULTY_STORE_H_
+
+#include <atomic>
+#include <string>
+#include <vector>
+
+#include "server/job_store.h"
+
+namespace attnfleet::server {
+
+// Another store, whose writes fail on request.
+class FaultyStore : public JobStore {
+ public:
+  explicit FaultyStore(JobStore& store) : store_(store) {}
+
+  enum class Fault {
+    kNone,
+    kFull,        // nothing is written
+    kLostAnswer,  // it is written, but the writer is told that it failed
+  };
+  std::atomic<Fault> fault{Fault::kNone};  // of every write from now on
+  std::atomic<int> failed{0};              // writes that did
+
+  std::string name() const override { return store_.name(); }
+  absl::Status Save(const StoreChanges& changes) override {
+    return Write([&] { return store_.Save(changes); });
+  }
+  absl::Status Delete(const std::vector<uint64_t>& ids) override {
+    return Write([&] { return store_.Delete(ids); });
+  }
+  absl::Status Fill(const Source& next) override {
+    return Write([&] { return store_.Fill(next); });
+  }
+  absl::Status Read(const Selection& selection, RowReader& reader) override { return store_.Read(selection, reader); }
+
+ private:
+  template <typename Work>
+  absl::Status Write(Work work) {
+    const Fault now = fault;
+    if (now == Fault::kNone) return work();
+    ++failed;
+    if (now == Fault::kFull) return absl::ResourceExhaustedError(name() + ": No space left on device");
+    if (absl::Status status = work(); !status.ok()) return status;
+    return absl::UnavailableError(name() + ": the connection broke");
+  }
+
+  JobStore& store_;
+};
+
+}  // namespace attnfleet::server
+
+#endif  // ATTNFLEET_TESTS_SERVER_FAULTY_STORE_H_
