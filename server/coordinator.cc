@@ -3,11 +3,11 @@
 #include <algorithm>
 #include <chrono>
 #include <optional>
-#include <string_view>
 #include <utility>
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/string_view.h"
 #include "proto/spec.h"
 #include "proto/support/log.h"
 #include "proto/version.h"
@@ -21,7 +21,7 @@ constexpr size_t kMaxRequestId = 64;
 constexpr int kDefaultListLimit = 100;
 constexpr int kMaxListLimit = 1000;
 // Settings of the store: this and the name of a worker that an administrator has drained.
-constexpr std::string_view kDrained = "drained/";
+constexpr absl::string_view kDrained = "drained/";
 // How soon a store that failed is tried again: at first, and in the long run.
 constexpr std::chrono::milliseconds kFirstStoreRetry{200};
 constexpr std::chrono::milliseconds kLongestStoreRetry{2'000};
@@ -384,7 +384,7 @@ absl::Status Coordinator::Save() {
     changes.benchmarks.push_back({&heads.back(), request == requests_by_id_.end() ? "" : request->second});
   }
   for (const auto& [worker, drained] : effects_.drained) {
-    changes.settings.push_back({absl::StrCat(std::string(kDrained), worker), drained ? "true" : ""});
+    changes.settings.push_back({absl::StrCat(kDrained, worker), drained ? "true" : ""});
   }
   changes.runs.reserve(effects_.runs.size());
   for (const auto& key : effects_.runs) changes.runs.push_back(&RunAt(key));

@@ -22,6 +22,7 @@ ABSL_FLAG(int, workers, 5000, "simulated workers, of one to three slots");
 ABSL_FLAG(uint64_t, jobs, 1'000'000, "jobs that are submitted first");
 ABSL_FLAG(int, steps, 200'000, "random steps");
 ABSL_FLAG(bool, cost, false, "measure the cost of an event at 1e3, 1e4, 1e5 and 1e6 queued jobs");
+ABSL_FLAG(bool, uniform, false, "with --cost: benchmarks that differ in their submitters alone");
 ABSL_FLAG(bool, memory, false, "measure the memory of a queued job");
 
 namespace attnfleet::server {
@@ -59,8 +60,15 @@ int Simulate() {
   return status.ok() ? 0 : 1;
 }
 
+void PrintCosts(uint64_t queued, const std::string& kind, std::vector<uint32_t> costs) {
+  std::sort(costs.begin(), costs.end());
+  const double mean = std::accumulate(costs.begin(), costs.end(), 0.0) / static_cast<double>(costs.size());
+  absl::PrintF("%9d %-12s %8d %9.0f %9d %9d %9.0f\n", queued, kind, costs.size(), mean, costs[costs.size() / 2],
+               costs[costs.size() * 99 / 100], costs.back() / 1e3);
+}
+
 int MeasureCost() {
-  absl::PrintF("%8s %9s %9s %9s %9s %9s\n", "queued", "events", "mean ns", "p50 ns", "p99 ns", "max us");
+  absl::PrintF("%9s %-12s %8s %9s %9s %9s %9s\n", "queued", "event", "events", "mean ns", "p50 ns", "p99 ns", "max us");
   for (const uint64_t queued : {1'000, 10'000, 100'000, 1'000'000}) {
     FleetSimulation::Options options;
     options.seed = absl::GetFlag(FLAGS_seed);
@@ -70,16 +78,18 @@ int MeasureCost() {
     options.submit_one_in = 0;
     options.restart_one_in = 0;
     options.checks = false;
+    options.uniform = absl::GetFlag(FLAGS_uniform);
     FleetSimulation simulation(options);
     // The fleet fills up first.
     if (const absl::Status status = simulation.Run(20 * options.workers); !status.ok()) return 1;
     simulation.TakeCosts();
     if (const absl::Status status = simulation.Run(absl::GetFlag(FLAGS_steps)); !status.ok()) return 1;
-    std::vector<uint32_t> costs = simulation.TakeCosts();
-    std::sort(costs.begin(), costs.end());
-    const double mean = std::accumulate(costs.begin(), costs.end(), 0.0) / static_cast<double>(costs.size());
-    absl::PrintF("%8d %9d %9.0f %9d %9d %9.0f\n", simulation.scheduler().counts().queued, costs.size(), mean,
-                 costs[costs.size() / 2], costs[costs.size() * 99 / 100], costs.back() / 1e3);
+    std::vector<uint32_t> all;
+    for (const auto& [kind, costs] : simulation.TakeCosts()) {
+      PrintCosts(simulation.scheduler().counts().queued, kind, costs);
+      all.insert(all.end(), costs.begin(), costs.end());
+    }
+    PrintCosts(simulation.scheduler().counts().queued, "all", std::move(all));
   }
   return 0;
 }

@@ -160,10 +160,11 @@ absl::Status FleetSimulation::RandomAction(SimWorker& worker) {
 
 v1::BenchmarkSpec FleetSimulation::RandomSpec() {
   const std::vector<std::string> backends =
-      Pick(2) == 0 ? std::vector<std::string>{"eager"} : std::vector<std::string>{"eager", "sdpa"};
+      options_.uniform || Pick(2) == 0 ? std::vector<std::string>{"eager"} : std::vector<std::string>{"eager", "sdpa"};
   const bool many = options_.jobs > options_.check_all_up_to || options_.keep_queued > 0;
   v1::BenchmarkSpec spec = MakeSpec(backends, 1 + Pick(many ? 50 : 3), 1 + Pick(3));
   spec.set_submitter(absl::StrCat("user", Pick(kSubmitters)));
+  if (options_.uniform) return spec;
   spec.set_priority(Pick(3) - 1);
   if (OneIn(6)) spec.set_max_slots(1 + Pick(3));
   if (OneIn(12)) spec.set_deadline_seconds(1 + Pick(60));
@@ -309,7 +310,7 @@ absl::Status FleetSimulation::Apply(const char* what, const std::string& worker,
   const auto start = std::chrono::steady_clock::now();
   event(effects);
   const std::chrono::nanoseconds cost = std::chrono::steady_clock::now() - start;
-  costs_.push_back(static_cast<uint32_t>(std::min<int64_t>(cost.count(), UINT32_MAX)));
+  costs_[what].push_back(static_cast<uint32_t>(std::min<int64_t>(cost.count(), UINT32_MAX)));
   if (absl::Status status = Save(effects); !status.ok()) return status;
   if (absl::Status status = Send(effects); !status.ok()) return status;
   return options_.checks ? CheckWhatChanged(effects, worker) : absl::OkStatus();

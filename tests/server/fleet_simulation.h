@@ -39,7 +39,8 @@ class FleetSimulation {
     int restart_one_in = 100;  // steps; 0: never
     uint64_t check_all_up_to = 1'000;
     int check_all_every = 10'000;
-    bool checks = true;  // false: for measuring
+    bool checks = true;    // false: for measuring
+    bool uniform = false;  // benchmarks that differ in their submitters alone
   };
 
   explicit FleetSimulation(const Options& options);
@@ -55,8 +56,8 @@ class FleetSimulation {
   const Scheduler& scheduler() const { return *scheduler_; }
   // How often each kind of event struck.
   const std::map<std::string, int>& events() const { return events_; }
-  // Nanoseconds that the scheduler took for each event, Restore apart.
-  std::vector<uint32_t> TakeCosts() { return std::exchange(costs_, {}); }
+  // Nanoseconds that the scheduler took for each event, by kind; Restore apart.
+  std::map<std::string, std::vector<uint32_t>> TakeCosts() { return std::exchange(costs_, {}); }
 
  private:
   struct SimWorker;
@@ -126,7 +127,7 @@ class FleetSimulation {
   int step_ = 0;
   const char* last_event_ = "none";
   std::map<std::string, int> events_;
-  std::vector<uint32_t> costs_;
+  std::map<std::string, std::vector<uint32_t>> costs_;
 };
 
 }  // namespace attnfleet::server
