@@ -22,12 +22,12 @@ constexpr absl::Duration kRetryPause = absl::Milliseconds(150);
 // For one try where there are several servers: a leader that hangs must not take the time for finding the next.
 constexpr absl::Duration kTryLimit = absl::Seconds(3);
 
-std::string RandomId() {
+}  // namespace
+
+std::string RandomRequestId() {
   std::random_device device;
   return absl::StrFormat("%08x%08x%08x%08x", device(), device(), device(), device());
 }
-
-}  // namespace
 
 std::string ConnectionProblem(const std::string& grpc_message) {
   const std::string marker = "Failed to connect to remote host: ";
@@ -90,10 +90,10 @@ absl::StatusOr<Response> Server::Call(
   }
 }
 
-absl::StatusOr<v1::Benchmark> Server::Submit(const v1::BenchmarkSpec& spec) {
+absl::StatusOr<v1::Benchmark> Server::Submit(const v1::BenchmarkSpec& spec, const std::string& request_id) {
   v1::SubmitRequest request;
   *request.mutable_spec() = spec;
-  request.set_request_id(RandomId());
+  request.set_request_id(request_id);
   absl::StatusOr<v1::SubmitResponse> response = Call<v1::SubmitResponse>(
       [&](auto* context, auto* out, auto done) { benchmarks_->async()->Submit(context, &request, out, done); });
   if (!response.ok()) return response.status();

@@ -26,7 +26,8 @@ class Server {
   // `address` may name several ("a:1,b:2"). `signals` must outlive it.
   Server(std::string address, absl::Duration timeout, StopSignals& signals);
 
-  absl::StatusOr<v1::Benchmark> Submit(const v1::BenchmarkSpec& spec);
+  // Another submit with the same `request_id` gives the benchmark of the first.
+  absl::StatusOr<v1::Benchmark> Submit(const v1::BenchmarkSpec& spec, const std::string& request_id);
   absl::StatusOr<v1::Benchmark> Get(uint64_t id, bool include_contaminated = false);  // 0 = the newest
   absl::StatusOr<v1::ListResponse> List(int limit, uint64_t before_id);
   absl::StatusOr<v1::Benchmark> Cancel(uint64_t id, const std::string& reason);
@@ -56,6 +57,9 @@ class Server {
   std::unique_ptr<v1::BenchmarkService::Stub> benchmarks_;
   std::unique_ptr<v1::FleetService::Stub> fleet_;
 };
+
+// A request id (proto/request_id.h) that nobody else has.
+std::string RandomRequestId();
 
 // gRPC's words for a failed connection, without what is no use to a person.
 std::string ConnectionProblem(const std::string& grpc_message);

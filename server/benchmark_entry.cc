@@ -26,6 +26,7 @@ BenchmarkEntry::BenchmarkEntry(const v1::Benchmark& head)
       backends_(static_cast<uint32_t>(head.spec().backends_size())),
       repetitions_(static_cast<uint32_t>(head.spec().repetitions())),
       nodes_(static_cast<uint32_t>(head.nodes_size())),
+      submitted_unix_ms_(head.submitted_unix_ms()),
       ended_unix_ms_(head.ended_unix_ms()) {
   if (head.spec().deadline_seconds() > 0) {
     deadline_unix_ms_ = head.submitted_unix_ms() + static_cast<int64_t>(head.spec().deadline_seconds() * 1000);

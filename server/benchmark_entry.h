@@ -69,6 +69,7 @@ class BenchmarkEntry {
   // Ends it; what has not ended then is cancelled. Packs the message and forgets the lanes.
   void End(v1::BenchmarkState state, const std::string& cancel_reason, int64_t now);
 
+  int64_t submitted_unix_ms() const { return submitted_unix_ms_; }
   int64_t ended_unix_ms() const { return ended_unix_ms_; }  // 0: it has not
   // Of one that is over: what it did, and what its runs gave.
   void ForgetLanes();
@@ -133,6 +134,7 @@ class BenchmarkEntry {
   uint32_t runs_active_ = 0;
   bool forgot_runs_ = false;
   int64_t deadline_unix_ms_ = 0;
+  int64_t submitted_unix_ms_ = 0;
   int64_t ended_unix_ms_ = 0;
   std::unordered_map<uint32_t, v1::Run> runs_;  // that were ever assigned, by IndexOf
   std::map<uint32_t, Lane> lanes_;

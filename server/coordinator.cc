@@ -8,16 +8,17 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/string_view.h"
+#include "proto/request_id.h"
 #include "proto/spec.h"
 #include "proto/support/log.h"
 #include "proto/version.h"
 #include "server/fleet_statistics.h"
 #include "server/statistics.h"
+#include "server/stored_check.h"
 
 namespace attnfleet::server {
 namespace {
 
-constexpr size_t kMaxRequestId = 64;
 constexpr int kDefaultListLimit = 100;
 constexpr int kMaxListLimit = 1000;
 // Settings of the store: this and the name of a worker that an administrator has drained.
@@ -54,7 +55,9 @@ absl::StatusOr<std::unique_ptr<Coordinator>> Coordinator::Start(JobStore& store,
   return coordinator;
 }
 
-Coordinator::~Coordinator() {
+Coordinator::~Coordinator() { Stop(); }
+
+void Coordinator::Stop() {
   {
     const std::lock_guard<std::mutex> lock(mutex_);
     stopping_ = true;
@@ -70,10 +73,16 @@ absl::Status Coordinator::Load() {
   for (const auto& [name, value] : *settings) {
     if (absl::StartsWith(name, kDrained)) scheduler_.RestoreDrained(name.substr(kDrained.size()));
   }
-  const auto take = [&](StoredBenchmark stored) {
+  BusySlots busy;
+  const auto take = [&](StoredBenchmark stored) -> absl::Status {
     if (!stored.request_id.empty()) {
       ids_by_request_[stored.request_id] = stored.benchmark.id();
       requests_by_id_[stored.benchmark.id()] = stored.request_id;
+    }
+    if (!HasEnded(stored.benchmark)) {
+      const absl::StatusOr<v1::Benchmark> whole = WithJobs(stored);
+      if (!whole.ok()) return whole.status();
+      if (absl::Status status = CheckStored(*whole, busy); !status.ok()) return status;
     }
     return scheduler_.Restore(stored.benchmark, std::move(stored.runs), now);
   };
@@ -84,20 +93,22 @@ absl::Status Coordinator::Load() {
 
 // Events
 
-bool Coordinator::Post(Event event) {
+absl::Status Coordinator::Post(Event event) {
   {
     const std::lock_guard<std::mutex> lock(mutex_);
-    if (stopping_ || events_.size() >= options_.max_queued_events) return false;
+    if (stopping_) return absl::UnavailableError("the coordinator is stopping; try again");
+    if (events_.size() >= options_.max_queued_events) {
+      return absl::ResourceExhaustedError("the coordinator is overloaded; try again");
+    }
     events_.push_back(std::move(event));
   }
   wake_.notify_one();
-  return true;
+  return absl::OkStatus();
 }
 
 template <typename T>
 void Coordinator::PostOrRefuse(Event event, const Reply<T>& reply) {
-  if (!Post(std::move(event)))
-    reply(absl::ResourceExhaustedError("the coordinator is overloaded or stopping; try again"));
+  if (absl::Status status = Post(std::move(event)); !status.ok()) reply(std::move(status));
 }
 
 void Coordinator::ReplyAfterSave(const char* what, uint64_t id, const Reply<v1::Benchmark>& reply) {
@@ -123,7 +134,9 @@ void Coordinator::Submit(v1::SubmitRequest request, const Reply<v1::Benchmark>& 
 
 absl::StatusOr<uint64_t> Coordinator::TakeSubmit(const v1::SubmitRequest& request, int64_t now) {
   const std::string& request_id = request.request_id();
-  if (request_id.size() > kMaxRequestId) return absl::InvalidArgumentError("request_id: longer than 64 characters");
+  if (!IsRequestId(request_id)) {
+    return absl::InvalidArgumentError("request_id: give at most 64 letters, digits and -._:");
+  }
   const auto known = ids_by_request_.find(request_id);
   if (!request_id.empty() && known != ids_by_request_.end()) return known->second;
   v1::BenchmarkSpec spec = request.spec();
@@ -136,6 +149,8 @@ absl::StatusOr<uint64_t> Coordinator::TakeSubmit(const v1::SubmitRequest& reques
     ids_by_request_[request_id] = id;
     requests_by_id_[id] = request_id;
   }
+  LogInfo(absl::StrCat("benchmark ", id, " of ", scheduler_.Head(id)->runs_total(), " runs is submitted"),
+          {{"request_id", request_id}});
   return id;
 }
 
@@ -241,27 +256,28 @@ void Coordinator::ListBackends(const Reply<v1::ListBackendsResponse>& reply) {
 }
 
 void Coordinator::Watch(uint64_t id, std::shared_ptr<Watcher> watcher) {
-  const bool posted = Post([this, id, watcher](int64_t) {
+  const absl::Status posted = Post([this, id, watcher](int64_t) {
     absl::StatusOr<v1::Benchmark> benchmark = Snapshot(id);
     if (!benchmark.ok() || IsOver(*benchmark)) return watcher->Ended(benchmark);
     watcher->Started(*benchmark);
     watchers_[benchmark->id()].insert(watcher);
   });
-  if (!posted) watcher->Ended(absl::ResourceExhaustedError("the coordinator is overloaded or stopping; try again"));
+  if (!posted.ok()) watcher->Ended(posted);
 }
 
 void Coordinator::Unwatch(uint64_t id, const std::shared_ptr<Watcher>& watcher) {
-  Post([this, id, watcher](int64_t) {
+  const absl::Status posted = Post([this, id, watcher](int64_t) {
     // Id 0 was the newest benchmark of that time.
     for (auto it = watchers_.begin(); it != watchers_.end();) {
       if (id == 0 || it->first == id) it->second.erase(watcher);
       it = it->second.empty() ? watchers_.erase(it) : std::next(it);
     }
   });
+  posted.IgnoreError();  // then it goes with the coordinator
 }
 
 void Coordinator::WorkerJoined(v1::WorkerHello hello, std::shared_ptr<WorkerLink> link) {
-  const bool posted = Post([this, hello = std::move(hello), link](int64_t now) {
+  const absl::Status posted = Post([this, hello = std::move(hello), link](int64_t now) {
     const std::string& name = hello.worker().name();
     const auto found = links_.find(name);
     if (found != links_.end() && found->second.instance != hello.worker().instance()) {
@@ -274,7 +290,7 @@ void Coordinator::WorkerJoined(v1::WorkerHello hello, std::shared_ptr<WorkerLink
     to_welcome_.push_back(link);
     scheduler_.WorkerJoined(hello, now, effects_);
   });
-  if (!posted) link->End(absl::ResourceExhaustedError("the coordinator is overloaded or stopping"));
+  if (!posted.ok()) link->End(posted);
 }
 
 bool Coordinator::IsCurrent(const std::string& worker, const std::shared_ptr<WorkerLink>& link) const {
@@ -284,7 +300,7 @@ bool Coordinator::IsCurrent(const std::string& worker, const std::shared_ptr<Wor
 
 void Coordinator::WorkerSaid(const std::string& worker, v1::WorkerEvent event,
                              const std::shared_ptr<WorkerLink>& link) {
-  const bool posted = Post([this, worker, event = std::move(event), link](int64_t now) {
+  const absl::Status posted = Post([this, worker, event = std::move(event), link](int64_t now) {
     if (!IsCurrent(worker, link)) return;
     switch (event.event_case()) {
       case v1::WorkerEvent::kHeartbeat:
@@ -305,15 +321,16 @@ void Coordinator::WorkerSaid(const std::string& worker, v1::WorkerEvent event,
     }
   });
   // Ended rather than held up: the worker comes back with all that was not acknowledged.
-  if (!posted) link->End(absl::ResourceExhaustedError("the coordinator is overloaded or stopping"));
+  if (!posted.ok()) link->End(posted);
 }
 
 void Coordinator::WorkerGone(const std::string& worker, const std::shared_ptr<WorkerLink>& link) {
-  Post([this, worker, link](int64_t now) {
+  const absl::Status posted = Post([this, worker, link](int64_t now) {
     if (!IsCurrent(worker, link)) return;
     links_.erase(worker);
     scheduler_.WorkerDisconnected(worker, now);
   });
+  posted.IgnoreError();  // its lease ends
 }
 
 // The thread
@@ -339,8 +356,18 @@ void Coordinator::Loop() {
       stopping = stopping_;
     }
     RunBatch(std::move(events));
-    if (stopping) return;
+    if (stopping) return EndStreams();
   }
+}
+
+void Coordinator::EndStreams() {
+  const absl::Status stopping = absl::UnavailableError("the coordinator is stopping; connect again");
+  for (const auto& [worker, linked] : links_) linked.link->End(stopping);
+  links_.clear();
+  for (const auto& [id, watchers] : watchers_) {
+    for (const std::shared_ptr<Watcher>& watcher : watchers) watcher->Ended(stopping);
+  }
+  watchers_.clear();
 }
 
 void Coordinator::RunBatch(std::deque<Event> events) {
@@ -350,16 +377,19 @@ void Coordinator::RunBatch(std::deque<Event> events) {
   for (const Event& event : events) event(now);
   scheduler_.Tick(now, effects_);
 
+  const bool something = !effects_.benchmarks.empty() || !effects_.runs.empty() || !effects_.drained.empty();
   const auto start = std::chrono::steady_clock::now();
   const absl::Status saved = Save();
-  report.save_seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  if (something) report.save_seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  report.save_failed = !saved.ok();
   if (!saved.ok() && store_status_.ok()) {
     LogError(absl::StrCat(std::string(saved.message()), "; nothing is assigned or acknowledged until this is mended"));
   }
   if (saved.ok() && !store_status_.ok()) LogInfo("the store works again");
   store_status_ = saved;
+  std::deque<v1::Benchmark> finished;  // what `report` points to
   if (saved.ok()) {
-    CountEnded(report);
+    ReportEffects(report, finished);
     SendEffects();
     Notify();
     for (const uint64_t id : effects_.benchmarks) scheduler_.ForgetRuns(id);
@@ -379,9 +409,8 @@ absl::Status Coordinator::Save() {
   StoreChanges changes;
   std::deque<v1::Benchmark> heads;  // what `changes` points to
   for (const uint64_t id : effects_.benchmarks) {
-    const auto request = requests_by_id_.find(id);
     heads.push_back(*scheduler_.Head(id));
-    changes.benchmarks.push_back({&heads.back(), request == requests_by_id_.end() ? "" : request->second});
+    changes.benchmarks.push_back({&heads.back(), RequestIdOf(id)});
   }
   for (const auto& [worker, drained] : effects_.drained) {
     changes.settings.push_back({absl::StrCat(kDrained, worker), drained ? "true" : ""});
@@ -399,10 +428,40 @@ const v1::Run& Coordinator::RunAt(const std::tuple<uint64_t, uint32_t, uint32_t>
   return *scheduler_.FindRun(run);
 }
 
-void Coordinator::CountEnded(BatchReport& report) const {
+std::string Coordinator::RequestIdOf(uint64_t benchmark_id) const {
+  const auto found = requests_by_id_.find(benchmark_id);
+  return found == requests_by_id_.end() ? "" : found->second;
+}
+
+void Coordinator::LogRun(const v1::Run& run, std::string_view what) const {
+  if (!LogsAt(Severity::kInfo)) return;
+  const std::string key = FormatRunKey(run.key());
+  LogInfo(absl::StrCat("run ", key, " ", std::string(what)), {{"request_id", RequestIdOf(run.key().benchmark_id())},
+                                                              {"run", key},
+                                                              {"attempt", std::to_string(run.attempt())},
+                                                              {"worker", run.worker()},
+                                                              {"slot", run.slot()}});
+}
+
+void Coordinator::ReportEffects(BatchReport& report, std::deque<v1::Benchmark>& finished) const {
+  for (const uint64_t id : effects_.benchmarks) {
+    if (scheduler_.Head(id)->state() != v1::BENCHMARK_STATE_FINISHED) continue;
+    finished.push_back(*scheduler_.Snapshot(id));
+    report.finished.push_back(&finished.back());
+  }
   for (const auto& key : effects_.runs) {
     const v1::Run& run = RunAt(key);
-    if (run.state() == v1::RUN_STATE_ENDED) ++report.ended[run.result().outcome()];
+    if (run.state() == v1::RUN_STATE_ASSIGNED) {
+      const int failures = run.failed_attempts_size();
+      // An attempt that was handed back leaves no time behind: when the run began to wait again is not known.
+      if (run.attempt() != static_cast<uint32_t>(failures) + 1) continue;
+      const int64_t since =
+          failures > 0 ? run.failed_attempts(failures - 1).unix_ms() : scheduler_.SubmittedUnixMs(std::get<0>(key));
+      report.queue_seconds.push_back(static_cast<double>(run.started_unix_ms() - since) / 1000);
+    }
+    if (run.state() != v1::RUN_STATE_ENDED) continue;
+    ++report.ended[run.result().outcome()];
+    LogRun(run, OutcomeName(run.result().outcome()));
   }
   if (effects_.cancelled_unassigned > 0) {
     report.ended[v1::OUTCOME_CANCELLED] += static_cast<int>(effects_.cancelled_unassigned);
@@ -438,7 +497,9 @@ void Coordinator::SendEffects() {
     const v1::RunKey& key = assignment.start.run();
     const v1::Run& run = RunAt({key.benchmark_id(), key.job_index(), key.repetition()});
     if (run.state() != v1::RUN_STATE_ASSIGNED || run.attempt() != assignment.start.attempt()) continue;
+    LogRun(run, "is assigned");
     v1::WorkerCommand command;
+    assignment.start.set_request_id(RequestIdOf(key.benchmark_id()));
     *command.mutable_start() = std::move(assignment.start);
     send(assignment.worker, std::move(command));
   }

@@ -8,8 +8,10 @@
 #include <map>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <set>
 #include <string>
+#include <string_view>
 #include <thread>
 #include <unordered_map>
 #include <vector>
@@ -45,9 +47,12 @@ class Watcher {
 // What a batch of events came to. Called on the coordinator's thread.
 struct BatchReport {
   size_t events = 0;
-  double save_seconds = 0;
+  std::optional<double> save_seconds;  // of the commit; none if there was nothing to save
+  bool save_failed = false;            // then nothing of the following has happened yet
   Scheduler::Counts counts;
-  std::map<v1::Outcome, int> ended;  // runs that ended, by outcome
+  std::map<v1::Outcome, int> ended;            // runs that ended, by outcome
+  std::vector<double> queue_seconds;           // of each run that was assigned: how long it had waited
+  std::vector<const v1::Benchmark*> finished;  // without summaries; valid for the call
 };
 
 // The one place that owns state. A single thread takes whatever events have come, gives them to the scheduler, saves
@@ -66,14 +71,17 @@ class Coordinator {
 
   // Loads the store and starts the thread. The store must outlive the coordinator.
   static absl::StatusOr<std::unique_ptr<Coordinator>> Start(JobStore& store, Options options);
-  // Works off what has been posted, then stops.
   ~Coordinator();
+
+  // Works off what has been posted, ends all streams and watches with UNAVAILABLE, and takes nothing more: a call
+  // after it is answered with UNAVAILABLE. The destructor does it too.
+  void Stop();
 
   template <typename T>
   using Reply = std::function<void(absl::StatusOr<T>)>;
 
   // Replies come on the coordinator's thread and must return at once. RESOURCE_EXHAUSTED: the queue or the disk is
-  // full.
+  // full. UNAVAILABLE: it is stopping.
 
   void Submit(v1::SubmitRequest request, const Reply<v1::Benchmark>& reply);
   void Cancel(v1::CancelRequest request, const Reply<v1::Benchmark>& reply);
@@ -100,16 +108,20 @@ class Coordinator {
       : store_(store), options_(std::move(options)), scheduler_(options_.lease_ms) {}
 
   absl::Status Load();
-  // False if the queue is full.
-  bool Post(Event event);
+  // UNAVAILABLE if the coordinator is stopping, RESOURCE_EXHAUSTED if the queue is full.
+  absl::Status Post(Event event);
   template <typename T>
   void PostOrRefuse(Event event, const Reply<T>& reply);
   // Answers once the batch is saved; `what` happened to the benchmark, for the error if it is not.
   void ReplyAfterSave(const char* what, uint64_t id, const Reply<v1::Benchmark>& reply);
   void Loop();
+  void EndStreams();
   void RunBatch(std::deque<Event> events);
   absl::Status Save();
-  void CountEnded(BatchReport& report) const;
+  std::string RequestIdOf(uint64_t benchmark_id) const;  // empty: none was given
+  void LogRun(const v1::Run& run, std::string_view what) const;
+  // What the saved effects come to, before they are sent.
+  void ReportEffects(BatchReport& report, std::deque<v1::Benchmark>& finished) const;
   // Removes benchmarks that are not kept any longer, a bounded part of them at a time.
   void Retire(int64_t now);
   void SendEffects();

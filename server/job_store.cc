@@ -6,6 +6,7 @@
 #include "absl/strings/str_cat.h"
 #include "proto/spec.h"
 #include "server/benchmark_entry.h"
+#include "server/stored_check.h"
 
 namespace attnfleet::server {
 namespace {
@@ -93,15 +94,16 @@ bool HasEnded(const v1::Benchmark& benchmark) {
 
 absl::StatusOr<v1::Benchmark> WithJobs(StoredBenchmark stored) {
   v1::Benchmark benchmark = std::move(stored.benchmark);
+  if (absl::Status status = CheckStoredSpec(benchmark); !status.ok()) return status;
   for (v1::Job& job : ExpandJobs(benchmark)) *benchmark.add_jobs() = std::move(job);
   for (v1::Run& run : stored.runs) {
-    const int job = static_cast<int>(run.key().job_index());
-    const int repetition = static_cast<int>(run.key().repetition());
-    if (job >= benchmark.jobs_size() || repetition >= benchmark.jobs(job).runs_size()) {
+    const int64_t job = run.key().job_index();
+    const int64_t repetition = run.key().repetition();
+    if (job >= benchmark.jobs_size() || repetition >= benchmark.jobs(static_cast<int>(job)).runs_size()) {
       return absl::DataLossError(
           absl::StrCat("run ", FormatRunKey(run.key()), " is damaged: its benchmark has no such run"));
     }
-    *benchmark.mutable_jobs(job)->mutable_runs(repetition) = std::move(run);
+    *benchmark.mutable_jobs(static_cast<int>(job))->mutable_runs(static_cast<int>(repetition)) = std::move(run);
   }
   EndUnassignedRuns(benchmark);
   return benchmark;

@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include <cstring>
+#include <utility>
 
 #include "absl/status/status.h"
 #include "absl/strings/match.h"
@@ -34,7 +35,7 @@ bool SomebodyListens(const std::string& address) {
 }  // namespace
 
 absl::StatusOr<Listener> Listen(const std::string& address, const std::vector<grpc::Service*>& services,
-                                grpc::CallbackGenericService* rest) {
+                                Interceptors interceptors, grpc::CallbackGenericService* rest) {
   if (SomebodyListens(address)) {
     return absl::UnavailableError(absl::StrCat(address, " is in use by another process"));
   }
@@ -48,6 +49,7 @@ absl::StatusOr<Listener> Listen(const std::string& address, const std::vector<gr
   builder.AddListeningPort(address, grpc::InsecureServerCredentials(), &port);
   for (grpc::Service* service : services) builder.RegisterService(service);
   if (rest != nullptr) builder.RegisterCallbackGenericService(rest);
+  builder.experimental().SetInterceptorCreators(std::move(interceptors));
   const mode_t mask = umask(0177);
   Listener listener;
   listener.server = builder.BuildAndStart();

@@ -3,6 +3,7 @@
 
 #include <grpcpp/generic/async_generic_service.h>
 #include <grpcpp/server.h>
+#include <grpcpp/support/server_interceptor.h>
 
 #include <memory>
 #include <string>
@@ -11,6 +12,8 @@
 #include "absl/status/statusor.h"
 
 namespace attnfleet::server {
+
+using Interceptors = std::vector<std::unique_ptr<grpc::experimental::ServerInterceptorFactoryInterface>>;
 
 struct Listener {
   std::unique_ptr<grpc::Server> server;
@@ -21,7 +24,7 @@ struct Listener {
 // or unix:PATH; a socket file is for its owner alone). `rest`, if any, gets the calls of all other services. The
 // services must outlive the server. UNAVAILABLE if another process holds the address.
 absl::StatusOr<Listener> Listen(const std::string& address, const std::vector<grpc::Service*>& services,
-                                grpc::CallbackGenericService* rest = nullptr);
+                                Interceptors interceptors = {}, grpc::CallbackGenericService* rest = nullptr);
 
 }  // namespace attnfleet::server
 

@@ -24,6 +24,7 @@
 #include "proto/support/exit_code.h"
 #include "proto/support/flags.h"
 #include "proto/support/log.h"
+#include "proto/support/metrics_endpoint.h"
 #include "proto/support/process.h"
 #include "proto/support/state_dir.h"
 #include "proto/support/stop_signals.h"
@@ -31,6 +32,7 @@
 #include "server/admin_commands.h"
 #include "server/benchmark_service.h"
 #include "server/coordinator.h"
+#include "server/fleet_metrics.h"
 #include "server/fleet_service.h"
 #include "server/leadership.h"
 #include "server/listener.h"
@@ -51,6 +53,7 @@ ABSL_FLAG(absl::Duration, lease, absl::Seconds(15), "");
 ABSL_FLAG(absl::Duration, heartbeat, absl::Seconds(5), "");
 ABSL_FLAG(bool, insecure, false, "");
 ABSL_FLAG(int, parent_pid, 0, "");
+ABSL_FLAG(std::string, log_format, "text", "");
 ABSL_FLAG(bool, verbose, false, "");
 
 namespace attnfleet::server {
@@ -82,6 +85,7 @@ Flags
   --heartbeat=TIME          how often workers report; default 5s
   --insecure                allow plain text on an address that other machines can reach
   --parent-pid=PID          stop when that process, the parent, dies
+  --log-format=FORMAT       text, or json: one object a line; with a run's request id where there is one
   --verbose                 log what workers and clients do
   --help, --version
 
@@ -145,13 +149,7 @@ absl::StatusOr<Settings> ReadFlags() {
   if (!IsLocalAddress(settings.listen) && !absl::GetFlag(FLAGS_insecure)) {
     return absl::InvalidArgumentError(kPlainTextRefused);
   }
-  if (settings.metrics_listen == "off") settings.metrics_listen.clear();
-  if (!settings.metrics_listen.empty()) {
-    if (absl::Status status = ValidateAddress("--metrics-listen", settings.metrics_listen); !status.ok()) return status;
-    if (absl::StartsWith(settings.metrics_listen, "unix:")) {
-      return absl::InvalidArgumentError("--metrics-listen: give HOST:PORT; Prometheus cannot scrape a Unix socket");
-    }
-  }
+  if (absl::Status status = ReadMetricsAddress(settings.metrics_listen); !status.ok()) return status;
   if (settings.state_directory.empty()) settings.state_directory = DefaultStateDirectory() + "/server";
   if (absl::Status status = ReadStoreFlags(settings); !status.ok()) return status;
   const absl::Duration retain = absl::GetFlag(FLAGS_retain);
@@ -209,11 +207,22 @@ int Coordinate(const Settings& settings, JobStore& store, Metrics& metrics, Stop
   options.observe = [&metrics](const BatchReport& report) { metrics.Observe(report); };
   absl::StatusOr<std::unique_ptr<Coordinator>> coordinator = Coordinator::Start(store, options);
   if (!coordinator.ok()) return FailStore(coordinator.status());
+  std::vector<std::shared_ptr<prometheus::Collectable>> collectables = metrics.collectables();
+  collectables.push_back(std::make_shared<FleetMetrics>(**coordinator));
+  std::unique_ptr<prometheus::Exposer> exposer;  // after what it reads, so that it ends before
+  if (!settings.metrics_listen.empty()) {
+    absl::StatusOr<std::unique_ptr<prometheus::Exposer>> serving = ServeMetrics(settings.metrics_listen, collectables);
+    if (!serving.ok()) return Fail(kExitUnavailable, serving.status().message());
+    exposer = *std::move(serving);
+  }
 
   BenchmarkService benchmarks(**coordinator);
   FleetService fleet(**coordinator);
   WorkerService workers(**coordinator);
-  const absl::StatusOr<Listener> listener = Listen(settings.listen, {&benchmarks, &fleet, &workers});
+  Interceptors interceptors;
+  interceptors.push_back(metrics.rpcs().MakeInterceptors());
+  const absl::StatusOr<Listener> listener =
+      Listen(settings.listen, {&benchmarks, &fleet, &workers}, std::move(interceptors));
   if (!listener.ok())
     return Fail(kExitUnavailable, absl::StrCat("--listen: ", std::string(listener.status().message())));
   LogInfo(absl::StrCat("listening on ", listener->address, ", ", store.name()));
@@ -222,6 +231,8 @@ int Coordinate(const Settings& settings, JobStore& store, Metrics& metrics, Stop
   while (!lost() && signals.Wait(kLook) == 0) {
   }
   LogInfo("stopping");
+  listener->server->GetHealthCheckService()->SetServingStatus(false);
+  (*coordinator)->Stop();  // tells workers and watchers, so that few are left for the server to cut off
   listener->server->Shutdown(std::chrono::system_clock::now() + kShutdownLimit);
   return kExitOk;
 }
@@ -239,7 +250,7 @@ absl::StatusOr<int64_t> StandBy(const Settings& settings, Leadership& leadership
   absl::StatusOr<int64_t> epoch = leadership.TryToLead();
   if (epoch.value_or(0) > 0) return epoch;
   StandbyService refusal([&leadership] { return leadership.leader(); });
-  const absl::StatusOr<Listener> listener = Listen(settings.listen, {}, &refusal);
+  const absl::StatusOr<Listener> listener = Listen(settings.listen, {}, {}, &refusal);
   if (!listener.ok()) {
     return absl::UnavailableError(absl::StrCat("--listen: ", std::string(listener.status().message())));
   }
@@ -280,11 +291,6 @@ int ServeDatabase(const Settings& settings, Metrics& metrics, StopSignals& signa
 
 int Serve(const Settings& settings, StopSignals& signals) {
   Metrics metrics;
-  if (!settings.metrics_listen.empty()) {
-    if (absl::Status status = metrics.Serve(settings.metrics_listen); !status.ok()) {
-      return Fail(kExitUnavailable, status.message());
-    }
-  }
   return settings.store.empty() ? ServeFile(settings, metrics, signals) : ServeDatabase(settings, metrics, signals);
 }
 
@@ -340,7 +346,9 @@ int Main(int argc, char** argv) {
     std::printf("attnfleet-server %s\n", kVersion);
     return kExitOk;
   }
-  InitLog("attnfleet-server", absl::GetFlag(FLAGS_verbose) ? Severity::kInfo : Severity::kWarning);
+  const absl::StatusOr<LogFormat> log_format = ParseLogFormat(absl::GetFlag(FLAGS_log_format));
+  if (!log_format.ok()) return Fail(kExitUsage, log_format.status().message());
+  InitLog("attnfleet-server", absl::GetFlag(FLAGS_verbose) ? Severity::kInfo : Severity::kWarning, *log_format);
   const absl::StatusOr<Settings> settings = ReadFlags();
   if (!settings.ok()) return Fail(kExitUsage, settings.status().message());
   if (!line->positional.empty()) return Administer(*settings, line->positional);

@@ -103,6 +103,8 @@ class Scheduler {
   std::vector<uint64_t> Expired(const Retention& retention, int64_t now, uint64_t max_runs) const;
   // Forgets a benchmark that has ended.
   void Forget(uint64_t id) { benchmarks_.erase(id); }
+  // Of a benchmark that exists.
+  int64_t SubmittedUnixMs(uint64_t id) const { return FindEntry(id)->submitted_unix_ms(); }
   // Null if it was never assigned. Valid until the next event.
   const v1::Run* FindRun(const v1::RunKey& key) const;
   // Newest first, without jobs.

@@ -5,6 +5,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "proto/spec.h"
+#include "server/stored_check.h"
 
 namespace attnfleet::server {
 namespace {
@@ -31,6 +32,11 @@ class Checker : public RowReader {
     }
     if (benchmark.state() != row.state) {
       Problem(name, absl::StrCat("state is ", row.state, " in its column, ", benchmark.state(), " in its message"));
+    }
+    if (absl::Status status = CheckStoredSpec(benchmark); !status.ok()) {
+      Problem(name, "its spec has no runs, or more than any may have");
+      expected.damaged = true;
+      return absl::OkStatus();
     }
     const std::vector<v1::Job> jobs = ExpandJobs(benchmark);
     expected.state = benchmark.state();

@@ -91,6 +91,7 @@ class WorkerStream : public grpc::ServerBidiReactor<v1::WorkerEvent, v1::WorkerC
  private:
   // False if the stream is to read no more.
   bool Take(v1::WorkerEvent event) {
+    NormalizeResults(event);
     std::string worker;
     {
       const std::lock_guard<std::mutex> lock(mutex_);
@@ -162,6 +163,19 @@ absl::Status ValidateHello(const v1::WorkerHello& hello) {
     }
   }
   return absl::OkStatus();
+}
+
+void NormalizeResults(v1::WorkerEvent& event) {
+  const auto normalize = [](v1::RunResult& result) {
+    const int outcome = result.outcome();
+    if (v1::Outcome_IsValid(outcome) && outcome != v1::OUTCOME_UNSPECIFIED) return;
+    result.set_outcome(v1::OUTCOME_FAILED);
+    result.set_reason(absl::StrCat("the worker reports outcome ", outcome, ", which this coordinator (", kVersion,
+                                   ") does not know"));
+  };
+  if (event.has_report()) normalize(*event.mutable_report()->mutable_result());
+  if (!event.has_hello()) return;
+  for (v1::RunReport& report : *event.mutable_hello()->mutable_unacknowledged()) normalize(*report.mutable_result());
 }
 
 grpc::ServerBidiReactor<v1::WorkerEvent, v1::WorkerCommand>* WorkerService::Connect(grpc::CallbackServerContext*) {

@@ -11,9 +11,12 @@
 #include "absl/strings/str_join.h"
 #include "proto/support/exit_code.h"
 #include "proto/support/log.h"
+#include "proto/support/metrics_endpoint.h"
 #include "proto/support/state_dir.h"
 #include "proto/version.h"
 #include "worker/event_loop.h"
+#include "worker/gpu_telemetry.h"
+#include "worker/metrics.h"
 #include "worker/slot_lock.h"
 #include "worker/slots.h"
 #include "worker/spool.h"
@@ -120,6 +123,10 @@ class Daemon {
     options.link.connect_limit = options_.connect_limit;
     options.drain_timeout = options_.drain_timeout;
     options.verbose = options_.verbose;
+    if (!options_.metrics_listen.empty()) {
+      if (absl::Status status = ServeFigures(slots); !status.ok()) return End(Failed(status, kExitUnavailable));
+      options.metrics = metrics_;
+    }
     const std::string name = options.info.name();
     worker_ = std::make_unique<Worker>(loop_, std::move(options), std::move(spool_),
                                        Worker::Callbacks{.ready =
@@ -136,6 +143,16 @@ class Daemon {
     worker_->Start();
   }
 
+  absl::Status ServeFigures(const std::vector<v1::Slot>& slots) {
+    metrics_ = std::make_shared<Metrics>(slots);
+    telemetry_ = std::make_shared<GpuTelemetry>(slots, MakeNvmlReader());
+    absl::StatusOr<std::unique_ptr<prometheus::Exposer>> exposer =
+        ServeMetrics(options_.metrics_listen, {metrics_, telemetry_});
+    if (!exposer.ok()) return exposer.status();
+    exposer_ = *std::move(exposer);
+    return absl::OkStatus();
+  }
+
   // Constant after construction.
   const DaemonOptions& options_;
   StopSignals& signals_;
@@ -144,6 +161,9 @@ class Daemon {
   std::unique_ptr<Spool> spool_;  // until the worker has it
   std::unique_ptr<TrainerProbe> probe_;
   std::vector<FileLock> locks_;
+  std::shared_ptr<Metrics> metrics_;
+  std::shared_ptr<GpuTelemetry> telemetry_;
+  std::unique_ptr<prometheus::Exposer> exposer_;
   std::unique_ptr<Worker> worker_;
   bool stopping_ = false;
   int exit_code_ = kExitOk;

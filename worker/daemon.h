@@ -23,6 +23,7 @@ struct DaemonOptions {
   TrainerProgram trainer;
   std::chrono::milliseconds connect_limit{0};
   std::chrono::milliseconds drain_timeout{0};
+  std::string metrics_listen;  // HOST:PORT of /metrics; empty: none
   bool verbose = false;
 };
 

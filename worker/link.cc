@@ -111,6 +111,7 @@ void Link::Send(v1::WorkerEvent event) {
 
 void Link::Lost(const grpc::Status& status, const std::string& leader) {
   const bool was_connected = std::exchange(connected_, false);
+  if (was_connected && callbacks_.disconnected) callbacks_.disconnected();
   stream_.reset();
   ++generation_;
   loop_.CancelTimer(welcome_timer_);

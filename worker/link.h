@@ -38,6 +38,8 @@ class Link {
     // Part of every heartbeat.
     std::function<bool()> draining;
     std::function<void(const v1::Welcome&)> welcomed;
+    // The stream of the last Welcome is lost. May be empty.
+    std::function<void()> disconnected{};
     // Start, stop or acknowledge.
     std::function<void(const v1::WorkerCommand&)> command;
     // The coordinator refuses this worker, or could not be reached in time; nothing is tried any more.

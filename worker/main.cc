@@ -21,6 +21,7 @@
 #include "proto/support/exit_code.h"
 #include "proto/support/flags.h"
 #include "proto/support/log.h"
+#include "proto/support/metrics_endpoint.h"
 #include "proto/support/process.h"
 #include "proto/support/state_dir.h"
 #include "proto/support/stop_signals.h"
@@ -38,9 +39,11 @@ ABSL_FLAG(std::string, torch, "", "");
 ABSL_FLAG(std::string, files, "", "");
 ABSL_FLAG(std::string, state_dir, "", "");
 ABSL_FLAG(std::string, lock_dir, attnfleet::worker::kDefaultLockDirectory, "");
+ABSL_FLAG(std::string, metrics_listen, "off", "");
 ABSL_FLAG(absl::Duration, drain_timeout, absl::ZeroDuration(), "");
 ABSL_FLAG(absl::Duration, connect_timeout, absl::ZeroDuration(), "");
 ABSL_FLAG(int, parent_pid, 0, "");
+ABSL_FLAG(std::string, log_format, "text", "");
 ABSL_FLAG(bool, verbose, false, "");
 
 namespace attnfleet::worker {
@@ -69,7 +72,10 @@ Flags
   --lock-dir=DIR          host-wide locks of GPUs; default /tmp/attnfleet-locks; containers that share a GPU share it
   --drain-timeout=TIME    how long SIGTERM lets active runs go on (10s, 5m); default 0: they are handed back at once
   --connect-timeout=TIME  give up if no server answers at the start for so long; default 0: never
+  --metrics-listen=ADDRESS  HOST:PORT of /metrics for Prometheus, for example 127.0.0.1:7602; default off, since several
+                          workers may share a host
   --parent-pid=PID        stop when that process, the parent, dies
+  --log-format=FORMAT     text, or json: one object a line; with a run's request id where there is one
   --verbose               log every run
   --help, --version
 
@@ -161,6 +167,8 @@ absl::StatusOr<DaemonOptions> ReadFlags() {
   const auto drain = ParseTime("--drain-timeout", absl::GetFlag(FLAGS_drain_timeout));
   if (!drain.ok()) return drain.status();
   options.drain_timeout = *drain;
+  options.metrics_listen = absl::GetFlag(FLAGS_metrics_listen);
+  if (absl::Status status = ReadMetricsAddress(options.metrics_listen); !status.ok()) return status;
   options.verbose = absl::GetFlag(FLAGS_verbose);
   return options;
 }
@@ -184,6 +192,9 @@ int Main(int argc, char** argv) {
                                                         "\"; see attnfleet-worker --help")),
                 kExitUsage);
   }
+  const absl::StatusOr<LogFormat> log_format = ParseLogFormat(absl::GetFlag(FLAGS_log_format));
+  if (!log_format.ok()) return Fail(log_format.status(), kExitUsage);
+  InitLog("attnfleet-worker", Severity::kInfo, *log_format);
   const absl::StatusOr<DaemonOptions> options = ReadFlags();
   if (!options.ok()) return Fail(options.status(), kExitUsage);
   if (const pid_t parent = absl::GetFlag(FLAGS_parent_pid); parent != 0) {

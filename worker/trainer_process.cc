@@ -83,6 +83,7 @@ void TrainerProcess::TakeLine(std::string_view line) {
   }
   switch (event->event_case()) {
     case v1::TrainerEvent::kStarted:
+      if (callbacks_.started) callbacks_.started(event->started());
       environment_ = std::move(*event->mutable_started()->mutable_environment());
       unsent_progress_.emplace().set_phase(v1::TRAINER_PHASE_SETUP);
       break;

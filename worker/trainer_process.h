@@ -27,6 +27,8 @@ class TrainerProcess {
  public:
   struct Callbacks {
     std::function<void(const v1::TrainerProgress&)> progress;
+    // It has said what it runs on. May be empty.
+    std::function<void(const v1::TrainerStarted&)> started{};
     // Comes once and last, when the process is gone. Every result has an outcome; one that is not MEASURED has a
     // reason. CANCELLED means that Stop() or Kill() ended it. May destroy the TrainerProcess.
     std::function<void(v1::RunResult)> ended;

@@ -9,6 +9,7 @@
 #include "absl/strings/str_join.h"
 #include "client/commands/flags.h"
 #include "client/output.h"
+#include "proto/request_id.h"
 #include "proto/spec.h"
 #include "proto/spec_text.h"
 #include "proto/support/exit_code.h"
@@ -50,8 +51,17 @@ absl::StatusOr<int> ShowJobs(const v1::BenchmarkSpec& spec, const OutputFlags& o
 }  // namespace
 
 std::vector<Flag> BenchmarkFlags::Flags() {
-  return Join(
-      {spec.Flags(), {{"dry-run", "", "print the jobs and the complete spec, and start nothing", SetBool(dry_run)}}});
+  return Join({spec.Flags(),
+               {{"dry-run", "", "print the jobs and the complete spec, and start nothing", SetBool(dry_run)},
+                {"request-id", "ID",
+                 "name of this submit in all logs; again with the same one is the same benchmark; default random",
+                 [this](const std::string& text) {
+                   if (!IsRequestId(text) || text.empty()) {
+                     return absl::InvalidArgumentError("give 1 to 64 letters, digits and -._:");
+                   }
+                   request_id = text;
+                   return absl::OkStatus();
+                 }}}});
 }
 
 absl::StatusOr<v1::BenchmarkSpec> BenchmarkFlags::Read() const {

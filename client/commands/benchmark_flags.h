@@ -1,6 +1,7 @@
 #ifndef ATTNFLEET_CLIENT_COMMANDS_BENCHMARK_FLAGS_H_
 #define ATTNFLEET_CLIENT_COMMANDS_BENCHMARK_FLAGS_H_
 
+#include <string>
 #include <vector>
 
 #include "absl/status/statusor.h"
@@ -16,6 +17,7 @@ namespace attnfleet::client {
 struct BenchmarkFlags {
   SpecFlags spec;
   bool dry_run = false;
+  std::string request_id = RandomRequestId();  // of the submit
 
   std::vector<Flag> Flags();
 

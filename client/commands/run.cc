@@ -41,9 +41,10 @@ class RunBenchmark : public Command {
     if (const absl::Status status = benchmark_.CheckBackends((*connection)->server(), *spec); !status.ok()) {
       return status;
     }
-    const absl::StatusOr<v1::Benchmark> submitted = (*connection)->server().Submit(*spec);
+    const absl::StatusOr<v1::Benchmark> submitted = (*connection)->server().Submit(*spec, benchmark_.request_id);
     if (!submitted.ok()) return benchmark_.spec.NameFlag(submitted.status());
     const uint64_t id = submitted->id();
+    if (connection_.verbose) PrintNote(absl::StrCat("benchmark ", id, ", request ", benchmark_.request_id));
     const absl::StatusOr<FollowResult> result =
         Follow((*connection)->server(), id, {true, (*connection)->fleet(), output_.include_contaminated}, signals);
     if (!result.ok()) return result.status();

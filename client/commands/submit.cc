@@ -24,11 +24,11 @@ class Submit : public Command {
     }
     Server server(connection_.server, absl::Seconds(connection_.timeout_seconds), signals);
     if (const absl::Status status = benchmark_.CheckBackends(server, *spec); !status.ok()) return status;
-    const absl::StatusOr<v1::Benchmark> benchmark = server.Submit(*spec);
+    const absl::StatusOr<v1::Benchmark> benchmark = server.Submit(*spec, benchmark_.request_id);
     if (!benchmark.ok()) return benchmark_.spec.NameFlag(benchmark.status());
     if (const absl::Status status = WriteOutput("", absl::StrCat(benchmark->id(), "\n")); !status.ok()) return status;
-    PrintNote(absl::StrCat(benchmark->runs_total(), " runs; to follow them: attnfleet watch ", benchmark->id(),
-                           connection_.Suffix()));
+    PrintNote(absl::StrCat(benchmark->runs_total(), " runs, request ", benchmark_.request_id,
+                           "; to follow them: attnfleet watch ", benchmark->id(), connection_.Suffix()));
     return kExitOk;
   }
 

@@ -199,7 +199,7 @@ TEST_F(CommandsTest, DryRunPrintsJobsAndSpec) {
   EXPECT_EQ(Run({"run", "--preset=tiny", "--dry-run"}), kExitOk);
   EXPECT_THAT(out_, HasSubstr("4x128"));
   EXPECT_THAT(out_, HasSubstr("4 jobs, 12 runs"));
-  EXPECT_THAT(out_, HasSubstr("timed_steps: 40"));
+  EXPECT_THAT(out_, HasSubstr("timed_steps: 20"));
 }
 
 TEST_F(CommandsTest, SubmitPrintsTheNumber) {

@@ -55,7 +55,7 @@ TEST(Presets, AnIntervalEndsARunBeforeTheStepLimitButNotInTiny) {
     EXPECT_EQ(Preset(name).training().timed_steps(), 300) << name;
     EXPECT_DOUBLE_EQ(Preset(name).training().ci_width(), 0.005) << name;
   }
-  EXPECT_EQ(Preset("tiny").training().timed_steps(), 40);
+  EXPECT_EQ(Preset("tiny").training().timed_steps(), 20);
   EXPECT_EQ(Preset("tiny").training().ci_width(), 0);
 }
 
@@ -77,7 +77,7 @@ TEST(Presets, WhatIsSetWinsAndListsAreReplaced) {
   EXPECT_THAT(Shapes(spec), ElementsAre("4x64", "4x128"));
   EXPECT_FALSE(spec.training().relative_attention_bias());
   EXPECT_EQ(spec.training().warmup_steps(), 0);
-  EXPECT_EQ(spec.training().timed_steps(), 40);
+  EXPECT_EQ(spec.training().timed_steps(), 20);
 }
 
 TEST(Presets, ApplyingTwiceChangesNothing) {

@@ -31,7 +31,7 @@ class StandbyTest : public testing::Test {
 
   std::string leader_ = "10.0.0.5:7600";
   StandbyService service_{[this] { return leader_; }};
-  absl::StatusOr<Listener> listener_ = Listen("127.0.0.1:0", {}, &service_);
+  absl::StatusOr<Listener> listener_ = Listen("127.0.0.1:0", {}, {}, &service_);
   std::shared_ptr<grpc::Channel> channel_;
   grpc::ClientContext context_;
 };
@@ -63,7 +63,9 @@ TEST_F(StandbyTest, WithoutALeaderNoneIsNamed) {
 
 TEST_F(StandbyTest, HealthServiceSaysNotServing) {
   grpc::GenericStub stub(channel_);
-  grpc::ByteBuffer request, response;
+  const grpc::Slice empty;
+  const grpc::ByteBuffer request(&empty, 1);
+  grpc::ByteBuffer response;
   grpc::CompletionQueue queue;
   const auto call = stub.PrepareUnaryCall(&context_, "/grpc.health.v1.Health/Check", request, &queue);
   call->StartCall();

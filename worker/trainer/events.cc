@@ -138,8 +138,10 @@ Json ToJson(const Measurement& measurement) {
 
 }  // namespace
 
-std::string StartedLine(const Environment& environment, int64_t parameter_count) {
-  return Dump({{"started", {{"environment", ToJson(environment)}, {"parameter_count", parameter_count}}}});
+std::string StartedLine(const Environment& environment, int64_t parameter_count, const std::string& request_id) {
+  return Dump(
+      {{"started",
+        {{"environment", ToJson(environment)}, {"parameter_count", parameter_count}, {"request_id", request_id}}}});
 }
 
 std::string ProgressLine(const Progress& progress) {

@@ -17,12 +17,11 @@
 #include "worker/trainer/document_writer.h"
 #include "worker/trainer/exit_code.h"
 #include "worker/trainer/host_memory.h"
+#include "worker/trainer/say.h"
 #include "worker/trainer/torch_directory.h"
 
 namespace attnfleet::trainer {
 namespace {
-
-void Say(const std::string& text) { std::fprintf(stderr, "attnfleet-trainer: %s\n", text.c_str()); }
 
 int Fail(int code, const absl::Status& status) {
   Say(std::string(status.message()));

@@ -21,6 +21,7 @@
 #include "worker/trainer/host_memory.h"
 #include "worker/trainer/nvml.h"
 #include "worker/trainer/precision.h"
+#include "worker/trainer/say.h"
 #include "worker/trainer/training.h"
 #include "worker/trainer/verify.h"
 
@@ -40,8 +41,6 @@ void InstallSignals() {
   sigaction(SIGINT, &action, nullptr);
   std::signal(SIGPIPE, SIG_IGN);  // a closed pipe is an error of write()
 }
-
-void Say(const std::string& text) { std::fprintf(stderr, "attnfleet-trainer: %s\n", text.c_str()); }
 
 // Nobody can read what cannot be written, so a failure ends the process, at once and whatever its threads do.
 void Emit(const std::string& line) {
@@ -123,7 +122,7 @@ int Train(const Config& config, const Backend& backend) {
   if (cuda == nullptr) LimitHostMemory();
   RunHooks hooks;
   hooks.started = [](const Environment& environment, int64_t parameters) {
-    Emit(StartedLine(environment, parameters));
+    Emit(StartedLine(environment, parameters, RequestId()));
   };
   hooks.progress = [](const Progress& progress) { Emit(ProgressLine(progress)); };
   hooks.notice = Say;

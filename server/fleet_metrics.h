@@ -1,0 +1,32 @@
+#ifndef ATTNFLEET_SERVER_FLEET_METRICS_H_
+#define ATTNFLEET_SERVER_FLEET_METRICS_H_
+
+#include <prometheus/collectable.h>
+
+#include <vector>
+
+#include "attnfleet/v1/service.pb.h"
+#include "server/coordinator.h"
+
+namespace attnfleet::server {
+
+// Workers and slots by state, counted when Prometheus asks: nothing to keep up to date between two scrapes. Absent if
+// the coordinator does not answer in time.
+class FleetMetrics : public prometheus::Collectable {
+ public:
+  // The coordinator must outlive the scrapes.
+  explicit FleetMetrics(Coordinator& coordinator) : coordinator_(coordinator) {}
+
+  std::vector<prometheus::MetricFamily> Collect() const override;
+
+ private:
+  Coordinator& coordinator_;
+};
+
+// Workers: "connected" (takes runs), "draining" (connected, takes nothing new), "lost" (no stream; forgotten in time).
+// Slots: "busy" (a run is on it), "idle", "draining" (idle, its worker is draining), "lost" (of a lost worker). Pure.
+std::vector<prometheus::MetricFamily> CountFleet(const v1::ListWorkersResponse& workers);
+
+}  // namespace attnfleet::server
+
+#endif  // ATTNFLEET_SERVER_FLEET_METRICS_H_
