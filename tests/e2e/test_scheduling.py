@@ -35,7 +35,7 @@ class Scheduling(E2ETest):
         self.attnfleet("resume", self.to_server, urgent)
         first = self.finish(urgent)
         later = self.finish(held)
-        ended = [max(int(run["endedUnixMs"]) for run in self.runs(one)) for one in (first, later)]
+        ended = [max(int(run["ended_unix_ms"]) for run in self.runs(one)) for one in (first, later)]
         self.assertLess(ended[0], ended[1])
 
     def test_paused_benchmark_starts_nothing_new_across_a_restart_of_the_server(self):
@@ -66,7 +66,7 @@ class Scheduling(E2ETest):
         self.attnfleet("workers", "undrain", "w1", self.to_server)
         self.assertEqual(self.outcomes(self.finish(number)), {"MEASURED": 12})
         self.assertIn("nobody", self.attnfleet("workers", "drain", "nobody", self.to_server, expect=USAGE).stderr)
-        self.assertIn("drain or undrain", self.attnfleet("workers", "drian", "w1", self.to_server, expect=USAGE).stderr)
+        self.assertIn("available: drain, undrain", self.attnfleet("workers", "drian", "w1", self.to_server, expect=USAGE).stderr)
 
     def test_deadline_cancels_what_has_not_ended(self):
         self.start_worker(self.server, double=HANG)
@@ -74,7 +74,7 @@ class Scheduling(E2ETest):
         self.assertIn("deadline is", self.explain(number))
         benchmark = wait_until("the deadline", lambda: (lambda one: one if one["state"].endswith("CANCELLED") else None)(
             self.results(self.to_server, number)))
-        self.assertIn("its deadline passed", benchmark["cancelReason"])
+        self.assertIn("its deadline passed", benchmark["cancel_reason"])
         self.assertEqual(self.outcomes(benchmark), {"CANCELLED": 12})
         wait_until("the trainer to stop", lambda: not self.running("attnfleet-trainer-double"))
 
@@ -105,6 +105,6 @@ class Scheduling(E2ETest):
             self.results(self.to_server, number)))
         run = self.runs(benchmark)[0]
         self.assertTrue(run["quarantined"])
-        self.assertEqual([failure["worker"] for failure in run["failedAttempts"]], ["w1", "w2"])
+        self.assertEqual([failure["worker"] for failure in run["failed_attempts"]], ["w1", "w2"])
         self.assertIn("quarantined, it lost its worker 2 times", self.explain(number))
         self.assertIn("quarantined", self.attnfleet("results", self.to_server, number).stdout)
