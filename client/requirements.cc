@@ -35,14 +35,19 @@ std::string UnmetField(const v1::SlotRequirements& requirements, const v1::Worke
 
 absl::Status CheckRequirements(const v1::SlotRequirements& requirements, const v1::ListWorkersResponse& fleet) {
   std::string unmet = "requirements.device_kind";
+  int fitting = 0;
   std::vector<std::string> offers;
   for (const v1::WorkerStatus& worker : fleet.workers()) {
     for (const v1::Slot& slot : worker.info().slots()) {
       unmet = UnmetField(requirements, worker.info(), slot);
-      if (unmet.empty()) return absl::OkStatus();
+      if (unmet.empty() && ++fitting >= requirements.count()) return absl::OkStatus();
       offers.push_back(absl::StrFormat("%s (%s, %.1f GB)", slot.device_name(), DeviceKindName(slot.device_kind()),
                                        static_cast<double>(slot.memory_bytes()) / 1e9));
     }
+  }
+  if (fitting > 0) {
+    return absl::InvalidArgumentError(absl::StrCat("requirements.count: ", requirements.count(),
+                                                   " slots are asked for; ", fitting, " of this machine fit"));
   }
   return absl::InvalidArgumentError(absl::StrCat(unmet, ": nothing here is like that; this machine offers ",
                                                  offers.empty() ? "nothing" : absl::StrJoin(offers, ", ")));

@@ -6,6 +6,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "client/grid.h"
+#include "client/result_fleet.h"
 #include "client/text.h"
 #include "proto/spec.h"
 
@@ -37,6 +38,14 @@ Column Whole(const std::string& name, int64_t (v1::JobSummary::*get)() const) {
   return {name, [get](const v1::Benchmark&, const v1::Job& job) {
             const int64_t value = (job.summary().*get)();
             return value > 0 ? absl::StrCat(value) : std::string();
+          }};
+}
+
+// Of a node that could be compared with others; over all of its cells.
+Column OfNode(const std::string& name, const std::function<std::string(const v1::NodeSummary&)>& text) {
+  return {name, [text](const v1::Benchmark& benchmark, const v1::Job& job) {
+            const v1::NodeSummary* node = NodeOf(benchmark, job);
+            return node != nullptr && node->cells() > 0 ? text(*node) : std::string();
           }};
 }
 
@@ -107,6 +116,11 @@ const std::vector<Column>& Columns() {
           const v1::Job& j) { return std::string(j.summary().includes_contaminated() ? "true" : "false"); }},
       {"contamination",
        [](const v1::Benchmark&, const v1::Job& j) { return absl::StrJoin(j.summary().contamination(), "; "); }},
+      {"node_worker", [](const v1::Benchmark&, const v1::Job& j) { return j.node().worker(); }},
+      {"node_slot", [](const v1::Benchmark&, const v1::Job& j) { return j.node().slot(); }},
+      OfNode("node_relative_speed", [](const v1::NodeSummary& node) { return FormatExact(node.relative_speed()); }),
+      OfNode("node_robust_z_score", [](const v1::NodeSummary& node) { return FormatExact(node.robust_z_score()); }),
+      OfNode("node_slow", [](const v1::NodeSummary& node) { return std::string(node.slow() ? "true" : "false"); }),
   };
   return *columns;
 }

@@ -50,7 +50,7 @@ Grid WideGrid(const ResultView& view, bool markdown, bool interval) {
   }
   for (const std::string& title : view.titles) grid.columns.push_back({title, true, memory});
   if (view.names_device) {
-    grid.columns.push_back({"GPU", false});
+    grid.columns.push_back({view.device_title, false});
     grid.columns.push_back({"Start", false});
   }
   for (const ResultRow& row : view.rows) {
@@ -96,7 +96,7 @@ Grid LongGrid(const ResultView& view, const LongColumns& show) {
     grid.columns.push_back({"sampled, GB", true});
   }
   if (device) {
-    grid.columns.push_back({"GPU", false});
+    grid.columns.push_back({view.device_title, false});
     grid.columns.push_back({"Start", false});
   }
   for (const ResultRow& row : view.rows) {
@@ -158,11 +158,14 @@ std::string ResultTable(const ResultView& view, int width, bool color) {
   const auto best = std::find_if(grids.begin(), grids.end(), fits);
   const Grid& grid =
       best == grids.end() ? grids.emplace_back(LongGrid(view, {false, false, false, false, true})) : *best;
-  return absl::StrCat(GridText(grid, color), "\n", Below(view, width));
+  std::string text = GridText(grid, color);
+  for (const Grid& fleet : view.fleet) absl::StrAppend(&text, "\n", GridText(fleet, color));
+  return absl::StrCat(text, "\n", Below(view, width));
 }
 
 std::string ResultMarkdown(const std::vector<v1::Benchmark>& benchmarks, const ResultView& view) {
   std::string text = absl::StrCat(GridMarkdown(WideGrid(view, true, true)), "\n");
+  for (const Grid& fleet : view.fleet) absl::StrAppend(&text, GridMarkdown(fleet), "\n");
   for (const std::string& note : view.notes) absl::StrAppend(&text, "- ", note[0] == '*' ? "\\" : "", note, "\n");
   for (const auto& [label, fact] : view.facts) absl::StrAppend(&text, "- ", label, ": ", fact, "\n");
   return absl::StrCat(text, "\n", GridMarkdown(FiguresGrid(benchmarks)));

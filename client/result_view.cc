@@ -5,6 +5,7 @@
 #include <set>
 
 #include "absl/strings/str_cat.h"
+#include "client/result_fleet.h"
 #include "client/text.h"
 
 namespace attnfleet::client {
@@ -49,7 +50,9 @@ void MarkFastest(ResultRow& row, const std::vector<const v1::Job*>& jobs) {
   if (others > 0) row.cells[column].fastest = true;
 }
 
-std::string DeviceOf(const v1::JobSummary& summary) {
+std::string DeviceOf(const v1::Job& job) {
+  if (job.has_node()) return NodeName(job.node());
+  const v1::JobSummary& summary = job.summary();
   return summary.device_uuid().empty() ? summary.device_name() : summary.device_uuid();
 }
 
@@ -69,7 +72,7 @@ void AddRows(const v1::Benchmark& benchmark, bool allocated, absl::TimeZone zone
     ResultRow& row = view.rows[place->second];
     const v1::JobSummary& summary = job.summary();
     row.cells[column] = MakeResultCell(job, allocated, notes);
-    if (const std::string device = DeviceOf(summary); !device.empty()) {
+    if (const std::string device = DeviceOf(job); !device.empty()) {
       row.device = row.device.empty() || row.device == device ? device : "several";
     }
     int64_t& first = started[job.group()];
@@ -108,7 +111,9 @@ ResultView MakeResultView(const std::vector<v1::Benchmark>& benchmarks, const st
   std::set<std::string> devices;
   for (const ResultRow& row : view.rows) devices.insert(row.device);
   devices.erase("");
-  view.names_device = benchmarks.size() > 1 || devices.size() > 1;
+  view.fleet = FleetGrids(benchmarks);
+  view.device_title = view.fleet.empty() ? "GPU" : "Node";
+  view.names_device = benchmarks.size() > 1 || devices.size() > 1 || !view.fleet.empty();
   view.facts = MakeFacts(benchmarks, again, zone);
   return view;
 }

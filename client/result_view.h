@@ -6,6 +6,7 @@
 
 #include "absl/time/time.h"
 #include "attnfleet/v1/benchmark.pb.h"
+#include "client/grid.h"
 #include "client/result_cell.h"
 #include "client/result_facts.h"
 
@@ -14,7 +15,7 @@ namespace attnfleet::client {
 // One shape of one benchmark.
 struct ResultRow {
   v1::Shape shape;
-  std::string device;             // UUID, or the name where there is none
+  std::string device;             // worker and slot of its node; else UUID, or the name where there is none
   std::string time;               // when its first run started
   std::vector<ResultCell> cells;  // of each backend
 };
@@ -30,6 +31,8 @@ struct ResultView {
   bool names_device = false;       // rows come from several benchmarks or devices
   std::string memory_kind;         // "peak allocated" or "peak resident"
   std::vector<std::string> notes;  // "[1] eager 64x1024: OOM: ..."
+  std::string device_title;        // "GPU", or "Node" with placement every
+  std::vector<Grid> fleet;         // what the nodes say about each other, see FleetGrids
   Facts facts;
 };
 

@@ -134,6 +134,20 @@ absl::StatusOr<v1::Benchmark> Server::Cancel(uint64_t id, const std::string& rea
       [&](auto* context, auto* out, auto done) { benchmarks_->async()->Cancel(context, &request, out, done); });
 }
 
+absl::StatusOr<v1::Benchmark> Server::Pause(uint64_t id) {
+  v1::PauseRequest request;
+  request.set_id(id);
+  return Call<v1::Benchmark>(
+      [&](auto* context, auto* out, auto done) { benchmarks_->async()->Pause(context, &request, out, done); });
+}
+
+absl::StatusOr<v1::Benchmark> Server::Resume(uint64_t id) {
+  v1::ResumeRequest request;
+  request.set_id(id);
+  return Call<v1::Benchmark>(
+      [&](auto* context, auto* out, auto done) { benchmarks_->async()->Resume(context, &request, out, done); });
+}
+
 absl::StatusOr<v1::ExplainResponse> Server::Explain(uint64_t id) {
   v1::ExplainRequest request;
   request.set_id(id);
@@ -145,6 +159,14 @@ absl::StatusOr<v1::ListWorkersResponse> Server::ListWorkers() {
   const v1::ListWorkersRequest request;
   return Call<v1::ListWorkersResponse>(
       [&](auto* context, auto* out, auto done) { fleet_->async()->ListWorkers(context, &request, out, done); });
+}
+
+absl::StatusOr<v1::WorkerStatus> Server::SetDrained(const std::string& worker, bool drained) {
+  v1::SetDrainedRequest request;
+  request.set_worker(worker);
+  request.set_drained(drained);
+  return Call<v1::WorkerStatus>(
+      [&](auto* context, auto* out, auto done) { fleet_->async()->SetDrained(context, &request, out, done); });
 }
 
 absl::StatusOr<v1::ListBackendsResponse> Server::ListBackends() {

@@ -32,8 +32,11 @@ class Server {
   absl::StatusOr<v1::Benchmark> Get(uint64_t id, bool include_contaminated = false);  // 0 = the newest
   absl::StatusOr<v1::ListResponse> List(int limit, uint64_t before_id);
   absl::StatusOr<v1::Benchmark> Cancel(uint64_t id, const std::string& reason);
+  absl::StatusOr<v1::Benchmark> Pause(uint64_t id);
+  absl::StatusOr<v1::Benchmark> Resume(uint64_t id);
   absl::StatusOr<v1::ExplainResponse> Explain(uint64_t id);
   absl::StatusOr<v1::ListWorkersResponse> ListWorkers();
+  absl::StatusOr<v1::WorkerStatus> SetDrained(const std::string& worker, bool drained);
   absl::StatusOr<v1::ListBackendsResponse> ListBackends();
 
   const std::string& address() const { return address_; }

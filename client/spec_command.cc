@@ -54,6 +54,7 @@ std::vector<Setting> Settings(const v1::BenchmarkSpec& spec) {
       {"boxes", BoxLayoutName(training.boxes())},
       {"data-file", training.data_file()},
       {"weights-file", training.weights_file()},
+      {"placement", spec.placement() == v1::PLACEMENT_EVERY ? "every" : "any"},
   };
 }
 

@@ -32,6 +32,8 @@ v1::BenchmarkSpec Defaults() {
   spec.set_repetitions(3);
   spec.set_run_timeout_seconds(1800);
   spec.set_max_attempts(3);
+  spec.set_max_worker_losses(kDefaultWorkerLosses);
+  spec.set_placement(v1::PLACEMENT_ANY);
   v1::TrainingSettings& training = *spec.mutable_training();
   training.set_warmup_steps(10);
   training.set_timed_steps(300);
@@ -304,6 +306,10 @@ absl::Status ValidateSpec(const v1::BenchmarkSpec& spec, const std::vector<std::
            ValidateShapes(spec),
            CheckRange("repetitions", spec.repetitions(), 1, kMaxRepetitions),
            CheckRange("max_attempts", spec.max_attempts(), 1, 10),
+           CheckRange("max_worker_losses", spec.max_worker_losses(), 1, 10),
+           CheckRange("priority", spec.priority(), -kMaxPriority, kMaxPriority),
+           CheckRange("max_slots", spec.max_slots(), 0, kMaxSlots),
+           CheckRange("requirements.count", spec.requirements().count(), 0, kMaxSlots),
            ValidateTraining(spec.training()),
        }) {
     if (!status.ok()) return status;
@@ -311,6 +317,14 @@ absl::Status ValidateSpec(const v1::BenchmarkSpec& spec, const std::vector<std::
   if (!(spec.run_timeout_seconds() >= 1 && spec.run_timeout_seconds() <= 7 * 86400)) {
     return Invalid(
         absl::StrCat("run_timeout_seconds: ", spec.run_timeout_seconds(), " is out of range; 1 to 604800 is possible"));
+  }
+  const double deadline = spec.deadline_seconds();
+  if (deadline != 0 && !(deadline >= 1 && deadline <= kMaxDeadlineSeconds)) {
+    return Invalid(absl::StrCat("deadline_seconds: ", deadline, " is out of range; 1 to ", kMaxDeadlineSeconds,
+                                " seconds after the submit are possible, or 0 for none"));
+  }
+  if (!v1::Placement_IsValid(spec.placement()) || spec.placement() == 0) {
+    return Invalid(absl::StrCat("placement: ", spec.placement(), " is no value of this field"));
   }
   for (const auto& [field, text] :
        {std::pair{"name", spec.name()}, std::pair{"submitter", spec.submitter()},
@@ -350,21 +364,40 @@ std::vector<v1::Job> ExpandJobs(uint64_t benchmark_id, const v1::BenchmarkSpec& 
   return jobs;
 }
 
-v1::StartRun MakeStartRun(const v1::BenchmarkSpec& spec, const v1::Job& job, uint32_t repetition, uint32_t attempt,
+std::vector<v1::Job> ExpandJobs(const v1::Benchmark& benchmark) {
+  std::vector<v1::Job> cells = ExpandJobs(benchmark.id(), benchmark.spec());
+  if (benchmark.nodes().empty()) return cells;
+  const auto shapes = static_cast<uint32_t>(benchmark.spec().shapes_size());
+  std::vector<v1::Job> jobs;
+  jobs.reserve(cells.size() * static_cast<size_t>(benchmark.nodes_size()));
+  for (int node = 0; node < benchmark.nodes_size(); ++node) {
+    for (const v1::Job& cell : cells) {
+      v1::Job& job = jobs.emplace_back(cell);
+      job.set_index(static_cast<uint32_t>(jobs.size()) - 1);
+      job.set_group(static_cast<uint32_t>(node) * shapes + cell.group());
+      *job.mutable_node() = benchmark.nodes(node);
+      for (v1::Run& run : *job.mutable_runs()) run.mutable_key()->set_job_index(job.index());
+    }
+  }
+  return jobs;
+}
+
+v1::StartRun MakeStartRun(const v1::BenchmarkSpec& spec, const v1::RunKey& run, uint32_t attempt,
                           const std::string& slot) {
+  const int cell = static_cast<int>(run.job_index() % static_cast<uint32_t>(spec.shapes_size() * spec.backends_size()));
   v1::StartRun start;
-  *start.mutable_run() = job.runs(static_cast<int>(repetition)).key();
+  *start.mutable_run() = run;
   start.set_attempt(attempt);
   start.set_slot(slot);
-  start.set_backend(job.backend());
-  *start.mutable_shape() = job.shape();
+  start.set_backend(spec.backends(cell % spec.backends_size()));
+  *start.mutable_shape() = spec.shapes(cell / spec.backends_size());
   *start.mutable_training() = spec.training();
   v1::TrainingSettings& training = *start.mutable_training();
-  training.set_seed(spec.training().seed() + repetition);
-  if (repetition > 0) training.set_numerical_check(false);
+  training.set_seed(spec.training().seed() + run.repetition());
+  if (run.repetition() > 0) training.set_numerical_check(false);
   if (training.attention_dropout_placement() == v1::DROPOUT_PLACEMENT_PUBLISHED) {
-    training.set_attention_dropout_placement(job.backend() == "eager" ? v1::DROPOUT_PLACEMENT_PROBABILITIES
-                                                                      : v1::DROPOUT_PLACEMENT_OUTPUT);
+    training.set_attention_dropout_placement(start.backend() == "eager" ? v1::DROPOUT_PLACEMENT_PROBABILITIES
+                                                                        : v1::DROPOUT_PLACEMENT_OUTPUT);
   }
   start.set_timeout_seconds(spec.run_timeout_seconds());
   return start;
@@ -443,6 +476,17 @@ std::string DropoutPlacementName(v1::DropoutPlacement placement) {
       return "output";
     case v1::DROPOUT_PLACEMENT_PUBLISHED:
       return "published";
+    default:
+      return "unspecified";
+  }
+}
+
+std::string PlacementName(v1::Placement placement) {
+  switch (placement) {
+    case v1::PLACEMENT_ANY:
+      return "any";
+    case v1::PLACEMENT_EVERY:
+      return "every";
     default:
       return "unspecified";
   }

@@ -18,8 +18,12 @@ namespace attnfleet {
 inline constexpr int kMaxBatch = 65536;
 inline constexpr int kMaxSequenceLength = 8192;
 inline constexpr int kMaxRepetitions = 1000;
+inline constexpr int kMaxPriority = 1000;  // and -1000
+inline constexpr int kMaxSlots = 100'000;
+inline constexpr int kMaxDeadlineSeconds = 366 * 86400;
+inline constexpr int kDefaultWorkerLosses = 2;
 inline constexpr int kMaxSteps = 1'000'000;
-inline constexpr int kMaxRuns = 100'000;              // jobs x repetitions
+inline constexpr int kMaxRuns = 100'000;              // jobs x repetitions, of all nodes
 inline constexpr int64_t kMaxTimedSteps = 4'000'000;  // of all runs together
 inline constexpr int kMaxBackends = 64;
 inline constexpr int kMaxText = 200;  // bytes of a name or other text
@@ -45,10 +49,13 @@ absl::Status ValidateSpec(const v1::BenchmarkSpec& spec, const std::vector<std::
 // The jobs of a valid spec: shapes in the order given, backends within a shape, so a group is contiguous. Every run is
 // QUEUED with its key set.
 std::vector<v1::Job> ExpandJobs(uint64_t benchmark_id, const v1::BenchmarkSpec& spec);
+// With PLACEMENT_EVERY these jobs once for each of the benchmark's nodes, in their order; before there are nodes, once.
+std::vector<v1::Job> ExpandJobs(const v1::Benchmark& benchmark);
 
-// What the worker needs for one run. `attempt` starts at 1; the seed is the spec's plus the repetition, the numerical
-// check is repetition 0's alone, and what attention dropout drops is that of the job's backend.
-v1::StartRun MakeStartRun(const v1::BenchmarkSpec& spec, const v1::Job& job, uint32_t repetition, uint32_t attempt,
+// What the worker needs for one run of the benchmark. `attempt` starts at 1; the seed is the spec's plus the
+// repetition, the numerical check is repetition 0's alone, and what attention dropout drops is that of the job's
+// backend.
+v1::StartRun MakeStartRun(const v1::BenchmarkSpec& spec, const v1::RunKey& run, uint32_t attempt,
                           const std::string& slot);
 
 // Whether a spec may name a file by it: no path can lead out of the worker's --files folder.
@@ -66,6 +73,7 @@ std::string PrecisionName(v1::Precision precision);
 std::string OptimizerName(v1::Optimizer optimizer);
 std::string BoxLayoutName(v1::BoxLayout boxes);
 std::string DropoutPlacementName(v1::DropoutPlacement placement);
+std::string PlacementName(v1::Placement placement);
 std::string DeviceKindName(v1::DeviceKind kind);
 std::string OutcomeName(v1::Outcome outcome);
 

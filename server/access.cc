@@ -33,9 +33,12 @@ constexpr Row kTable[] = {
     {"/attnfleet.v1.BenchmarkService/Get", kReaders},
     {"/attnfleet.v1.BenchmarkService/List", kReaders},
     {"/attnfleet.v1.BenchmarkService/Cancel", kSubmitter | kAdmin},  // a submitter only what is its own
+    {"/attnfleet.v1.BenchmarkService/Pause", kSubmitter | kAdmin},   // likewise
+    {"/attnfleet.v1.BenchmarkService/Resume", kSubmitter | kAdmin},  // likewise
     {"/attnfleet.v1.BenchmarkService/Watch", kReaders},
     {"/attnfleet.v1.BenchmarkService/Explain", kReaders},
     {"/attnfleet.v1.FleetService/ListWorkers", kReaders},
+    {"/attnfleet.v1.FleetService/SetDrained", kAdmin},
     {"/attnfleet.v1.FleetService/ListBackends", kReaders},
     {"/attnfleet.v1.WorkerService/Connect", kWorker},  // only under its own name
     {"/grpc.health.v1.Health/Check", kAnybody},

@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "proto/status.h"
+#include "server/fleet_statistics.h"
 #include "server/statistics.h"
 #include "server/unary.h"
 
@@ -52,7 +53,10 @@ class WatchStream : public grpc::ServerWriteReactor<v1::WatchResponse>,
       return;
     }
     ended_ = *benchmark;
-    if (include_contaminated_) Summarize(*ended_, true);
+    if (include_contaminated_) {
+      Summarize(*ended_, true);
+      SummarizeFleet(*ended_);
+    }
     WriteNext();
   }
 
@@ -150,15 +154,32 @@ grpc::ServerUnaryReactor* BenchmarkService::List(grpc::CallbackServerContext* co
   return reactor;
 }
 
+std::string BenchmarkService::Owner(const grpc::CallbackServerContext& context) const {
+  if (access_ == nullptr) return "";
+  const std::optional<std::string> name = PeerName(context);
+  // Nobody's benchmark: who has no name may change none.
+  if (!name) return "nobody";
+  return access_->IsAdmin(*name) ? "" : *name;
+}
+
 grpc::ServerUnaryReactor* BenchmarkService::Cancel(grpc::CallbackServerContext* context,
                                                    const v1::CancelRequest* request, v1::Benchmark* response) {
   grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
-  std::string owner;
-  if (access_ != nullptr) {
-    const std::optional<std::string> name = PeerName(*context);
-    if (!name || !access_->IsAdmin(*name)) owner = name.value_or("");
-  }
-  coordinator_.Cancel(*request, FinishWith(reactor, response), owner);
+  coordinator_.Cancel(*request, FinishWith(reactor, response), Owner(*context));
+  return reactor;
+}
+
+grpc::ServerUnaryReactor* BenchmarkService::Pause(grpc::CallbackServerContext* context, const v1::PauseRequest* request,
+                                                  v1::Benchmark* response) {
+  grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
+  coordinator_.SetPaused(request->id(), true, FinishWith(reactor, response), Owner(*context));
+  return reactor;
+}
+
+grpc::ServerUnaryReactor* BenchmarkService::Resume(grpc::CallbackServerContext* context,
+                                                   const v1::ResumeRequest* request, v1::Benchmark* response) {
+  grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
+  coordinator_.SetPaused(request->id(), false, FinishWith(reactor, response), Owner(*context));
   return reactor;
 }
 

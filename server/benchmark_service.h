@@ -1,6 +1,8 @@
 #ifndef ATTNFLEET_SERVER_BENCHMARK_SERVICE_H_
 #define ATTNFLEET_SERVER_BENCHMARK_SERVICE_H_
 
+#include <string>
+
 #include "attnfleet/v1/service.grpc.pb.h"
 #include "server/access_control.h"
 #include "server/coordinator.h"
@@ -22,12 +24,19 @@ class BenchmarkService : public v1::BenchmarkService::CallbackService {
                                  v1::ListResponse* response) override;
   grpc::ServerUnaryReactor* Cancel(grpc::CallbackServerContext* context, const v1::CancelRequest* request,
                                    v1::Benchmark* response) override;
+  grpc::ServerUnaryReactor* Pause(grpc::CallbackServerContext* context, const v1::PauseRequest* request,
+                                  v1::Benchmark* response) override;
+  grpc::ServerUnaryReactor* Resume(grpc::CallbackServerContext* context, const v1::ResumeRequest* request,
+                                   v1::Benchmark* response) override;
   grpc::ServerUnaryReactor* Explain(grpc::CallbackServerContext* context, const v1::ExplainRequest* request,
                                     v1::ExplainResponse* response) override;
   grpc::ServerWriteReactor<v1::WatchResponse>* Watch(grpc::CallbackServerContext* context,
                                                      const v1::WatchRequest* request) override;
 
  private:
+  // Whose benchmarks the peer may change: "" if everybody's.
+  std::string Owner(const grpc::CallbackServerContext& context) const;
+
   Coordinator& coordinator_;
   const AccessControl* const access_;
 };

@@ -2,13 +2,17 @@
 
 #include <algorithm>
 #include <chrono>
+#include <optional>
 #include <utility>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/string_view.h"
 #include "proto/request_id.h"
 #include "proto/spec.h"
 #include "proto/support/log.h"
 #include "proto/version.h"
+#include "server/fleet_statistics.h"
 #include "server/statistics.h"
 #include "server/stored_check.h"
 
@@ -17,6 +21,8 @@ namespace {
 
 constexpr int kDefaultListLimit = 100;
 constexpr int kMaxListLimit = 1000;
+// Settings of the store: this and the name of a worker that an administrator has drained.
+constexpr absl::string_view kDrained = "drained/";
 // How soon a store that failed is tried again: at first, and in the long run.
 constexpr std::chrono::milliseconds kFirstStoreRetry{200};
 constexpr std::chrono::milliseconds kLongestStoreRetry{2'000};
@@ -61,20 +67,27 @@ void Coordinator::Stop() {
 }
 
 absl::Status Coordinator::Load() {
-  std::vector<v1::Benchmark> benchmarks;
-  const absl::Status loaded = store_.Load([&](StoredBenchmark stored) -> absl::Status {
+  const int64_t now = options_.now_unix_ms();
+  absl::StatusOr<std::map<std::string, std::string>> settings = store_.LoadSettings();
+  if (!settings.ok()) return settings.status();
+  for (const auto& [name, value] : *settings) {
+    if (absl::StartsWith(name, kDrained)) scheduler_.RestoreDrained(name.substr(kDrained.size()));
+  }
+  BusySlots busy;
+  const auto take = [&](StoredBenchmark stored) -> absl::Status {
     if (!stored.request_id.empty()) {
       ids_by_request_[stored.request_id] = stored.benchmark.id();
       requests_by_id_[stored.benchmark.id()] = stored.request_id;
     }
-    absl::StatusOr<v1::Benchmark> whole = WithJobs(std::move(stored));
-    if (!whole.ok()) return whole.status();
-    benchmarks.push_back(*std::move(whole));
-    return absl::OkStatus();
-  });
-  if (!loaded.ok()) return loaded;
-  if (absl::Status status = CheckStored(benchmarks); !status.ok()) return status;
-  scheduler_.Restore(std::move(benchmarks), options_.now_unix_ms());
+    if (!HasEnded(stored.benchmark)) {
+      const absl::StatusOr<v1::Benchmark> whole = WithJobs(stored);
+      if (!whole.ok()) return whole.status();
+      if (absl::Status status = CheckStored(*whole, busy); !status.ok()) return status;
+    }
+    return scheduler_.Restore(stored.benchmark, std::move(stored.runs), now);
+  };
+  constexpr bool kRunsOfEnded = false;  // they are read when somebody asks
+  if (absl::Status status = store_.Load(take, kRunsOfEnded); !status.ok()) return status;
   return absl::OkStatus();
 }
 
@@ -136,24 +149,44 @@ absl::StatusOr<uint64_t> Coordinator::TakeSubmit(const v1::SubmitRequest& reques
     ids_by_request_[request_id] = id;
     requests_by_id_[id] = request_id;
   }
-  LogInfo(absl::StrCat("benchmark ", id, " of ", scheduler_.Find(id)->runs_total(), " runs is submitted"),
+  LogInfo(absl::StrCat("benchmark ", id, " of ", scheduler_.Head(id)->runs_total(), " runs is submitted"),
           {{"request_id", request_id}});
   return id;
+}
+
+absl::Status Coordinator::CheckOwner(uint64_t id, const std::string& owner) const {
+  if (owner.empty()) return absl::OkStatus();
+  const std::optional<v1::Benchmark> benchmark = scheduler_.Head(id);
+  if (!benchmark || benchmark->spec().submitter() == owner) return absl::OkStatus();
+  return absl::PermissionDeniedError(absl::StrCat("benchmark ", id, " is ", benchmark->spec().submitter(),
+                                                  "'s: only they and an admin may change it"));
 }
 
 void Coordinator::Cancel(v1::CancelRequest request, const Reply<v1::Benchmark>& reply, std::string owner) {
   PostOrRefuse<v1::Benchmark>(
       [this, request = std::move(request), reply, owner = std::move(owner)](int64_t now) {
         if (!store_status_.ok()) return reply(store_status_);
-        const v1::Benchmark* benchmark = scheduler_.Find(request.id());
-        if (benchmark != nullptr && !owner.empty() && benchmark->spec().submitter() != owner) {
-          return reply(absl::PermissionDeniedError(absl::StrCat("benchmark ", request.id(), " is ",
-                                                                benchmark->spec().submitter(),
-                                                                "'s: only they and an admin may cancel it")));
-        }
+        if (absl::Status status = CheckOwner(request.id(), owner); !status.ok()) return reply(status);
         const std::string reason = request.reason().empty() ? "cancelled by its user" : request.reason();
         if (!scheduler_.Cancel(request.id(), reason, now, effects_)) return reply(NoSuchBenchmark(request.id()));
         ReplyAfterSave("the cancellation of benchmark", request.id(), reply);
+      },
+      reply);
+}
+
+void Coordinator::SetPaused(uint64_t id, bool paused, const Reply<v1::Benchmark>& reply, std::string owner) {
+  PostOrRefuse<v1::Benchmark>(
+      [this, id, paused, reply, owner = std::move(owner)](int64_t now) {
+        if (!store_status_.ok()) return reply(store_status_);
+        if (absl::Status status = CheckOwner(id, owner); !status.ok()) return reply(status);
+        const std::optional<v1::Benchmark> benchmark = scheduler_.Head(id);
+        if (!benchmark) return reply(NoSuchBenchmark(id));
+        if (IsOver(*benchmark)) {
+          return reply(absl::FailedPreconditionError(
+              absl::StrCat("benchmark ", id, " has ended; what has not ended can be ", paused ? "paused" : "resumed")));
+        }
+        scheduler_.SetPaused(id, paused, now, effects_);
+        ReplyAfterSave(paused ? "the pause of benchmark" : "the resumption of benchmark", id, reply);
       },
       reply);
 }
@@ -182,10 +215,10 @@ void Coordinator::List(v1::ListRequest request, const Reply<v1::ListResponse>& r
 void Coordinator::Explain(uint64_t id, const Reply<v1::ExplainResponse>& reply) {
   PostOrRefuse<v1::ExplainResponse>(
       [this, id, reply](int64_t) {
-        const uint64_t wanted = id == 0 ? scheduler_.newest() : id;
-        if (scheduler_.Find(wanted) == nullptr) return reply(NoSuchBenchmark(wanted));
+        const absl::StatusOr<v1::Benchmark> benchmark = Whole(id == 0 ? scheduler_.newest() : id);
+        if (!benchmark.ok()) return reply(benchmark.status());
         v1::ExplainResponse response;
-        for (v1::Explanation& explanation : scheduler_.Explain(wanted)) {
+        for (v1::Explanation& explanation : scheduler_.Explain(*benchmark)) {
           *response.add_explanations() = std::move(explanation);
         }
         reply(std::move(response));
@@ -203,11 +236,30 @@ void Coordinator::ListWorkers(const Reply<v1::ListWorkersResponse>& reply) {
       reply);
 }
 
+void Coordinator::SetDrained(v1::SetDrainedRequest request, const Reply<v1::WorkerStatus>& reply) {
+  PostOrRefuse<v1::WorkerStatus>(
+      [this, request = std::move(request), reply](int64_t now) {
+        if (!store_status_.ok()) return reply(store_status_);
+        if (!scheduler_.SetDrained(request.worker(), request.drained(), now, effects_)) {
+          return reply(absl::NotFoundError(
+              absl::StrCat("worker: there is none named ", request.worker(), "; attnfleet workers lists them")));
+        }
+        after_save_.push_back([this, request, reply](const absl::Status& saved) {
+          if (!saved.ok()) return reply(saved);
+          v1::WorkerStatus unknown;  // drained, and not seen since the server started
+          unknown.mutable_info()->set_name(request.worker());
+          unknown.set_drained(request.drained());
+          reply(scheduler_.FindWorker(request.worker()).value_or(unknown));
+        });
+      },
+      reply);
+}
+
 void Coordinator::ListBackends(const Reply<v1::ListBackendsResponse>& reply) {
   PostOrRefuse<v1::ListBackendsResponse>(
       [this, reply](int64_t) {
         v1::ListBackendsResponse response;
-        for (v1::Backend& backend : scheduler_.Backends()) *response.add_backends() = std::move(backend);
+        for (const v1::Backend& backend : scheduler_.Backends()) *response.add_backends() = backend;
         reply(std::move(response));
       },
       reply);
@@ -339,7 +391,7 @@ void Coordinator::RunBatch(std::deque<Event> events) {
   for (const Event& event : events) event(now);
   scheduler_.Tick(now, effects_);
 
-  const bool something = !effects_.benchmarks.empty() || !effects_.runs.empty();
+  const bool something = !effects_.benchmarks.empty() || !effects_.runs.empty() || !effects_.drained.empty();
   const auto start = std::chrono::steady_clock::now();
   const absl::Status saved = Save();
   if (something) report.save_seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
@@ -349,10 +401,12 @@ void Coordinator::RunBatch(std::deque<Event> events) {
   }
   if (saved.ok() && !store_status_.ok()) LogInfo("the store works again");
   store_status_ = saved;
+  std::deque<v1::Benchmark> finished;  // what `report` points to
   if (saved.ok()) {
-    ReportEffects(report);
+    ReportEffects(report, finished);
     SendEffects();
     Notify();
+    for (const uint64_t id : effects_.benchmarks) scheduler_.ForgetRuns(id);
     effects_ = {};
     Retire(now);
   }
@@ -363,19 +417,28 @@ void Coordinator::RunBatch(std::deque<Event> events) {
 }
 
 absl::Status Coordinator::Save() {
-  if (effects_.benchmarks.empty() && effects_.runs.empty())
+  if (effects_.benchmarks.empty() && effects_.runs.empty() && effects_.drained.empty())
     return store_status_.ok() ? absl::OkStatus() : store_.Save({});
   StoreChanges changes;
-  for (const uint64_t id : effects_.benchmarks) changes.benchmarks.push_back({scheduler_.Find(id), RequestIdOf(id)});
+  std::deque<v1::Benchmark> heads;  // what `changes` points to
+  for (const uint64_t id : effects_.benchmarks) {
+    heads.push_back(*scheduler_.Head(id));
+    changes.benchmarks.push_back({&heads.back(), RequestIdOf(id)});
+  }
+  for (const auto& [worker, drained] : effects_.drained) {
+    changes.settings.push_back({absl::StrCat(kDrained, worker), drained ? "true" : ""});
+  }
   changes.runs.reserve(effects_.runs.size());
   for (const auto& key : effects_.runs) changes.runs.push_back(&RunAt(key));
   return store_.Save(changes);
 }
 
 const v1::Run& Coordinator::RunAt(const std::tuple<uint64_t, uint32_t, uint32_t>& key) const {
-  return scheduler_.Find(std::get<0>(key))
-      ->jobs(static_cast<int>(std::get<1>(key)))
-      .runs(static_cast<int>(std::get<2>(key)));
+  v1::RunKey run;
+  run.set_benchmark_id(std::get<0>(key));
+  run.set_job_index(std::get<1>(key));
+  run.set_repetition(std::get<2>(key));
+  return *scheduler_.FindRun(run);
 }
 
 std::string Coordinator::RequestIdOf(uint64_t benchmark_id) const {
@@ -393,10 +456,11 @@ void Coordinator::LogRun(const v1::Run& run, std::string_view what) const {
                                                               {"slot", run.slot()}});
 }
 
-void Coordinator::ReportEffects(BatchReport& report) const {
+void Coordinator::ReportEffects(BatchReport& report, std::deque<v1::Benchmark>& finished) const {
   for (const uint64_t id : effects_.benchmarks) {
-    const v1::Benchmark* benchmark = scheduler_.Find(id);
-    if (benchmark->state() == v1::BENCHMARK_STATE_FINISHED) report.finished.push_back(benchmark);
+    if (scheduler_.Head(id)->state() != v1::BENCHMARK_STATE_FINISHED) continue;
+    finished.push_back(*scheduler_.Snapshot(id));
+    report.finished.push_back(&finished.back());
   }
   for (const auto& key : effects_.runs) {
     const v1::Run& run = RunAt(key);
@@ -404,13 +468,16 @@ void Coordinator::ReportEffects(BatchReport& report) const {
       const int failures = run.failed_attempts_size();
       // An attempt that was handed back leaves no time behind: when the run began to wait again is not known.
       if (run.attempt() != static_cast<uint32_t>(failures) + 1) continue;
-      const int64_t since = failures > 0 ? run.failed_attempts(failures - 1).unix_ms()
-                                         : scheduler_.Find(std::get<0>(key))->submitted_unix_ms();
+      const int64_t since =
+          failures > 0 ? run.failed_attempts(failures - 1).unix_ms() : scheduler_.SubmittedUnixMs(std::get<0>(key));
       report.queue_seconds.push_back(static_cast<double>(run.started_unix_ms() - since) / 1000);
     }
     if (run.state() != v1::RUN_STATE_ENDED) continue;
     ++report.ended[run.result().outcome()];
     LogRun(run, OutcomeName(run.result().outcome()));
+  }
+  if (effects_.cancelled_unassigned > 0) {
+    report.ended[v1::OUTCOME_CANCELLED] += static_cast<int>(effects_.cancelled_unassigned);
   }
 }
 
@@ -479,6 +546,12 @@ void Coordinator::Retire(int64_t now) {
 
 void Coordinator::Notify() {
   if (watchers_.empty()) return;
+  for (const uint64_t id : effects_.placed) {
+    const auto found = watchers_.find(id);
+    if (found == watchers_.end()) continue;
+    const v1::Benchmark benchmark = *scheduler_.Snapshot(id);
+    for (const std::shared_ptr<Watcher>& watcher : found->second) watcher->Started(benchmark);
+  }
   for (const auto* keys : {&effects_.runs, &effects_.progressed}) {
     for (const auto& key : *keys) {
       const auto found = watchers_.find(std::get<0>(key));
@@ -488,19 +561,27 @@ void Coordinator::Notify() {
   }
   for (const uint64_t id : effects_.benchmarks) {
     const auto found = watchers_.find(id);
-    if (found == watchers_.end() || !IsOver(*scheduler_.Find(id))) continue;
+    if (found == watchers_.end() || !IsOver(*scheduler_.Head(id))) continue;
     const absl::StatusOr<v1::Benchmark> benchmark = Snapshot(id);
     for (const std::shared_ptr<Watcher>& watcher : found->second) watcher->Ended(benchmark);
     watchers_.erase(found);
   }
 }
 
+absl::StatusOr<v1::Benchmark> Coordinator::Whole(uint64_t id) const {
+  if (!scheduler_.Exists(id)) return NoSuchBenchmark(id);
+  if (std::optional<v1::Benchmark> benchmark = scheduler_.Snapshot(id)) return *std::move(benchmark);
+  absl::StatusOr<StoredBenchmark> stored = store_.LoadBenchmark(id);
+  if (!stored.ok()) return stored.status();
+  return WithJobs(*std::move(stored));
+}
+
 absl::StatusOr<v1::Benchmark> Coordinator::Snapshot(uint64_t id, bool include_contaminated) const {
-  const v1::Benchmark* benchmark = scheduler_.Find(id == 0 ? scheduler_.newest() : id);
-  if (benchmark == nullptr) return NoSuchBenchmark(id);
-  v1::Benchmark copy = *benchmark;
-  Summarize(copy, include_contaminated);
-  return copy;
+  absl::StatusOr<v1::Benchmark> benchmark = Whole(id == 0 ? scheduler_.newest() : id);
+  if (!benchmark.ok()) return benchmark;
+  Summarize(*benchmark, include_contaminated);
+  SummarizeFleet(*benchmark);
+  return benchmark;
 }
 
 }  // namespace attnfleet::server

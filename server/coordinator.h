@@ -37,6 +37,7 @@ class WorkerLink {
 class Watcher {
  public:
   virtual ~Watcher() = default;
+  // First, and again when its nodes are settled (PLACEMENT_EVERY).
   virtual void Started(const v1::Benchmark& benchmark) = 0;
   virtual void Changed(const v1::Run& run) = 0;
   // Last: the benchmark has ended, or (with an error) never existed.
@@ -84,10 +85,12 @@ class Coordinator {
   void Submit(v1::SubmitRequest request, const Reply<v1::Benchmark>& reply);
   // `owner` not empty: PERMISSION_DENIED unless the benchmark is that submitter's.
   void Cancel(v1::CancelRequest request, const Reply<v1::Benchmark>& reply, std::string owner = "");
+  void SetPaused(uint64_t id, bool paused, const Reply<v1::Benchmark>& reply, std::string owner = "");
   void Get(v1::GetRequest request, const Reply<v1::Benchmark>& reply);
   void List(v1::ListRequest request, const Reply<v1::ListResponse>& reply);
   void Explain(uint64_t id, const Reply<v1::ExplainResponse>& reply);
   void ListWorkers(const Reply<v1::ListWorkersResponse>& reply);
+  void SetDrained(v1::SetDrainedRequest request, const Reply<v1::WorkerStatus>& reply);
   void ListBackends(const Reply<v1::ListBackendsResponse>& reply);
   void Watch(uint64_t id, std::shared_ptr<Watcher> watcher);
   void Unwatch(uint64_t id, const std::shared_ptr<Watcher>& watcher);
@@ -121,14 +124,19 @@ class Coordinator {
   std::string RequestIdOf(uint64_t benchmark_id) const;  // empty: none was given
   void LogRun(const v1::Run& run, std::string_view what) const;
   // What the saved effects come to, before they are sent.
-  void ReportEffects(BatchReport& report) const;
+  void ReportEffects(BatchReport& report, std::deque<v1::Benchmark>& finished) const;
   // Removes benchmarks that are not kept any longer, a bounded part of them at a time.
   void Retire(int64_t now);
   void SendEffects();
   void Notify();
   const v1::Run& RunAt(const std::tuple<uint64_t, uint32_t, uint32_t>& key) const;
   bool IsCurrent(const std::string& worker, const std::shared_ptr<WorkerLink>& link) const;
+  // With jobs and runs, from memory or, once it has ended, from the store.
+  absl::StatusOr<v1::Benchmark> Whole(uint64_t id) const;
+  // The same with its summaries; 0 = the newest.
   absl::StatusOr<v1::Benchmark> Snapshot(uint64_t id, bool include_contaminated = false) const;
+  // PERMISSION_DENIED if there is such a benchmark and it is not `owner`'s; an empty one is everybody.
+  absl::Status CheckOwner(uint64_t id, const std::string& owner) const;
   absl::StatusOr<uint64_t> TakeSubmit(const v1::SubmitRequest& request, int64_t now);
 
   // Constant after construction.

@@ -19,9 +19,8 @@ namespace {
 // Within Prometheus's own patience, which is 10 s if nothing else is configured.
 constexpr std::chrono::seconds kPatience{5};
 
+// As Scheduler::CountByPriority() counts.
 constexpr std::array<const char*, 3> kClasses = {"low", "normal", "high"};
-
-size_t ClassOf(int32_t priority) { return priority < 0 ? 0 : priority == 0 ? 1 : 2; }
 
 }  // namespace
 
@@ -61,27 +60,12 @@ std::vector<prometheus::MetricFamily> CountFleet(const std::vector<v1::WorkerSta
 }
 
 prometheus::MetricFamily CountRuns(const Scheduler& scheduler) {
-  std::array<double, kClasses.size()> queued{};
-  std::array<double, kClasses.size()> active{};
-  for (uint64_t id = 1; id <= scheduler.newest(); ++id) {
-    const v1::Benchmark* benchmark = scheduler.Find(id);
-    if (benchmark == nullptr || benchmark->state() == v1::BENCHMARK_STATE_FINISHED ||
-        benchmark->state() == v1::BENCHMARK_STATE_CANCELLED) {
-      continue;
-    }
-    const size_t priority = ClassOf(0);
-    for (const v1::Job& job : benchmark->jobs()) {
-      for (const v1::Run& run : job.runs()) {
-        if (run.state() == v1::RUN_STATE_QUEUED) ++queued[priority];
-        if (run.state() == v1::RUN_STATE_ASSIGNED || run.state() == v1::RUN_STATE_RUNNING) ++active[priority];
-      }
-    }
-  }
+  const std::array<Scheduler::RunCounts, kClasses.size()> counts = scheduler.CountByPriority();
   prometheus::MetricFamily runs =
       MakeGaugeFamily("attnfleet_runs", "Runs that have not ended, by state and class of priority.");
   for (size_t i = 0; i < kClasses.size(); ++i) {
-    AddGauge(runs, {{"state", "queued"}, {"priority", kClasses[i]}}, queued[i]);
-    AddGauge(runs, {{"state", "active"}, {"priority", kClasses[i]}}, active[i]);
+    AddGauge(runs, {{"state", "queued"}, {"priority", kClasses[i]}}, static_cast<double>(counts[i].queued));
+    AddGauge(runs, {{"state", "active"}, {"priority", kClasses[i]}}, static_cast<double>(counts[i].active));
   }
   return runs;
 }

@@ -11,6 +11,13 @@ grpc::ServerUnaryReactor* FleetService::ListWorkers(grpc::CallbackServerContext*
   return reactor;
 }
 
+grpc::ServerUnaryReactor* FleetService::SetDrained(grpc::CallbackServerContext* context,
+                                                   const v1::SetDrainedRequest* request, v1::WorkerStatus* response) {
+  grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
+  coordinator_.SetDrained(*request, FinishWith(reactor, response));
+  return reactor;
+}
+
 grpc::ServerUnaryReactor* FleetService::ListBackends(grpc::CallbackServerContext* context,
                                                      const v1::ListBackendsRequest*,
                                                      v1::ListBackendsResponse* response) {

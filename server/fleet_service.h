@@ -13,6 +13,8 @@ class FleetService : public v1::FleetService::CallbackService {
 
   grpc::ServerUnaryReactor* ListWorkers(grpc::CallbackServerContext* context, const v1::ListWorkersRequest* request,
                                         v1::ListWorkersResponse* response) override;
+  grpc::ServerUnaryReactor* SetDrained(grpc::CallbackServerContext* context, const v1::SetDrainedRequest* request,
+                                       v1::WorkerStatus* response) override;
   grpc::ServerUnaryReactor* ListBackends(grpc::CallbackServerContext* context, const v1::ListBackendsRequest* request,
                                          v1::ListBackendsResponse* response) override;
 

@@ -5,6 +5,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "proto/spec.h"
+#include "server/benchmark_entry.h"
 #include "server/stored_check.h"
 
 namespace attnfleet::server {
@@ -93,8 +94,8 @@ bool HasEnded(const v1::Benchmark& benchmark) {
 
 absl::StatusOr<v1::Benchmark> WithJobs(StoredBenchmark stored) {
   v1::Benchmark benchmark = std::move(stored.benchmark);
-  if (absl::Status status = CheckStoredSpec(benchmark.id(), benchmark.spec()); !status.ok()) return status;
-  for (v1::Job& job : ExpandJobs(benchmark.id(), benchmark.spec())) *benchmark.add_jobs() = std::move(job);
+  if (absl::Status status = CheckStoredSpec(benchmark); !status.ok()) return status;
+  for (v1::Job& job : ExpandJobs(benchmark)) *benchmark.add_jobs() = std::move(job);
   for (v1::Run& run : stored.runs) {
     const int64_t job = run.key().job_index();
     const int64_t repetition = run.key().repetition();
@@ -104,6 +105,7 @@ absl::StatusOr<v1::Benchmark> WithJobs(StoredBenchmark stored) {
     }
     *benchmark.mutable_jobs(static_cast<int>(job))->mutable_runs(static_cast<int>(repetition)) = std::move(run);
   }
+  EndUnassignedRuns(benchmark);
   return benchmark;
 }
 
@@ -117,6 +119,8 @@ v1::Benchmark RowMessage(const v1::Benchmark& benchmark) {
   row.set_ended_unix_ms(benchmark.ended_unix_ms());
   row.set_runs_total(benchmark.runs_total());
   row.set_cancel_reason(benchmark.cancel_reason());
+  row.set_paused(benchmark.paused());
+  *row.mutable_nodes() = benchmark.nodes();
   return row;
 }
 

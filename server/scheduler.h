@@ -1,17 +1,24 @@
 #ifndef ATTNFLEET_SERVER_SCHEDULER_H_
 #define ATTNFLEET_SERVER_SCHEDULER_H_
 
+#include <array>
 #include <cstdint>
 #include <map>
+#include <memory>
+#include <optional>
 #include <set>
 #include <string>
 #include <tuple>
 #include <utility>
 #include <vector>
 
-#include "absl/status/statusor.h"
+#include "absl/container/btree_map.h"
+#include "absl/status/status.h"
 #include "attnfleet/v1/service.pb.h"
+#include "server/benchmark_entry.h"
+#include "server/fleet.h"
 #include "server/retention.h"
+#include "server/work_queue.h"
 
 namespace attnfleet::server {
 
@@ -31,9 +38,12 @@ struct Effects {
   };
 
   std::set<uint64_t> benchmarks;  // whose state changed
+  std::set<uint64_t> placed;      // PLACEMENT_EVERY: have their nodes now, and so other jobs
   // (benchmark, job, repetition) of runs that changed.
   std::set<std::tuple<uint64_t, uint32_t, uint32_t>> runs;
   std::set<std::tuple<uint64_t, uint32_t, uint32_t>> progressed;  // to be shown, not saved
+  std::map<std::string, bool> drained;  // workers that an administrator drained (true) or took back
+  uint64_t cancelled_unassigned = 0;    // runs that ended without ever having been assigned: they have no row
   std::vector<Assignment> assign;
   std::vector<Stop> stop;
   std::vector<Acknowledgement> acknowledge;
@@ -43,47 +53,69 @@ struct Effects {
 // Decides which run goes to which slot. Pure: events in, Effects out; the time is an argument (Unix milliseconds, never
 // going back), and nothing here knows of threads, sockets or disks.
 //
-// A group (the jobs of a benchmark that differ in backend alone) is bound to one slot and its runs go there one after
-// another, repetition by repetition, so that ratios between backends are paired. Benchmarks are served in the order in
-// which they came. A (run, attempt) is the fence: what carries an old attempt is acknowledged and dropped.
+// What goes first, when a slot becomes idle: the highest priority; then what has begun on this slot; then the submitter
+// whose runs hold the fewest slots (of those, whoever has waited longest for one); then the oldest benchmark. The jobs
+// that differ in backend alone go to one slot, one run after another, repetition by repetition, so that ratios between
+// backends are paired (a Lane, see benchmark_entry.h). A (run, attempt) is the fence: what carries an old attempt is
+// acknowledged and dropped.
+//
+// An event costs the same however much is queued, up to logarithms; see WorkQueue.
 class Scheduler {
  public:
   // A worker not heard of for `lease_ms` has lost its runs.
   explicit Scheduler(int64_t lease_ms) : lease_ms_(lease_ms) {}
 
-  // Takes what the store held. Runs that were assigned wait for one lease for their worker to claim them.
-  void Restore(std::vector<v1::Benchmark> benchmarks, int64_t now);
+  // Take what the store held, before anything else: the workers that are drained, and each benchmark without its jobs
+  // but with the runs that were ever assigned. Runs that still are wait for one lease for their worker to claim them.
+  // The runs of an ended benchmark may be left out, as after ForgetRuns. DATA_LOSS names a run that the benchmark has
+  // not.
+  void RestoreDrained(const std::string& worker) { drained_.insert(worker); }
+  absl::Status Restore(const v1::Benchmark& head, std::vector<v1::Run> runs, int64_t now);
 
   // `spec` is complete and valid (see proto/spec.h). Returns the new benchmark's id.
   uint64_t Submit(const v1::BenchmarkSpec& spec, int64_t now, Effects& effects);
-  // False if there is no such benchmark; an ended one stays as it is.
+  // These return false if there is no such benchmark. An ended one stays as it is.
   bool Cancel(uint64_t id, const std::string& reason, int64_t now, Effects& effects);
+  // While it is paused nothing new of it starts; what runs goes on.
+  bool SetPaused(uint64_t id, bool paused, int64_t now, Effects& effects);
 
   void WorkerJoined(const v1::WorkerHello& hello, int64_t now, Effects& effects);
   // Its stream is gone; its runs stay its own until the lease ends.
   void WorkerDisconnected(const std::string& worker, int64_t now);
   void WorkerHeard(const std::string& worker, bool draining, int64_t now, Effects& effects);
+  // A drained worker gets nothing new, however often it reconnects. False if there is no such worker.
+  bool SetDrained(const std::string& worker, bool drained, int64_t now, Effects& effects);
   void RunProgressed(const std::string& worker, const v1::RunProgress& progress, int64_t now, Effects& effects);
   void RunReported(const std::string& worker, const v1::RunReport& report, int64_t now, Effects& effects);
   void RunHandedBack(const std::string& worker, const v1::RunHandedBack& handed_back, int64_t now, Effects& effects);
-  // Takes the runs of workers whose lease has ended. Call a few times in each lease.
+  // Takes the runs of workers whose lease has ended, and cancels what is past its deadline. Call a few times in each
+  // lease.
   void Tick(int64_t now, Effects& effects);
 
+  bool Exists(uint64_t id) const { return FindEntry(id) != nullptr; }
+  uint64_t newest() const { return benchmarks_.empty() ? 0 : benchmarks_.rbegin()->first; }
+  // The benchmark without its jobs, and with them. Nothing if there is none, or (with them) if its runs are forgotten.
+  std::optional<v1::Benchmark> Head(uint64_t id) const;
+  std::optional<v1::Benchmark> Snapshot(uint64_t id) const;
+  // Drops the runs of a benchmark that has ended, for the store has them. Does nothing to another.
+  void ForgetRuns(uint64_t id);
   // Ended benchmarks that `retention` does not keep, oldest first: as many as have `max_runs` runs together, at least
   // one if there is any. Never the newest of all benchmarks, whose number must not be given again.
   std::vector<uint64_t> Expired(const Retention& retention, int64_t now, uint64_t max_runs) const;
   // Forgets a benchmark that has ended.
   void Forget(uint64_t id) { benchmarks_.erase(id); }
-
-  // Null if there is none. Valid until the next event.
-  const v1::Benchmark* Find(uint64_t id) const;
-  uint64_t newest() const { return benchmarks_.empty() ? 0 : benchmarks_.rbegin()->first; }
+  // Of a benchmark that exists.
+  int64_t SubmittedUnixMs(uint64_t id) const { return FindEntry(id)->submitted_unix_ms(); }
+  // Null if it was never assigned. Valid until the next event.
+  const v1::Run* FindRun(const v1::RunKey& key) const;
   // Newest first, without jobs.
   std::vector<v1::Benchmark> List(int limit, uint64_t before_id) const;
   std::vector<v1::WorkerStatus> Workers() const;
+  std::optional<v1::WorkerStatus> FindWorker(const std::string& worker) const;
   // Union over the connected workers, in the order in which they list them.
-  std::vector<v1::Backend> Backends() const;
-  std::vector<v1::Explanation> Explain(uint64_t id) const;
+  const std::vector<v1::Backend>& Backends();
+  // Of each job of a snapshot of now, or of a benchmark that has ended.
+  std::vector<v1::Explanation> Explain(const v1::Benchmark& benchmark) const;
 
   struct Counts {
     uint64_t queued = 0;
@@ -91,83 +123,88 @@ class Scheduler {
     uint64_t workers_connected = 0;
     uint64_t slots = 0;
   };
-  Counts counts() const;
+  const Counts& counts() const { return counts_; }
+  struct RunCounts {
+    uint64_t queued = 0;
+    uint64_t active = 0;
+  };
+  // Of priorities below 0, of 0, and above. Looks at every benchmark: for whoever asks seldom.
+  std::array<RunCounts, 3> CountByPriority() const;
 
-  // What must hold between any two events; the error says what does not. For tests: looks at everything.
+  // What must hold between any two events; the error says what does not. For tests. The first looks at everything, the
+  // others at what one event may have changed, and at whether any slot idles for nothing.
   absl::Status CheckInvariants() const;
+  absl::Status CheckBenchmark(uint64_t id) const;
+  absl::Status CheckWorker(const std::string& worker) const;
+  absl::Status CheckNothingIdles() const { return queue_.CheckNothingIdles(); }
 
  private:
-  using SlotKey = std::pair<std::string, std::string>;  // worker, slot
-  using GroupKey = std::pair<uint64_t, uint32_t>;       // benchmark, group
-
-  // Runs of a group are numbered by position = repetition * jobs + job: the order in which they go out.
-  struct Group {
-    uint32_t first_job = 0;
-    uint32_t jobs = 0;
-    uint32_t positions = 0;
-    uint32_t next = 0;            // positions from here on have never been assigned
-    std::set<uint32_t> returned;  // positions below `next` that wait again
-    bool active = false;          // one of its runs is on a slot
-    SlotKey bound;                // empty worker: to none
-    bool waiting() const { return next < positions || !returned.empty(); }
-  };
-  struct Entry {
-    v1::Benchmark benchmark;
-    std::vector<Group> groups;
-  };
-  struct SlotState {
-    v1::Slot slot;
-    bool busy = false;
-    v1::RunKey run;            // if busy
-    std::set<GroupKey> bound;  // groups that wait here for their turn, and the one that runs
-  };
-  struct WorkerState {
-    v1::WorkerInfo info;
-    bool connected = false;
-    bool draining = false;
-    int64_t heard = 0;
-    std::map<std::string, SlotState> slots;
-  };
-
-  Entry* FindEntry(const v1::RunKey& key);
+  // scheduler.cc: events, and what they do to runs.
+  BenchmarkEntry* FindEntry(uint64_t id);
+  const BenchmarkEntry* FindEntry(uint64_t id) const;
   // Null unless (run, attempt) is what runs on this worker now.
   v1::Run* FindCurrent(const std::string& worker, const v1::RunKey& key, uint32_t attempt);
-  v1::Run& RunAt(Entry& entry, const v1::RunKey& key);
-  Group& GroupOf(Entry& entry, const v1::RunKey& key);
-  uint32_t Position(const Group& group, const v1::RunKey& key) const;
-
-  void Changed(const v1::Run& run, Effects& effects) const;
-  void EndRun(Entry& entry, v1::Run& run, v1::RunResult result, int64_t now, Effects& effects);
-  // The attempt gave no result: a new one if the benchmark allows, else the run ends with `result`.
-  void FailAttempt(Entry& entry, v1::Run& run, v1::RunResult result, int64_t now, Effects& effects);
-  // Back to the queue. No failure is counted.
-  void Requeue(Entry& entry, v1::Run& run, Effects& effects);
-  void LoseRun(const v1::RunKey& key, const std::string& reason, int64_t now, Effects& effects);
-  void LoseWorker(const std::string& name, const std::string& reason, int64_t now, Effects& effects);
+  BenchmarkEntry& AddEntry(const v1::Benchmark& head);
+  static void RestoreRuns(BenchmarkEntry& entry, std::vector<v1::Run> runs);
+  void RestoreLanes(BenchmarkEntry& entry, const v1::Benchmark& stored, int64_t now);
+  Slot& PlaceholderSlot(const std::string& worker, const std::string& slot, int64_t now);
   void TakeReport(const std::string& worker, const v1::RunReport& report, int64_t now, Effects& effects);
-  void ReleaseSlot(const v1::Run& run);
-  void Bind(const GroupKey& key, Group& group, const SlotKey& slot);
-  void Unbind(const GroupKey& key, Group& group);
-  void UnbindAll(const std::string& worker);
-  void UpdateState(Entry& entry, int64_t now, Effects& effects);
+  void TakeHello(Worker& worker, const v1::WorkerHello& hello, int64_t now, Effects& effects);
+  void DropMissingSlots(Worker& worker, int64_t now, Effects& effects);
+  void EndRun(BenchmarkEntry& entry, v1::Run& run, v1::RunResult result, int64_t now, Effects& effects);
+  // The attempt gave no result: a new one if the benchmark allows, else the run ends with `result`.
+  void FailAttempt(BenchmarkEntry& entry, v1::Run& run, v1::RunResult result, bool worker_lost, int64_t now,
+                   Effects& effects);
+  // Back to the queue. No failure is counted.
+  void Requeue(BenchmarkEntry& entry, v1::Run& run, Effects& effects);
+  void LoseRun(const v1::RunKey& key, const std::string& reason, int64_t now, Effects& effects);
+  void LoseWorker(Worker& worker, const std::string& reason, int64_t now, Effects& effects);
+  void ForgetWorker(Worker& worker, int64_t now, Effects& effects);
+  void CancelEntry(BenchmarkEntry& entry, const std::string& reason, int64_t now, Effects& effects);
+  void Close(BenchmarkEntry& entry, v1::BenchmarkState state, const std::string& reason, int64_t now, Effects& effects);
+  void TakeOverdue(int64_t now, Effects& effects);
 
-  // Fills idle slots: all of them if a group became free to go anywhere, else those that just became idle.
+  // scheduler_lanes.cc: which lane goes to which slot.
+  void ReleaseSlot(BenchmarkEntry& entry, const v1::Run& run);
+  void Bind(BenchmarkEntry& entry, uint32_t index, Slot& slot);
+  // It counts towards max_slots from now on.
+  static void AdmitLane(BenchmarkEntry& entry, uint32_t index);
+  void Unbind(BenchmarkEntry& entry, uint32_t index);
+  void UnbindAll(Worker& worker);
+  // A run of the lane has left its slot.
+  void SettleLane(BenchmarkEntry& entry, uint32_t index);
+  // The node is gone for good: what it has not run has failed.
+  void FailLane(BenchmarkEntry& entry, uint32_t index, const std::string& reason, int64_t now, Effects& effects);
+  void UpdateTurn(BenchmarkEntry& entry, uint32_t index);
+  void UpdateQueue(BenchmarkEntry& entry);
+  void Admit(BenchmarkEntry& entry);
+  void UpdateSlots(Worker& worker);
+  void SetConnected(Worker& worker, bool connected);
+  void PlaceOnEverySlot(BenchmarkEntry& entry, int64_t now, Effects& effects);
+  // Takes what is overdue, then fills the slots that became idle, then finds slots for what is new.
   void Schedule(int64_t now, Effects& effects);
-  bool FillSlot(const std::string& worker, SlotState& slot, int64_t now, Effects& effects);
-  void Assign(Entry& entry, Group& group, const SlotKey& key, SlotState& slot, int64_t now, Effects& effects);
-  // "" if every backend of the group may run there; else why not.
-  std::string Misfit(const Entry& entry, const Group& group, const WorkerState& worker, const SlotState& slot) const;
-  // Why none of its waiting runs is on a slot.
-  std::string ExplainGroup(const Entry& entry, const Group& group) const;
+  void FillSlot(Slot& slot, int64_t now, Effects& effects);
+  // Begins a lane on the slot, which is idle and fits, or on another like it if the lane should avoid this worker.
+  void StartLane(BenchmarkEntry& entry, Slot& offered, int64_t now, Effects& effects);
+  uint32_t PickLane(const BenchmarkEntry& entry, const std::string& worker) const;
+  void Assign(BenchmarkEntry& entry, uint32_t index, Slot& slot, int64_t now, Effects& effects);
+
+  // scheduler_explain.cc
+  // "" if it waits for any slot that fits: ExplainClass says why there is none.
+  std::string ExplainLane(const BenchmarkEntry& entry, uint32_t lane) const;
+  std::string ExplainClass(const BenchmarkEntry& entry) const;
+  v1::WorkerStatus StatusOf(const Worker& worker) const;
 
   const int64_t lease_ms_;
-  std::map<uint64_t, Entry> benchmarks_;
-  std::map<std::string, WorkerState> workers_;
-  std::set<GroupKey> unbound_;  // groups with waiting runs and no slot, oldest benchmark first
-  std::set<SlotKey> idle_;      // slots that may have become able to take a run since Schedule last looked
-  bool try_all_slots_ = false;  // a group became unbound, or a benchmark came
-  uint64_t queued_ = 0;
-  uint64_t active_ = 0;
+  absl::btree_map<uint64_t, std::unique_ptr<BenchmarkEntry>> benchmarks_;
+  Fleet fleet_;
+  WorkQueue queue_;
+  std::set<std::string> drained_;                     // by an administrator
+  std::set<std::pair<int64_t, uint64_t>> deadlines_;  // Unix ms, benchmark
+  std::vector<Slot*> idle_;  // that may have become able to take a run since Schedule last looked
+  Counts counts_;
+  std::vector<v1::Backend> backends_;
+  bool backends_known_ = false;
 };
 
 }  // namespace attnfleet::server

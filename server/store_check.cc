@@ -33,12 +33,12 @@ class Checker : public RowReader {
     if (benchmark.state() != row.state) {
       Problem(name, absl::StrCat("state is ", row.state, " in its column, ", benchmark.state(), " in its message"));
     }
-    if (absl::Status status = CheckStoredSpec(benchmark.id(), benchmark.spec()); !status.ok()) {
+    if (absl::Status status = CheckStoredSpec(benchmark); !status.ok()) {
       Problem(name, "its spec has no runs, or more than any may have");
       expected.damaged = true;
       return absl::OkStatus();
     }
-    const std::vector<v1::Job> jobs = ExpandJobs(benchmark.id(), benchmark.spec());
+    const std::vector<v1::Job> jobs = ExpandJobs(benchmark);
     expected.state = benchmark.state();
     expected.jobs = static_cast<int64_t>(jobs.size());
     expected.repetitions = jobs.empty() ? 0 : jobs.front().runs_size();

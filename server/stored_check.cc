@@ -1,5 +1,6 @@
 #include "server/stored_check.h"
 
+#include <algorithm>
 #include <cstdint>
 #include <limits>
 #include <set>
@@ -35,47 +36,60 @@ std::string Fault(const v1::Run& run) {
 
 }  // namespace
 
-absl::Status CheckStoredSpec(uint64_t benchmark_id, const v1::BenchmarkSpec& spec) {
+absl::Status CheckStoredSpec(const v1::Benchmark& head) {
+  const v1::BenchmarkSpec& spec = head.spec();
+  const std::string name = absl::StrCat("benchmark ", head.id());
+  if (!head.nodes().empty() && spec.placement() != v1::PLACEMENT_EVERY) {
+    return Damaged(name, "it has nodes, but not that placement");
+  }
   const int64_t cells = int64_t{spec.backends_size()} * spec.shapes_size();
-  if (cells >= 1 && cells <= kMaxRuns && spec.repetitions() >= 1 && cells * spec.repetitions() <= kMaxRuns) {
+  const int64_t nodes = std::max(1, head.nodes_size());
+  if (cells >= 1 && cells <= kMaxRuns && spec.repetitions() >= 1 && cells * spec.repetitions() <= kMaxRuns / nodes) {
     return absl::OkStatus();
   }
-  return Damaged(absl::StrCat("benchmark ", benchmark_id),
-                 absl::StrCat("its spec has no runs, or more than ", kMaxRuns));
+  return Damaged(name, absl::StrCat("its spec has no runs, or more than ", kMaxRuns));
 }
 
 absl::Status CheckStored(const std::vector<v1::Benchmark>& stored) {
-  std::set<std::pair<std::string, std::string>> busy;  // worker, slot
+  BusySlots busy;
   for (const v1::Benchmark& benchmark : stored) {
-    const std::string name = absl::StrCat("benchmark ", benchmark.id());
-    if (benchmark.id() == 0 || benchmark.id() > uint64_t{std::numeric_limits<int64_t>::max()} - 1) {
-      return Damaged(name, "no benchmark has this number");
-    }
-    uint32_t runs = 0;
-    uint32_t ended = 0;
-    std::set<uint32_t> active_groups;
-    for (const v1::Job& job : benchmark.jobs()) {
-      for (const v1::Run& run : job.runs()) {
-        const std::string run_name = absl::StrCat("run ", FormatRunKey(run.key()));
-        if (const std::string fault = Fault(run); !fault.empty()) return Damaged(run_name, fault);
-        ++runs;
-        if (run.state() == v1::RUN_STATE_ENDED) ++ended;
-        if (run.state() != v1::RUN_STATE_ASSIGNED && run.state() != v1::RUN_STATE_RUNNING) continue;
-        if (!busy.emplace(run.worker(), run.slot()).second) return Damaged(run_name, "another run is on its slot");
-        if (!active_groups.insert(job.group()).second) {
-          return Damaged(run_name, "another run of its shape is active too");
-        }
+    if (absl::Status status = CheckStored(benchmark, busy); !status.ok()) return status;
+  }
+  return absl::OkStatus();
+}
+
+absl::Status CheckStored(const v1::Benchmark& benchmark, BusySlots& busy) {
+  const std::string name = absl::StrCat("benchmark ", benchmark.id());
+  if (benchmark.id() == 0 || benchmark.id() > uint64_t{std::numeric_limits<int64_t>::max()} - 1) {
+    return Damaged(name, "no benchmark has this number");
+  }
+  uint32_t runs = 0;
+  uint32_t ended = 0;
+  std::set<uint32_t> active_groups;
+  for (const v1::Job& job : benchmark.jobs()) {
+    for (const v1::Run& run : job.runs()) {
+      const std::string run_name = absl::StrCat("run ", FormatRunKey(run.key()));
+      if (const std::string fault = Fault(run); !fault.empty()) return Damaged(run_name, fault);
+      ++runs;
+      if (run.state() == v1::RUN_STATE_ENDED) ++ended;
+      if (run.state() != v1::RUN_STATE_ASSIGNED && run.state() != v1::RUN_STATE_RUNNING) continue;
+      if (!busy.emplace(run.worker(), run.slot()).second) return Damaged(run_name, "another run is on its slot");
+      if (job.has_node() && (run.worker() != job.node().worker() || run.slot() != job.node().slot())) {
+        return Damaged(run_name, "it is active elsewhere than on its node");
+      }
+      if (!active_groups.insert(job.group()).second) {
+        return Damaged(run_name, "another run of its shape is active too");
       }
     }
-    const bool over =
-        benchmark.state() == v1::BENCHMARK_STATE_FINISHED || benchmark.state() == v1::BENCHMARK_STATE_CANCELLED;
-    if (runs != benchmark.runs_total()) {
-      return Damaged(name, absl::StrCat("it says ", benchmark.runs_total(), " runs, its spec makes ", runs));
-    }
-    if (ended != benchmark.runs_ended()) return Damaged(name, "a run is stored twice");
-    if (over != (ended == runs)) {
-      return Damaged(name, over ? "it is over, but not all its runs" : "all its runs have ended, but not itself");
-    }
+  }
+  const bool over =
+      benchmark.state() == v1::BENCHMARK_STATE_FINISHED || benchmark.state() == v1::BENCHMARK_STATE_CANCELLED;
+  if (runs != benchmark.runs_total()) {
+    return Damaged(name, absl::StrCat("it says ", benchmark.runs_total(), " runs, its spec makes ", runs));
+  }
+  if (ended != benchmark.runs_ended()) return Damaged(name, "a run is stored twice");
+  if (over != (ended == runs)) {
+    return Damaged(name, over ? "it is over, but not all its runs" : "all its runs have ended, but not itself");
   }
   return absl::OkStatus();
 }

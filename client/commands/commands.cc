@@ -21,10 +21,12 @@ constexpr char kExitCodes[] =
     "  3    the server cannot be reached, the state directory is in use or cannot be written, or there is no LibTorch\n"
     "  130  interrupted; what was measured is kept and shown\n";
 
-const std::array<const CommandInfo*, 9>& Table() {
-  static const std::array<const CommandInfo*, 9> table = {
-      &kRunCommand,    &kResultsCommand, &kListCommand,    &kSubmitCommand,   &kWatchCommand,
-      &kCancelCommand, &kExplainCommand, &kWorkersCommand, &kBackendsCommand,
+constexpr int kNameWidth = 29;  // of a command with its arguments
+
+const std::array<const CommandInfo*, 11>& Table() {
+  static const std::array<const CommandInfo*, 11> table = {
+      &kRunCommand,   &kResultsCommand, &kListCommand,    &kSubmitCommand,  &kWatchCommand,    &kCancelCommand,
+      &kPauseCommand, &kResumeCommand,  &kExplainCommand, &kWorkersCommand, &kBackendsCommand,
   };
   return table;
 }
@@ -38,10 +40,10 @@ std::string MainHelp() {
       "  attnfleet submit --server=HOST:7600 --preset=published   on a fleet\n\n"
       "Commands (attnfleet help COMMAND tells more):\n";
   for (const CommandInfo* command : Table()) {
-    absl::StrAppend(&text, "  ", PadRight(absl::StrCat(command->name, " ", command->arguments), 14), " ",
+    absl::StrAppend(&text, "  ", PadRight(absl::StrCat(command->name, " ", command->arguments), kNameWidth), " ",
                     command->summary, "\n");
   }
-  absl::StrAppend(&text, "  ", PadRight("help [COMMAND]", 14), " this text, or a command's\n\n", kExitCodes);
+  absl::StrAppend(&text, "  ", PadRight("help [COMMAND]", kNameWidth), " this text, or a command's\n\n", kExitCodes);
   return text;
 }
 

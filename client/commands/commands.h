@@ -17,6 +17,8 @@ extern const CommandInfo kWatchCommand;
 extern const CommandInfo kListCommand;
 extern const CommandInfo kResultsCommand;
 extern const CommandInfo kCancelCommand;
+extern const CommandInfo kPauseCommand;
+extern const CommandInfo kResumeCommand;  // in pause.cc
 extern const CommandInfo kExplainCommand;
 extern const CommandInfo kWorkersCommand;
 extern const CommandInfo kBackendsCommand;

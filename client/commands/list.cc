@@ -10,8 +10,9 @@
 namespace attnfleet::client {
 namespace {
 
-std::string StateName(v1::BenchmarkState state) {
-  switch (state) {
+std::string StateName(const v1::Benchmark& benchmark) {
+  if (benchmark.paused() && benchmark.ended_unix_ms() == 0) return "paused";
+  switch (benchmark.state()) {
     case v1::BENCHMARK_STATE_QUEUED:
       return "queued";
     case v1::BENCHMARK_STATE_RUNNING:
@@ -31,7 +32,7 @@ Grid MakeGrid(const v1::ListResponse& list) {
                   {"Backends"}, {"Shapes", true}, {"Name"},       {"Cancelled because"}};
   for (const v1::Benchmark& benchmark : list.benchmarks()) {
     grid.rows.push_back({{absl::StrCat(benchmark.id())},
-                         {StateName(benchmark.state())},
+                         {StateName(benchmark)},
                          {absl::StrCat(benchmark.runs_ended(), "/", benchmark.runs_total())},
                          {absl::FormatTime("%Y-%m-%d %H:%M", absl::FromUnixMillis(benchmark.submitted_unix_ms()),
                                            absl::LocalTimeZone())},

@@ -4,8 +4,10 @@
 #include "client/commands/commands.h"
 #include "client/commands/flags.h"
 #include "client/connection.h"
+#include "client/output.h"
 #include "client/show.h"
 #include "proto/spec.h"
+#include "proto/suggest.h"
 #include "proto/support/exit_code.h"
 
 namespace attnfleet::client {
@@ -14,8 +16,10 @@ namespace {
 std::string StateOf(const v1::WorkerStatus& worker, const std::string& slot) {
   if (!worker.connected()) return "lost";
   for (const v1::ActiveRun& run : worker.active()) {
-    if (run.slot() == slot) return "runs " + FormatRunKey(run.run());
+    if (run.slot() != slot) continue;
+    return absl::StrCat("runs ", FormatRunKey(run.run()), worker.drained() ? ", then drained" : "");
   }
+  if (worker.drained()) return "drained";
   return worker.draining() ? "draining" : "idle";
 }
 
@@ -43,7 +47,8 @@ class Workers : public Command {
  public:
   std::vector<Flag> Flags() override { return Join({output_.Flags(), connection_.Flags(), connection_.WorkerFlags()}); }
 
-  absl::StatusOr<int> Run(const std::vector<std::string>&, StopSignals& signals) override {
+  absl::StatusOr<int> Run(const std::vector<std::string>& arguments, StopSignals& signals) override {
+    if (!arguments.empty()) return Drain(arguments, signals);
     const auto connection = Connection::OpenWithWorker(connection_, "attnfleet workers", signals);
     if (!connection.ok()) return connection.status();
     const absl::StatusOr<v1::ListWorkersResponse> response = (*connection)->server().ListWorkers();
@@ -54,6 +59,30 @@ class Workers : public Command {
   }
 
  private:
+  absl::StatusOr<int> Drain(const std::vector<std::string>& arguments, StopSignals& signals) {
+    const std::string& action = arguments[0];
+    if (action != "drain" && action != "undrain") {
+      return absl::InvalidArgumentError(UnknownName("action", action, {"drain", "undrain"}));
+    }
+    if (arguments.size() < 2) {
+      return absl::InvalidArgumentError(absl::StrCat("NAME is needed: attnfleet workers ", action, " NAME"));
+    }
+    if (connection_.local()) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("--server is needed: attnfleet workers ", action, " ", arguments[1], " --server=HOST:7600"));
+    }
+    const auto connection = Connection::Open(connection_, "attnfleet workers", signals);
+    if (!connection.ok()) return connection.status();
+    const bool drain = action == "drain";
+    const absl::StatusOr<v1::WorkerStatus> worker = (*connection)->server().SetDrained(arguments[1], drain);
+    if (!worker.ok()) return worker.status();
+    PrintNote(drain ? absl::StrCat("worker ", arguments[1], " gets nothing new; ", worker->active_size(),
+                                   " runs go on there. Back: attnfleet workers undrain ", arguments[1],
+                                   connection_.Suffix())
+                    : absl::StrCat("worker ", arguments[1], " gets runs again"));
+    return kExitOk;
+  }
+
   OutputFlags output_;
   ConnectionFlags connection_;
 };
@@ -63,11 +92,13 @@ class Workers : public Command {
 const CommandInfo kWorkersCommand = {
     "workers",
     "",
-    "",
+    "[drain|undrain NAME]",
     0,
-    0,
-    "list workers, their devices and what runs there",
+    2,
+    "list workers, their devices and what runs there; drain one or take it back",
     "  attnfleet workers --server=HOST:7600\n"
+    "  attnfleet workers drain node7 --server=HOST:7600    what runs goes on, nothing new comes, also after restarts\n"
+    "  attnfleet workers undrain node7 --server=HOST:7600\n"
     "  attnfleet workers                         what this machine offers\n\n"
     "A run is shown as benchmark/job/repetition. 1 GB = 1e9 bytes.\n",
     [] { return std::unique_ptr<Command>(new Workers); },

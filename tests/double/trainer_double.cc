@@ -6,6 +6,7 @@
 //   BEHAVIOUR  measured        result at once (the default)
 //              contaminated=SEED  measured, as if throttled while another process was on the GPU; without =SEED
 //                              each run, else the one with that seed
+//              slower=FACTOR   measured, at 1/FACTOR of the speed, as on a GPU that is not well
 //              slow=SECONDS    progress five times a second, then a result
 //              oom | unsupported | failed        results of that outcome
 //              crash=SIGNAL | exit=STATUS        no result
@@ -213,10 +214,10 @@ std::string Telemetry(bool contaminated) {
 }
 
 // 1,000 tokens take eager 10 ms and 1 GB, the others less; half as fast where contaminated.
-std::string Measured(const Arguments& arguments, bool contaminated = false) {
+std::string Measured(const Arguments& arguments, bool contaminated = false, double slower = 1) {
   const double speed = arguments.backend == "eager" ? 1.0 : arguments.backend == "sdpa" ? 2.0 : 3.0;
   const double tokens = static_cast<double>(arguments.batch) * arguments.sequence_length;
-  const double step_seconds = tokens * 1e-5 / speed * (contaminated ? 2 : 1);
+  const double step_seconds = tokens * 1e-5 / speed * slower * (contaminated ? 2 : 1);
   const double wall_seconds = step_seconds * arguments.steps;
   const long long bytes = static_cast<long long>(tokens * 1e6 / speed);
   std::string text = Format(
@@ -286,6 +287,8 @@ int Run(const Arguments& arguments, const Behaviour& behaviour) {
   if (name == "contaminated") {
     const bool all = behaviour.value.empty();
     Write(STDOUT_FILENO, Measured(arguments, all || std::to_string(arguments.seed) == behaviour.value));
+  } else if (name == "slower") {
+    Write(STDOUT_FILENO, Measured(arguments, false, std::atof(behaviour.value.c_str())));
   } else if (name == "slow") {
     RunSlowly(arguments, std::atof(behaviour.value.c_str()));
     Write(STDOUT_FILENO, Measured(arguments));

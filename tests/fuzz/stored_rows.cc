@@ -75,7 +75,17 @@ class Rows {
 
 void GoOn(std::vector<v1::Benchmark> benchmarks) {
   Scheduler scheduler(kLease);
-  scheduler.Restore(std::move(benchmarks), 1'000);
+  for (v1::Benchmark& benchmark : benchmarks) {
+    std::vector<v1::Run> runs;
+    for (v1::Job& job : *benchmark.mutable_jobs()) {
+      for (v1::Run& run : *job.mutable_runs()) {
+        if (run.attempt() > 0 || run.state() == v1::RUN_STATE_ENDED) runs.push_back(std::move(run));
+      }
+    }
+    benchmark.clear_jobs();
+    const absl::Status restored = scheduler.Restore(benchmark, std::move(runs), 1'000);
+    Check(restored.ok(), std::string(restored.message()));
+  }
   const auto check = [&scheduler] {
     const absl::Status status = scheduler.CheckInvariants();
     Check(status.ok(), std::string(status.message()));

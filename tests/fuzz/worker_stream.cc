@@ -167,9 +167,11 @@ class Fleet {
       }
     }
     for (const auto& key : effects.runs) {
-      const v1::Run& run = scheduler_.Find(std::get<0>(key))
-                               ->jobs(static_cast<int>(std::get<1>(key)))
-                               .runs(static_cast<int>(std::get<2>(key)));
+      v1::RunKey run_key;
+      run_key.set_benchmark_id(std::get<0>(key));
+      run_key.set_job_index(std::get<1>(key));
+      run_key.set_repetition(std::get<2>(key));
+      const v1::Run& run = *scheduler_.FindRun(run_key);
       const auto ended = ended_.find(key);
       if (ended != ended_.end()) Check(run.result().outcome() == ended->second, "a result that counts stays");
       if (run.state() == v1::RUN_STATE_ENDED) ended_.emplace(key, run.result().outcome());

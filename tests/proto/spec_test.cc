@@ -219,7 +219,7 @@ TEST(Expansion, BackendsOfAShapeFormAContiguousGroup) {
 TEST(Expansion, ARunIsSelfContainedAndEachRepetitionHasItsSeed) {
   const v1::BenchmarkSpec spec = Preset("tiny");
   const v1::Job job = ExpandJobs(7, spec)[3];
-  const v1::StartRun start = MakeStartRun(spec, job, 2, 1, "cpu0");
+  const v1::StartRun start = MakeStartRun(spec, job.runs(2).key(), 1, "cpu0");
   EXPECT_EQ(start.backend(), "sdpa");
   EXPECT_EQ(FormatShape(start.shape()), "4x128");
   EXPECT_EQ(start.training().seed(), spec.training().seed() + 2);
@@ -228,23 +228,56 @@ TEST(Expansion, ARunIsSelfContainedAndEachRepetitionHasItsSeed) {
   EXPECT_DOUBLE_EQ(start.timeout_seconds(), spec.run_timeout_seconds());
 }
 
+TEST(Expansion, EachNodeGetsEveryCellInGroupsOfItsOwn) {
+  v1::Benchmark benchmark;
+  benchmark.set_id(7);
+  *benchmark.mutable_spec() = Preset("tiny");
+  EXPECT_EQ(ExpandJobs(benchmark).size(), 4U) << "no node yet";
+  for (const char* worker : {"w1", "w2"}) benchmark.add_nodes()->set_worker(worker);
+  const std::vector<v1::Job> jobs = ExpandJobs(benchmark);
+  ASSERT_EQ(jobs.size(), 8U);
+  for (size_t i = 0; i < jobs.size(); ++i) {
+    EXPECT_EQ(jobs[i].index(), i);
+    EXPECT_EQ(jobs[i].group(), i / 2);
+    EXPECT_EQ(jobs[i].node().worker(), i < 4 ? "w1" : "w2");
+    EXPECT_EQ(FormatRunKey(jobs[i].runs(2).key()), "7/" + std::to_string(i) + "/2");
+    const v1::StartRun start = MakeStartRun(benchmark.spec(), jobs[i].runs(0).key(), 1, "cpu0");
+    EXPECT_EQ(start.backend(), jobs[i].backend());
+    EXPECT_EQ(FormatShape(start.shape()), FormatShape(jobs[i].shape()));
+  }
+}
+
+TEST(ValidateSpec, SchedulingFieldsAreBoundedAndNamed) {
+  const auto error = [](const std::function<void(v1::BenchmarkSpec&)>& change) {
+    v1::BenchmarkSpec spec = Preset("tiny");
+    change(spec);
+    return Text(ValidateSpec(spec, {}));
+  };
+  EXPECT_THAT(error([](auto& spec) { spec.set_priority(1001); }), HasSubstr("priority: 1001"));
+  EXPECT_THAT(error([](auto& spec) { spec.set_max_slots(-1); }), HasSubstr("max_slots: -1"));
+  EXPECT_THAT(error([](auto& spec) { spec.set_deadline_seconds(0.5); }), HasSubstr("deadline_seconds: 0.5"));
+  EXPECT_THAT(error([](auto& spec) { spec.set_max_worker_losses(0); }), HasSubstr("max_worker_losses: 0"));
+  EXPECT_THAT(error([](auto& spec) { spec.mutable_requirements()->set_count(-2); }), HasSubstr("requirements.count"));
+  EXPECT_THAT(error([](auto& spec) { spec.set_placement(static_cast<v1::Placement>(9)); }), HasSubstr("placement: 9"));
+}
+
 TEST(Expansion, TheNumericalCheckIsTheFirstRepetitionsAlone) {
   const v1::BenchmarkSpec spec = Preset("tiny");
   const v1::Job job = ExpandJobs(7, spec)[0];
-  EXPECT_TRUE(MakeStartRun(spec, job, 0, 1, "cpu0").training().numerical_check());
-  EXPECT_FALSE(MakeStartRun(spec, job, 1, 1, "cpu0").training().numerical_check());
+  EXPECT_TRUE(MakeStartRun(spec, job.runs(0).key(), 1, "cpu0").training().numerical_check());
+  EXPECT_FALSE(MakeStartRun(spec, job.runs(1).key(), 1, "cpu0").training().numerical_check());
 }
 
 TEST(Expansion, PublishedDropoutIsResolvedForEachBackend) {
   const v1::BenchmarkSpec spec = Preset("published");
   const std::vector<v1::Job> jobs = ExpandJobs(7, spec);
   const auto placement = [&](const v1::Job& job) {
-    return MakeStartRun(spec, job, 0, 1, "gpu0").training().attention_dropout_placement();
+    return MakeStartRun(spec, job.runs(0).key(), 1, "gpu0").training().attention_dropout_placement();
   };
   EXPECT_EQ(placement(jobs[0]), v1::DROPOUT_PLACEMENT_PROBABILITIES);
   EXPECT_EQ(placement(jobs[1]), v1::DROPOUT_PLACEMENT_OUTPUT);
   const v1::BenchmarkSpec tiny = Preset("tiny");
-  EXPECT_EQ(MakeStartRun(tiny, ExpandJobs(7, tiny)[1], 0, 1, "c").training().attention_dropout_placement(),
+  EXPECT_EQ(MakeStartRun(tiny, ExpandJobs(7, tiny)[1].runs(0).key(), 1, "c").training().attention_dropout_placement(),
             v1::DROPOUT_PLACEMENT_PROBABILITIES);
 }
 

@@ -47,7 +47,7 @@ TEST_F(RetentionTest, ABatchIsBoundedByRunsButNeverEmpty) {
   EXPECT_THAT(scheduler_.Expired({.max_benchmarks = 1}, 0, 1), ElementsAre(1));
   scheduler_.Forget(1);
   EXPECT_THAT(scheduler_.Expired({.max_benchmarks = 1}, 0, 1), ElementsAre(3));
-  EXPECT_EQ(scheduler_.Find(1), nullptr);
+  EXPECT_FALSE(scheduler_.Exists(1));
 }
 
 }  // namespace

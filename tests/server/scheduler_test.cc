@@ -3,6 +3,10 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <map>
+#include <string>
+#include <vector>
+
 #include "fleet_fixture.h"
 
 namespace attnfleet::server {
@@ -42,11 +46,23 @@ class SchedulerTest : public testing::Test {
     scheduler_.RunProgressed(worker, progress, now_, effects_);
   }
 
-  const v1::Run& RunOf(const v1::StartRun& start) {
-    return scheduler_.Find(start.run().benchmark_id())
-        ->jobs(static_cast<int>(start.run().job_index()))
-        .runs(static_cast<int>(start.run().repetition()));
+  const v1::Run& RunOf(const v1::StartRun& start) { return *scheduler_.FindRun(start.run()); }
+
+  // What the store holds of a benchmark's runs.
+  std::vector<v1::Run> RowsOf(uint64_t id) {
+    std::vector<v1::Run> rows;
+    const v1::Benchmark benchmark = *scheduler_.Snapshot(id);
+    for (const v1::Job& job : benchmark.jobs()) {
+      for (const v1::Run& run : job.runs()) {
+        if (scheduler_.FindRun(run.key()) != nullptr) rows.push_back(run);
+      }
+    }
+    return rows;
   }
+
+  std::vector<v1::Explanation> Explain(uint64_t id) { return scheduler_.Explain(*scheduler_.Snapshot(id)); }
+
+  v1::BenchmarkState StateOf(uint64_t id) { return scheduler_.Head(id)->state(); }
 
   int64_t now_ = 1'000'000;
   Scheduler scheduler_{kLease};
@@ -65,7 +81,7 @@ TEST_F(SchedulerTest, RunsOfAGroupGoToOneSlotRepetitionByRepetition) {
     Report("w", start, v1::OUTCOME_MEASURED);
   }
   EXPECT_THAT(order, testing::ElementsAre("eager0", "sdpa0", "eager1", "sdpa1"));
-  EXPECT_EQ(scheduler_.Find(1)->state(), v1::BENCHMARK_STATE_FINISHED);
+  EXPECT_EQ(StateOf(1), v1::BENCHMARK_STATE_FINISHED);
 }
 
 TEST_F(SchedulerTest, GroupsRunSideBySideOnDifferentSlots) {
@@ -88,7 +104,7 @@ TEST_F(SchedulerTest, OutOfMemoryAndUnsupportedAreResults) {
   Report("w", TakeStart(), v1::OUTCOME_OUT_OF_MEMORY);
   Report("w", TakeStart(), v1::OUTCOME_UNSUPPORTED);
   EXPECT_TRUE(Take().assign.empty());
-  EXPECT_EQ(scheduler_.Find(1)->state(), v1::BENCHMARK_STATE_FINISHED);
+  EXPECT_EQ(StateOf(1), v1::BENCHMARK_STATE_FINISHED);
 }
 
 TEST_F(SchedulerTest, FailedRunIsTriedAgainABoundedNumberOfTimes) {
@@ -102,7 +118,7 @@ TEST_F(SchedulerTest, FailedRunIsTriedAgainABoundedNumberOfTimes) {
     Report("w", start, v1::OUTCOME_FAILED);
   }
   EXPECT_TRUE(Take().assign.empty());
-  const v1::Run& run = scheduler_.Find(1)->jobs(0).runs(0);
+  const v1::Run run = scheduler_.Snapshot(1)->jobs(0).runs(0);
   EXPECT_EQ(run.result().outcome(), v1::OUTCOME_FAILED);
   EXPECT_EQ(run.failed_attempts_size(), 2);
 }
@@ -118,8 +134,7 @@ TEST_F(SchedulerTest, RunThatTimedOutIsNotTriedAgain) {
   EXPECT_TRUE(Take().assign.empty());
   EXPECT_EQ(RunOf(start).result().outcome(), v1::OUTCOME_FAILED);
   EXPECT_EQ(RunOf(start).failed_attempts_size(), 0);
-  EXPECT_EQ(scheduler_.Explain(1)[0].text(),
-            "1 of 1 runs ended, the last on w cpu0: failed: stopped after its time limit");
+  EXPECT_EQ(Explain(1)[0].text(), "1 of 1 runs ended, the last on w cpu0: failed: stopped after its time limit");
 }
 
 TEST_F(SchedulerTest, StaleAttemptIsAcknowledgedAndDropped) {
@@ -134,7 +149,7 @@ TEST_F(SchedulerTest, StaleAttemptIsAcknowledgedAndDropped) {
   Report("w", second, v1::OUTCOME_MEASURED);
   Report("w", second, v1::OUTCOME_FAILED);  // doubled by the network, and changed
   EXPECT_EQ(RunOf(first).result().outcome(), v1::OUTCOME_MEASURED);
-  EXPECT_EQ(scheduler_.Find(1)->runs_ended(), 1u);
+  EXPECT_EQ(scheduler_.Head(1)->runs_ended(), 1u);
 }
 
 TEST_F(SchedulerTest, ReportOfAnotherWorkerIsNotCounted) {
@@ -177,7 +192,7 @@ TEST_F(SchedulerTest, WorkerThatComesBackWithinItsLeaseKeepsItsRun) {
   EXPECT_TRUE(effects.assign.empty());
   EXPECT_TRUE(effects.stop.empty());
   Report("w", start, v1::OUTCOME_MEASURED);
-  EXPECT_EQ(scheduler_.Find(1)->state(), v1::BENCHMARK_STATE_FINISHED);
+  EXPECT_EQ(StateOf(1), v1::BENCHMARK_STATE_FINISHED);
 }
 
 TEST_F(SchedulerTest, WorkerThatComesBackTooLateIsToldToStop) {
@@ -221,7 +236,7 @@ TEST_F(SchedulerTest, UnacknowledgedReportsInAHelloAreCountedOnce) {
   for (int i = 0; i < 2; ++i) {
     Join(hello);
     EXPECT_EQ(Take().acknowledge.size(), 1u);
-    EXPECT_EQ(scheduler_.Find(1)->runs_ended(), 1u);
+    EXPECT_EQ(scheduler_.Head(1)->runs_ended(), 1u);
   }
 }
 
@@ -251,9 +266,9 @@ TEST_F(SchedulerTest, CancelStopsWhatRunsAndKeepsWhatWasMeasured) {
   const Effects effects = Take();
   ASSERT_EQ(effects.stop.size(), 1u);
   EXPECT_EQ(effects.stop[0].stop.run().repetition(), running.run().repetition());
-  EXPECT_EQ(scheduler_.Find(id)->state(), v1::BENCHMARK_STATE_CANCELLED);
-  EXPECT_EQ(scheduler_.Find(id)->jobs(0).runs(0).result().outcome(), v1::OUTCOME_MEASURED);
-  EXPECT_EQ(scheduler_.Find(id)->jobs(1).runs(1).result().outcome(), v1::OUTCOME_CANCELLED);
+  EXPECT_EQ(StateOf(id), v1::BENCHMARK_STATE_CANCELLED);
+  EXPECT_EQ(scheduler_.Snapshot(id)->jobs(0).runs(0).result().outcome(), v1::OUTCOME_MEASURED);
+  EXPECT_EQ(scheduler_.Snapshot(id)->jobs(1).runs(1).result().outcome(), v1::OUTCOME_CANCELLED);
   EXPECT_TRUE(scheduler_.Cancel(id, "again", now_, effects_));
   EXPECT_TRUE(Take().runs.empty());
   EXPECT_FALSE(scheduler_.Cancel(77, "", now_, effects_));
@@ -266,7 +281,7 @@ TEST_F(SchedulerTest, RestoredRunsWaitForTheirWorkerForOneLease) {
   Submit(MakeSpec({"eager"}, 1, 2));
   const v1::StartRun start = TakeStart();
   Scheduler restarted(kLease);
-  restarted.Restore({*scheduler_.Find(1)}, now_);
+  ASSERT_EQ(restarted.Restore(*scheduler_.Head(1), RowsOf(1), now_), absl::OkStatus());
   ASSERT_EQ(restarted.CheckInvariants(), absl::OkStatus());
   Effects effects;
   restarted.WorkerJoined(MakeHello("other", 1), now_, effects);
@@ -286,7 +301,7 @@ TEST_F(SchedulerTest, RestoredRunOfAWorkerThatNeverComesGoesElsewhere) {
   Submit(MakeSpec({"eager"}, 1, 1));
   TakeStart();
   Scheduler restarted(kLease);
-  restarted.Restore({*scheduler_.Find(1)}, now_);
+  ASSERT_EQ(restarted.Restore(*scheduler_.Head(1), RowsOf(1), now_), absl::OkStatus());
   Effects effects;
   restarted.WorkerJoined(MakeHello("other", 1), now_ + kLease, effects);
   restarted.Tick(now_ + kLease + 1, effects);
@@ -299,23 +314,275 @@ TEST_F(SchedulerTest, RequirementsAndBackendsDecideWhatFitsAndExplainSaysWhy) {
   v1::BenchmarkSpec cuda = MakeSpec({"eager"}, 1, 1);
   cuda.mutable_requirements()->set_device_kind(v1::DEVICE_KIND_CUDA);
   const uint64_t needs_cuda = Submit(cuda);
-  EXPECT_EQ(scheduler_.Explain(needs_cuda)[0].text(), "0 of 1 runs ended; waits: no worker is connected");
-  EXPECT_EQ(scheduler_.Explain(needs_cuda)[0].waits(), "no worker is connected");
+  EXPECT_EQ(Explain(needs_cuda)[0].text(), "0 of 1 runs ended; waits: no worker is connected");
+  EXPECT_EQ(Explain(needs_cuda)[0].waits(), "no worker is connected");
   Join(MakeHello("w", 1));
   EXPECT_TRUE(Take().assign.empty());
-  EXPECT_THAT(scheduler_.Explain(needs_cuda)[0].text(), testing::HasSubstr("needs cuda"));
+  EXPECT_THAT(Explain(needs_cuda)[0].text(), testing::HasSubstr("needs cuda"));
   const uint64_t needs_flash = Submit(MakeSpec({"flash2"}, 1, 1));
-  EXPECT_THAT(scheduler_.Explain(needs_flash)[0].text(), testing::HasSubstr("no backend flash2"));
+  EXPECT_THAT(Explain(needs_flash)[0].text(), testing::HasSubstr("no backend flash2"));
   v1::BenchmarkSpec label = MakeSpec({"eager"}, 1, 1);
   (*label.mutable_requirements()->mutable_labels())["rack"] = "a";
-  EXPECT_THAT(scheduler_.Explain(Submit(label))[0].text(), testing::HasSubstr("rack=a"));
+  EXPECT_THAT(Explain(Submit(label))[0].text(), testing::HasSubstr("rack=a"));
   v1::BenchmarkSpec name = MakeSpec({"eager"}, 1, 2);
   name.mutable_requirements()->set_device_name_contains("test");
   Submit(name);
   EXPECT_EQ(TakeStart().run().benchmark_id(), 4u);
   const uint64_t waits = Submit(MakeSpec({"eager"}, 1, 1));
-  EXPECT_EQ(scheduler_.Explain(waits)[0].waits(), "every slot that fits is busy (w cpu0 with benchmark 4)");
-  EXPECT_EQ(scheduler_.Explain(4)[0].waits(), "") << "one of its runs is on a slot";
+  EXPECT_EQ(Explain(waits)[0].waits(), "every slot that fits is busy (w cpu0 with benchmark 4); it is next");
+  EXPECT_EQ(Explain(4)[0].waits(), "") << "one of its runs is on a slot";
+}
+
+TEST_F(SchedulerTest, HigherPriorityGoesFirstAndDoesNotStopWhatRuns) {
+  Join(MakeHello("w", 1));
+  v1::BenchmarkSpec spec = MakeSpec({"eager"}, 1, 2);
+  Submit(spec);
+  const v1::StartRun running = TakeStart();
+  Submit(spec);
+  spec.set_priority(5);
+  const uint64_t urgent = Submit(spec);
+  EXPECT_TRUE(Take().assign.empty());
+  EXPECT_THAT(Explain(2)[0].text(), testing::HasSubstr("benchmark 3 goes first: its priority is 5"));
+  Report("w", running, v1::OUTCOME_MEASURED);
+  for (int i = 0; i < 2; ++i) {
+    const v1::StartRun start = TakeStart();
+    EXPECT_EQ(start.run().benchmark_id(), urgent);
+    Report("w", start, v1::OUTCOME_MEASURED);
+  }
+  EXPECT_EQ(TakeStart().run().benchmark_id(), 1u) << "what has begun on the slot goes on before another begins";
+}
+
+TEST_F(SchedulerTest, SubmitterWithTheFewestSlotsGoesFirst) {
+  v1::BenchmarkSpec spec = MakeSpec({"eager"}, 6, 1);
+  spec.set_submitter("greedy");
+  Submit(spec);
+  Submit(spec);
+  spec.set_submitter("modest");
+  Submit(spec);
+  Join(MakeHello("w", 4));
+  std::map<uint64_t, int> slots;
+  for (const Effects::Assignment& one : Take().assign) ++slots[one.start.run().benchmark_id()];
+  EXPECT_THAT(slots, testing::UnorderedElementsAre(testing::Pair(1, 2), testing::Pair(3, 2)));
+  EXPECT_THAT(Explain(2)[0].text(), testing::HasSubstr("goes first"));
+}
+
+TEST_F(SchedulerTest, MaxSlotsLimitsWhatRunsAtOnce) {
+  Join(MakeHello("w", 4));
+  v1::BenchmarkSpec spec = MakeSpec({"eager"}, 5, 1);
+  spec.set_max_slots(2);
+  Submit(spec);
+  const Effects effects = Take();
+  ASSERT_EQ(effects.assign.size(), 2u);
+  EXPECT_THAT(Explain(1)[4].text(), testing::HasSubstr("as many as its max_slots allows"));
+  Report("w", effects.assign[0].start, v1::OUTCOME_MEASURED);
+  EXPECT_EQ(Take().assign.size(), 1u);
+}
+
+TEST_F(SchedulerTest, DeadlineCancelsWhatHasNotEndedAndKeepsTheRest) {
+  Join(MakeHello("w", 1));
+  v1::BenchmarkSpec spec = MakeSpec({"eager"}, 3, 1);
+  spec.set_deadline_seconds(10);
+  Submit(spec);
+  Report("w", TakeStart(), v1::OUTCOME_MEASURED);
+  const v1::StartRun running = TakeStart();
+  now_ += 9'999;
+  scheduler_.WorkerHeard("w", false, now_, effects_);
+  EXPECT_TRUE(Take().stop.empty());
+  now_ += 1;
+  scheduler_.Tick(now_, effects_);
+  const Effects effects = Take();
+  ASSERT_EQ(effects.stop.size(), 1u);
+  EXPECT_EQ(effects.stop[0].stop.run().job_index(), running.run().job_index());
+  EXPECT_EQ(effects.cancelled_unassigned, 1u);
+  EXPECT_EQ(StateOf(1), v1::BENCHMARK_STATE_CANCELLED);
+  const v1::Benchmark benchmark = *scheduler_.Snapshot(1);
+  EXPECT_EQ(benchmark.jobs(0).runs(0).result().outcome(), v1::OUTCOME_MEASURED);
+  EXPECT_THAT(benchmark.jobs(2).runs(0).result().reason(), testing::HasSubstr("its deadline passed, 10s after"));
+  EXPECT_THAT(Explain(1)[2].text(), testing::HasSubstr("deadline"));
+}
+
+TEST_F(SchedulerTest, PauseStartsNothingNewUntilResumedAlsoAfterARestart) {
+  Join(MakeHello("w", 1));
+  Submit(MakeSpec({"eager", "sdpa"}, 2, 1));
+  const v1::StartRun start = TakeStart();
+  EXPECT_TRUE(scheduler_.SetPaused(1, true, now_, effects_));
+  const Effects paused = Take();
+  EXPECT_TRUE(paused.stop.empty()) << "what runs goes on";
+  EXPECT_TRUE(paused.benchmarks.contains(1));
+  Report("w", start, v1::OUTCOME_MEASURED);
+  EXPECT_TRUE(Take().assign.empty());
+  EXPECT_THAT(Explain(1)[1].text(), testing::HasSubstr("attnfleet resume 1"));
+
+  Scheduler restarted(kLease);
+  ASSERT_EQ(restarted.Restore(*scheduler_.Head(1), RowsOf(1), now_), absl::OkStatus());
+  Effects effects;
+  restarted.WorkerJoined(MakeHello("w", 1), now_, effects);
+  EXPECT_TRUE(effects.assign.empty());
+  EXPECT_TRUE(restarted.SetPaused(1, false, now_, effects));
+  ASSERT_EQ(effects.assign.size(), 1u);
+  EXPECT_EQ(effects.assign[0].start.backend(), "sdpa");
+  EXPECT_EQ(restarted.CheckInvariants(), absl::OkStatus());
+  EXPECT_FALSE(restarted.SetPaused(7, true, now_, effects));
+}
+
+TEST_F(SchedulerTest, DrainedWorkerFinishesWhatItRunsAndGetsNothingNewHoweverOftenItReconnects) {
+  Join(MakeHello("w1", 1));
+  Submit(MakeSpec({"eager"}, 1, 3));
+  const v1::StartRun start = TakeStart();
+  EXPECT_TRUE(scheduler_.SetDrained("w1", true, now_, effects_));
+  const Effects drained = Take();
+  EXPECT_TRUE(drained.stop.empty());
+  EXPECT_THAT(drained.drained, testing::ElementsAre(testing::Pair("w1", true)));
+  Report("w1", start, v1::OUTCOME_MEASURED);
+  EXPECT_TRUE(Take().assign.empty());
+  Join(MakeHello("w1", 1));
+  EXPECT_TRUE(Take().assign.empty());
+  EXPECT_THAT(Explain(1)[0].text(), testing::HasSubstr("w1 cpu0 is drained (attnfleet workers undrain w1)"));
+  EXPECT_TRUE(scheduler_.FindWorker("w1")->drained());
+  Join(MakeHello("w2", 1));
+  EXPECT_EQ(Take().assign[0].worker, "w2") << "its group goes elsewhere";
+  EXPECT_TRUE(scheduler_.SetDrained("w1", false, now_, effects_));
+  Submit(MakeSpec({"eager"}, 1, 1));
+  EXPECT_EQ(Take().assign[0].worker, "w1");
+  EXPECT_FALSE(scheduler_.SetDrained("nobody", true, now_, effects_));
+}
+
+TEST_F(SchedulerTest, DrainOutlivesTheCoordinator) {
+  scheduler_.RestoreDrained("w");
+  Submit(MakeSpec({"eager"}, 1, 1));
+  Join(MakeHello("w", 1));
+  EXPECT_TRUE(Take().assign.empty());
+  EXPECT_TRUE(scheduler_.SetDrained("w", false, now_, effects_));
+  EXPECT_EQ(Take().assign.size(), 1u);
+}
+
+TEST_F(SchedulerTest, RunThatLosesItsWorkerTwiceIsQuarantinedWithItsEvidence) {
+  Submit(MakeSpec({"eager"}, 1, 2));
+  for (const char* worker : {"w1", "w2"}) {
+    Join(MakeHello(worker, 1));
+    const v1::StartRun start = TakeStart();
+    EXPECT_EQ(start.run().repetition(), 0u);
+    Progress(worker, start);
+    now_ += kLease + 1;
+    scheduler_.Tick(now_, effects_);
+    EXPECT_TRUE(Take().assign.empty());
+  }
+  const v1::Run run = scheduler_.Snapshot(1)->jobs(0).runs(0);
+  EXPECT_TRUE(run.quarantined());
+  EXPECT_EQ(run.result().outcome(), v1::OUTCOME_FAILED);
+  ASSERT_EQ(run.failed_attempts_size(), 2);
+  EXPECT_TRUE(run.failed_attempts(1).worker_lost());
+  EXPECT_EQ(run.failed_attempts(1).worker(), "w2");
+  EXPECT_THAT(run.result().reason(), testing::HasSubstr("attempt 1 on w1 cpu0 (worker w1 was lost"));
+  EXPECT_THAT(Explain(1)[0].text(), testing::HasSubstr("quarantined, it lost its worker 2 times: attempt 1 on w1"));
+  Join(MakeHello("w3", 1));
+  EXPECT_EQ(TakeStart().run().repetition(), 1u) << "the others go on";
+}
+
+TEST_F(SchedulerTest, LostRunGoesToAnotherWorkerThoughItsOwnIsBack) {
+  Join(MakeHello("w1", 1));
+  Submit(MakeSpec({"eager"}, 1, 1));
+  const v1::StartRun start = TakeStart();
+  Progress("w1", start);
+  Join(MakeHello("w2", 1));
+  Take();
+  Join(MakeHello("w1", 1));  // came back without it
+  const Effects effects = Take();
+  ASSERT_EQ(effects.assign.size(), 1u);
+  EXPECT_EQ(effects.assign[0].worker, "w2");
+}
+
+TEST_F(SchedulerTest, CountHoldsABenchmarkBackUntilSoManySlotsFit) {
+  Join(MakeHello("w1", 1));
+  v1::BenchmarkSpec spec = MakeSpec({"eager"}, 1, 1);
+  spec.mutable_requirements()->set_count(3);
+  Submit(spec);
+  EXPECT_TRUE(Take().assign.empty());
+  EXPECT_THAT(Explain(1)[0].text(), testing::HasSubstr("1 slots fit and it needs 3 (count)"));
+  Join(MakeHello("w2", 2));
+  EXPECT_EQ(Take().assign.size(), 1u);
+}
+
+TEST_F(SchedulerTest, PlacementEveryGivesEachSlotTheWholeBenchmark) {
+  Join(MakeHello("w1", 1));
+  v1::BenchmarkSpec spec = MakeSpec({"eager", "sdpa"}, 2, 1);
+  spec.set_placement(v1::PLACEMENT_EVERY);
+  spec.mutable_requirements()->set_count(2);
+  Submit(spec);
+  EXPECT_EQ(scheduler_.counts().queued, 4u);
+  EXPECT_TRUE(Take().assign.empty());
+  Join(MakeHello("w2", 1));
+  Effects effects = Take();
+  EXPECT_EQ(scheduler_.Head(1)->runs_total(), 8u);
+  EXPECT_EQ(scheduler_.Head(1)->nodes_size(), 2);
+  Join(MakeHello("late", 1));  // not one of its nodes
+  std::map<std::string, std::vector<std::string>> order;
+  while (!effects.assign.empty()) {
+    const std::vector<Effects::Assignment> assigned = effects.assign;
+    for (const Effects::Assignment& one : assigned) {
+      order[one.worker].push_back(absl::StrCat(one.start.backend(), " ", FormatShape(one.start.shape())));
+      Report(one.worker, one.start, v1::OUTCOME_MEASURED);
+    }
+    effects = Take();
+  }
+  const auto all = testing::ElementsAre("eager 1x64", "sdpa 1x64", "eager 2x64", "sdpa 2x64");
+  EXPECT_THAT(order, testing::UnorderedElementsAre(testing::Pair("w1", all), testing::Pair("w2", all)));
+  EXPECT_EQ(StateOf(1), v1::BENCHMARK_STATE_FINISHED);
+  EXPECT_EQ(scheduler_.Snapshot(1)->jobs(5).node().worker(), "w2");
+}
+
+TEST_F(SchedulerTest, NodeOfAFleetComparisonWaitsForItsWorkerAndFailsWhenItsSlotIsGoneForGood) {
+  v1::BenchmarkSpec spec = MakeSpec({"eager"}, 1, 2);
+  spec.set_placement(v1::PLACEMENT_EVERY);
+  Join(MakeHello("w1", 1));
+  Submit(spec);
+  const v1::StartRun start = TakeStart();
+  Progress("w1", start);
+  Join(MakeHello("w2", 1));
+  now_ += kLease + 1;
+  scheduler_.Tick(now_, effects_);
+  EXPECT_TRUE(Take().assign.empty());
+  EXPECT_THAT(Explain(1)[0].text(), testing::HasSubstr("its slot, w1 cpu0, is not connected"));
+  Join(MakeHello("w1", 1));
+  EXPECT_EQ(TakeStart().attempt(), 2u);
+  v1::WorkerHello other = MakeHello("w1", 0);
+  Join(other);
+  EXPECT_EQ(StateOf(1), v1::BENCHMARK_STATE_FINISHED);
+  EXPECT_THAT(scheduler_.Snapshot(1)->jobs(0).runs(1).result().reason(), testing::HasSubstr("no longer offers cpu0"));
+  Take();
+}
+
+TEST_F(SchedulerTest, RestoredFleetComparisonGoesOnWhereItWas) {
+  v1::BenchmarkSpec spec = MakeSpec({"eager"}, 2, 1);
+  spec.set_placement(v1::PLACEMENT_EVERY);
+  spec.set_max_slots(1);
+  Join(MakeHello("w1", 1));
+  Join(MakeHello("w2", 1));
+  Submit(spec);
+  const v1::StartRun start = TakeStart();
+  Scheduler restarted(kLease);
+  ASSERT_EQ(restarted.Restore(*scheduler_.Head(1), RowsOf(1), now_), absl::OkStatus());
+  ASSERT_EQ(restarted.CheckInvariants(), absl::OkStatus());
+  Effects effects;
+  restarted.WorkerJoined(MakeHello("w2", 1), now_, effects);
+  EXPECT_TRUE(effects.assign.empty()) << "max_slots is held by w1";
+  v1::WorkerHello hello = MakeHello("w1", 1);
+  *hello.add_unacknowledged() = MakeReport(start, v1::OUTCOME_MEASURED);
+  restarted.WorkerJoined(hello, now_, effects);
+  ASSERT_EQ(effects.assign.size(), 1u);
+  EXPECT_EQ(effects.assign[0].worker, "w1");
+  EXPECT_EQ(restarted.CheckInvariants(), absl::OkStatus());
+}
+
+TEST_F(SchedulerTest, CancelOfWhatWaitsTouchesNoRun) {
+  Submit(MakeSpec({"eager"}, 3, 100));
+  Take();
+  EXPECT_TRUE(scheduler_.Cancel(1, "enough", now_, effects_));
+  const Effects effects = Take();
+  EXPECT_TRUE(effects.runs.empty());
+  EXPECT_EQ(effects.cancelled_unassigned, 300u);
+  EXPECT_EQ(scheduler_.Snapshot(1)->jobs(2).runs(99).result().reason(), "enough");
+  EXPECT_EQ(scheduler_.Head(1)->runs_ended(), 300u);
 }
 
 TEST_F(SchedulerTest, SlotThatIsGoneGivesItsRunToAnother) {

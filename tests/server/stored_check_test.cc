@@ -64,12 +64,18 @@ TEST(CheckStored, EveryFaultNamesWhoseItIs) {
 }
 
 TEST(CheckStoredSpec, OnlyWhatCanBeExpanded) {
-  EXPECT_EQ(CheckStoredSpec(1, MakeSpec({"eager"}, 3, 5)), absl::OkStatus());
-  v1::BenchmarkSpec spec = MakeSpec({"eager"}, 3, 5);
-  spec.set_repetitions(1'000'000'000);
-  EXPECT_EQ(CheckStoredSpec(1, spec).code(), absl::StatusCode::kDataLoss);
-  spec.set_repetitions(-1);
-  EXPECT_EQ(CheckStoredSpec(1, spec).code(), absl::StatusCode::kDataLoss);
+  v1::Benchmark head;
+  head.set_id(1);
+  *head.mutable_spec() = MakeSpec({"eager"}, 3, 5);
+  EXPECT_EQ(CheckStoredSpec(head), absl::OkStatus());
+  head.add_nodes();
+  EXPECT_EQ(CheckStoredSpec(head).code(), absl::StatusCode::kDataLoss) << "nodes without the placement";
+  head.mutable_spec()->set_placement(v1::PLACEMENT_EVERY);
+  EXPECT_EQ(CheckStoredSpec(head), absl::OkStatus());
+  head.mutable_spec()->set_repetitions(1'000'000'000);
+  EXPECT_EQ(CheckStoredSpec(head).code(), absl::StatusCode::kDataLoss);
+  head.mutable_spec()->set_repetitions(-1);
+  EXPECT_EQ(CheckStoredSpec(head).code(), absl::StatusCode::kDataLoss);
 }
 
 }  // namespace

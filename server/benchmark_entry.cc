@@ -1,0 +1,165 @@
+#include "server/benchmark_entry.h"
+
+#include <utility>
+
+#include "proto/spec.h"
+
+namespace attnfleet::server {
+
+bool IsActive(const v1::Run& run) {
+  return run.state() == v1::RUN_STATE_ASSIGNED || run.state() == v1::RUN_STATE_RUNNING;
+}
+
+bool IsOver(v1::BenchmarkState state) {
+  return state == v1::BENCHMARK_STATE_FINISHED || state == v1::BENCHMARK_STATE_CANCELLED;
+}
+
+BenchmarkEntry::BenchmarkEntry(const v1::Benchmark& head)
+    : id_(head.id()),
+      packed_(head.SerializeAsString()),
+      state_(head.state()),
+      paused_(head.paused()),
+      every_(head.spec().placement() == v1::PLACEMENT_EVERY),
+      priority_(head.spec().priority()),
+      max_slots_(static_cast<uint32_t>(head.spec().max_slots())),
+      shapes_(static_cast<uint32_t>(head.spec().shapes_size())),
+      backends_(static_cast<uint32_t>(head.spec().backends_size())),
+      repetitions_(static_cast<uint32_t>(head.spec().repetitions())),
+      nodes_(static_cast<uint32_t>(head.nodes_size())),
+      submitted_unix_ms_(head.submitted_unix_ms()),
+      ended_unix_ms_(head.ended_unix_ms()) {
+  if (head.spec().deadline_seconds() > 0) {
+    deadline_unix_ms_ = head.submitted_unix_ms() + static_cast<int64_t>(head.spec().deadline_seconds() * 1000);
+  }
+}
+
+void EndUnassignedRuns(v1::Benchmark& benchmark) {
+  if (benchmark.state() != v1::BENCHMARK_STATE_CANCELLED) return;
+  for (v1::Job& job : *benchmark.mutable_jobs()) {
+    for (v1::Run& run : *job.mutable_runs()) {
+      if (run.state() == v1::RUN_STATE_ENDED) continue;
+      run.set_state(v1::RUN_STATE_ENDED);
+      run.set_ended_unix_ms(benchmark.ended_unix_ms());
+      run.mutable_result()->set_outcome(v1::OUTCOME_CANCELLED);
+      run.mutable_result()->set_reason(benchmark.cancel_reason());
+    }
+  }
+}
+
+uint32_t BenchmarkEntry::runs_total() const { return shapes_ * inner() * (nodes_ > 0 ? nodes_ : 1); }
+
+v1::Benchmark BenchmarkEntry::Head() const {
+  v1::Benchmark head;
+  if (unpacked_ != nullptr) {
+    head = *unpacked_;
+  } else {
+    head.ParseFromString(packed_);
+  }
+  head.set_state(state_);
+  head.set_paused(paused_);
+  head.set_runs_total(runs_total());
+  head.set_runs_ended(runs_ended_);
+  return head;
+}
+
+v1::Benchmark BenchmarkEntry::Snapshot() const {
+  v1::Benchmark benchmark = Head();
+  for (v1::Job& job : ExpandJobs(benchmark)) *benchmark.add_jobs() = std::move(job);
+  for (v1::Job& job : *benchmark.mutable_jobs()) {
+    for (v1::Run& run : *job.mutable_runs()) {
+      if (const auto found = runs_.find(IndexOf(run.key())); found != runs_.end()) run = found->second;
+    }
+  }
+  EndUnassignedRuns(benchmark);
+  return benchmark;
+}
+
+const v1::BenchmarkSpec& BenchmarkEntry::Spec() {
+  if (unpacked_ == nullptr) {
+    unpacked_ = std::make_unique<v1::Benchmark>();
+    unpacked_->ParseFromString(std::exchange(packed_, {}));
+  }
+  return unpacked_->spec();
+}
+
+void BenchmarkEntry::SetNodes(const std::vector<v1::Node>& nodes) {
+  Spec();
+  for (const v1::Node& node : nodes) *unpacked_->add_nodes() = node;
+  nodes_ = static_cast<uint32_t>(nodes.size());
+}
+
+void BenchmarkEntry::End(v1::BenchmarkState state, const std::string& cancel_reason, int64_t now) {
+  Spec();
+  ended_unix_ms_ = now;
+  unpacked_->set_ended_unix_ms(now);
+  unpacked_->set_cancel_reason(cancel_reason);
+  packed_ = unpacked_->SerializeAsString();
+  unpacked_.reset();
+  state_ = state;
+  ForgetLanes();
+}
+
+void BenchmarkEntry::ForgetLanes() {
+  runs_ended_ = runs_total();  // what has no row was cancelled with it
+  lanes_.clear();
+  unbound.clear();
+}
+
+void BenchmarkEntry::ForgetRuns() {
+  runs_ = {};
+  forgot_runs_ = true;
+}
+
+bool BenchmarkEntry::Has(const v1::RunKey& key) const {
+  return key.benchmark_id() == id_ && key.repetition() < repetitions_ &&
+         key.job_index() < shapes_ * backends_ * (nodes_ > 0 ? nodes_ : 1);
+}
+
+v1::Run* BenchmarkEntry::FindRun(const v1::RunKey& key) {
+  const auto found = Has(key) ? runs_.find(IndexOf(key)) : runs_.end();
+  return found == runs_.end() ? nullptr : &found->second;
+}
+
+const v1::Run* BenchmarkEntry::FindRun(const v1::RunKey& key) const {
+  const auto found = Has(key) ? runs_.find(IndexOf(key)) : runs_.end();
+  return found == runs_.end() ? nullptr : &found->second;
+}
+
+v1::Run& BenchmarkEntry::FindOrAddRun(const v1::RunKey& key) {
+  const auto [place, is_new] = runs_.try_emplace(IndexOf(key));
+  if (is_new) {
+    *place->second.mutable_key() = key;
+    place->second.set_state(v1::RUN_STATE_QUEUED);
+  }
+  return place->second;
+}
+
+void BenchmarkEntry::RunEnded(bool was_active) {
+  ++runs_ended_;
+  if (was_active) --runs_active_;
+}
+
+uint32_t BenchmarkEntry::PositionOf(const v1::RunKey& key) const {
+  return ShapeOf(key) % lane_shapes() * inner() + key.repetition() * backends_ + key.job_index() % backends_;
+}
+
+v1::RunKey BenchmarkEntry::KeyOf(uint32_t lane, uint32_t position) const {
+  v1::RunKey key;
+  key.set_benchmark_id(id_);
+  const uint32_t shape = lane * lane_shapes() + position / inner();
+  key.set_job_index(shape * backends_ + position % backends_);
+  key.set_repetition(position % inner() / backends_);
+  return key;
+}
+
+Lane* BenchmarkEntry::FindLane(uint32_t index) {
+  const auto found = lanes_.find(index);
+  return found == lanes_.end() ? nullptr : &found->second;
+}
+
+const Lane* BenchmarkEntry::FindLane(uint32_t index) const {
+  const auto found = lanes_.find(index);
+  return found == lanes_.end() ? nullptr : &found->second;
+}
+
+}  // namespace attnfleet::server

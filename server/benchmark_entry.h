@@ -1,0 +1,145 @@
+#ifndef ATTNFLEET_SERVER_BENCHMARK_ENTRY_H_
+#define ATTNFLEET_SERVER_BENCHMARK_ENTRY_H_
+
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <optional>
+#include <set>
+#include <string>
+#include <unordered_map>
+#include <vector>
+
+#include "attnfleet/v1/benchmark.pb.h"
+#include "server/fleet.h"
+#include "server/work_queue.h"
+
+namespace attnfleet::server {
+
+bool IsActive(const v1::Run& run);
+bool IsOver(v1::BenchmarkState state);
+// Of a benchmark with its jobs: if it was cancelled, the runs that nothing else is known of ended with it.
+void EndUnassignedRuns(v1::Benchmark& benchmark);
+
+// What goes to one slot, run after run: with PLACEMENT_ANY the jobs of one shape, repetition by repetition, so that
+// ratios between backends are paired; with PLACEMENT_EVERY all that one node has to do. Its runs are numbered in the
+// order in which they go out.
+struct Lane {
+  uint32_t next = 0;             // positions from here on have never been assigned
+  std::set<uint32_t> returned;   // positions below `next` that wait again
+  bool active = false;           // one of its runs is on a slot
+  bool started = false;          // one of its runs has been
+  bool admitted = false;         // counts towards the benchmark's max_slots
+  Slot* slot = nullptr;          // bound to; null: to none
+  std::optional<LaneTurn> turn;  // its place in slot->waiting
+  std::string avoid;             // the worker that was lost with a run of it
+};
+
+// A benchmark as the scheduler keeps it: small while nothing has happened to it. Runs that were never assigned exist
+// in Snapshot() alone, and the message is packed unless something runs.
+class BenchmarkEntry {
+ public:
+  // A new one, or one that the store held, without jobs.
+  explicit BenchmarkEntry(const v1::Benchmark& head);
+
+  uint64_t id() const { return id_; }
+  v1::BenchmarkState state() const { return state_; }
+  bool over() const { return IsOver(state_); }
+  bool paused() const { return paused_; }
+  bool every() const { return every_; }
+  bool placed() const { return nodes_ > 0; }  // PLACEMENT_EVERY: it has its nodes
+  int priority() const { return priority_; }
+  uint32_t max_slots() const { return max_slots_; }
+  int64_t deadline_unix_ms() const { return deadline_unix_ms_; }  // 0: none
+  uint32_t runs_total() const;
+  uint32_t runs_ended() const { return runs_ended_; }
+  uint32_t runs_active() const { return runs_active_; }
+  uint32_t runs_waiting() const { return runs_total() - runs_ended_ - runs_active_; }
+
+  // The message without its jobs.
+  v1::Benchmark Head() const;
+  // With all jobs and runs.
+  v1::Benchmark Snapshot() const;
+  // As in Head(), for as long as it is unpacked.
+  const v1::BenchmarkSpec& Spec();
+
+  void SetState(v1::BenchmarkState state) { state_ = state; }
+  void SetPaused(bool paused) { paused_ = paused; }
+  void SetNodes(const std::vector<v1::Node>& nodes);
+  // Ends it; what has not ended then is cancelled. Packs the message and forgets the lanes.
+  void End(v1::BenchmarkState state, const std::string& cancel_reason, int64_t now);
+
+  int64_t submitted_unix_ms() const { return submitted_unix_ms_; }
+  int64_t ended_unix_ms() const { return ended_unix_ms_; }  // 0: it has not
+  // Of one that is over: what it did, and what its runs gave.
+  void ForgetLanes();
+  void ForgetRuns();
+  bool forgot_runs() const { return forgot_runs_; }
+
+  // Runs.
+  bool Has(const v1::RunKey& key) const;
+  // Null if it was never assigned.
+  v1::Run* FindRun(const v1::RunKey& key);
+  const v1::Run* FindRun(const v1::RunKey& key) const;
+  v1::Run& FindOrAddRun(const v1::RunKey& key);
+  // In no order.
+  const std::unordered_map<uint32_t, v1::Run>& runs() const { return runs_; }
+  void RunBecameActive() { ++runs_active_; }
+  void RunReturned() { --runs_active_; }
+  void RunEnded(bool was_active);
+
+  // Lanes. One that exists has begun (or, with PLACEMENT_EVERY, has its node) and has not ended.
+  uint32_t lane_count() const { return (every_ ? nodes_ : shapes_); }
+  uint32_t lane_length() const { return lane_shapes() * inner(); }  // runs of each
+  uint32_t LaneOf(const v1::RunKey& key) const { return ShapeOf(key) / lane_shapes(); }
+  uint32_t PositionOf(const v1::RunKey& key) const;
+  v1::RunKey KeyOf(uint32_t lane, uint32_t position) const;
+  Lane* FindLane(uint32_t index);
+  const Lane* FindLane(uint32_t index) const;
+  Lane& FindOrAddLane(uint32_t index) { return lanes_[index]; }
+  void EraseLane(uint32_t index) { lanes_.erase(index); }
+  std::map<uint32_t, Lane>& lanes() { return lanes_; }
+  const std::map<uint32_t, Lane>& lanes() const { return lanes_; }
+  bool Waits(const Lane& lane) const { return lane.next < lane_length() || !lane.returned.empty(); }
+
+  // Lanes from here on have never begun (PLACEMENT_ANY).
+  uint32_t next_lane = 0;
+  // Lanes that have begun and are bound to no slot (PLACEMENT_ANY), or that max_slots keeps waiting (PLACEMENT_EVERY).
+  std::set<uint32_t> unbound;
+  uint32_t admitted = 0;            // lanes that count towards max_slots
+  WorkClass* work_class = nullptr;  // until it is over
+  Submitter* submitter = nullptr;   // until it is over
+  bool queued = false;              // is in the WorkQueue
+
+ private:
+  uint32_t inner() const { return repetitions_ * backends_; }
+  uint32_t lane_shapes() const { return every_ ? shapes_ : 1; }
+  uint32_t ShapeOf(const v1::RunKey& key) const { return key.job_index() / backends_; }
+  uint32_t IndexOf(const v1::RunKey& key) const { return key.job_index() * repetitions_ + key.repetition(); }
+
+  uint64_t id_ = 0;
+  // The parts of the message that never change, in its wire form, and unpacked while something runs.
+  std::string packed_;
+  std::unique_ptr<v1::Benchmark> unpacked_;
+  v1::BenchmarkState state_ = v1::BENCHMARK_STATE_UNSPECIFIED;
+  bool paused_ = false;
+  bool every_ = false;
+  int priority_ = 0;
+  uint32_t max_slots_ = 0;
+  uint32_t shapes_ = 0;
+  uint32_t backends_ = 0;
+  uint32_t repetitions_ = 0;
+  uint32_t nodes_ = 0;
+  uint32_t runs_ended_ = 0;
+  uint32_t runs_active_ = 0;
+  bool forgot_runs_ = false;
+  int64_t deadline_unix_ms_ = 0;
+  int64_t submitted_unix_ms_ = 0;
+  int64_t ended_unix_ms_ = 0;
+  std::unordered_map<uint32_t, v1::Run> runs_;  // that were ever assigned, by IndexOf
+  std::map<uint32_t, Lane> lanes_;
+};
+
+}  // namespace attnfleet::server
+
+#endif  // ATTNFLEET_SERVER_BENCHMARK_ENTRY_H_

@@ -1,0 +1,217 @@
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "absl/time/time.h"
+#include "proto/reason.h"
+#include "proto/spec.h"
+#include "server/scheduler.h"
+
+namespace attnfleet::server {
+namespace {
+
+std::string Where(const Slot& slot) { return absl::StrCat(slot.worker->name(), " ", slot.info.id()); }
+
+// Why a slot that fits takes nothing new; "" if it does.
+std::string Unavailable(const Worker& worker) {
+  if (!worker.connected) return "is not connected";
+  if (worker.drained) return absl::StrCat("is drained (attnfleet workers undrain ", worker.name(), ")");
+  return worker.draining ? "is draining" : "";
+}
+
+}  // namespace
+
+std::optional<v1::Benchmark> Scheduler::Head(uint64_t id) const {
+  const BenchmarkEntry* entry = FindEntry(id);
+  if (entry == nullptr) return std::nullopt;
+  return entry->Head();
+}
+
+std::optional<v1::Benchmark> Scheduler::Snapshot(uint64_t id) const {
+  const BenchmarkEntry* entry = FindEntry(id);
+  if (entry == nullptr || entry->forgot_runs()) return std::nullopt;
+  return entry->Snapshot();
+}
+
+std::array<Scheduler::RunCounts, 3> Scheduler::CountByPriority() const {
+  std::array<RunCounts, 3> counts;
+  for (const auto& [id, entry] : benchmarks_) {
+    if (entry.over()) continue;
+    RunCounts& count = counts[entry.priority() < 0 ? 0 : entry.priority() == 0 ? 1 : 2];
+    count.queued += entry.runs_waiting();
+    count.active += entry.runs_active();
+  }
+  return counts;
+}
+
+std::vector<v1::Benchmark> Scheduler::List(int limit, uint64_t before_id) const {
+  std::vector<v1::Benchmark> result;
+  auto it = before_id == 0 ? benchmarks_.end() : benchmarks_.lower_bound(before_id);
+  while (it != benchmarks_.begin() && result.size() < static_cast<size_t>(limit)) {
+    result.push_back((--it)->second->Head());
+  }
+  return result;
+}
+
+v1::WorkerStatus Scheduler::StatusOf(const Worker& worker) const {
+  v1::WorkerStatus status;
+  *status.mutable_info() = worker.info;
+  status.set_connected(worker.connected);
+  status.set_draining(worker.draining);
+  status.set_drained(worker.drained);
+  status.set_last_heard_unix_ms(worker.heard);
+  for (const auto& [id, slot] : worker.slots) {
+    if (!slot->busy) continue;
+    v1::ActiveRun& active = *status.add_active();
+    *active.mutable_run() = slot->run;
+    active.set_slot(id);
+    active.set_attempt(FindRun(slot->run)->attempt());
+  }
+  return status;
+}
+
+std::vector<v1::WorkerStatus> Scheduler::Workers() const {
+  std::vector<v1::WorkerStatus> result;
+  for (const auto& [name, worker] : fleet_.workers()) result.push_back(StatusOf(*worker));
+  return result;
+}
+
+std::optional<v1::WorkerStatus> Scheduler::FindWorker(const std::string& name) const {
+  const Worker* worker = fleet_.Find(name);
+  if (worker == nullptr) return std::nullopt;
+  return StatusOf(*worker);
+}
+
+const std::vector<v1::Backend>& Scheduler::Backends() {
+  if (std::exchange(backends_known_, true)) return backends_;
+  backends_.clear();
+  std::set<std::string> seen;
+  for (const auto& [name, worker] : fleet_.workers()) {
+    if (!worker->connected) continue;
+    for (const v1::Backend& backend : worker->info.backends()) {
+      if (seen.insert(backend.name()).second) backends_.push_back(backend);
+    }
+  }
+  return backends_;
+}
+
+// Why no slot of the whole fleet takes a lane that is bound to none.
+std::string Scheduler::ExplainClass(const BenchmarkEntry& entry) const {
+  const WorkClass& work_class = *entry.work_class;
+  std::vector<std::string> misfits;
+  std::string busy;
+  bool connected = false;
+  for (const auto& [name, worker] : fleet_.workers()) {
+    if (!worker->connected) continue;
+    connected = true;
+    for (const auto& [id, slot] : worker->slots) {
+      std::string misfit = Unavailable(*worker);
+      if (misfit.empty()) misfit = Misfit(work_class, *slot->kind);
+      if (!misfit.empty()) {
+        misfits.push_back(absl::StrCat(Where(*slot), " ", misfit));
+      } else if (slot->busy && busy.empty()) {
+        busy = absl::StrCat(Where(*slot), " with benchmark ", slot->run.benchmark_id());
+      }
+    }
+  }
+  if (!connected) return "no worker is connected";
+  if (work_class.open()) {
+    std::string text = absl::StrCat("every slot that fits is busy (", busy, ")");
+    if (entry.every() || !entry.queued) return text;
+    const WorkQueue::Candidate next = WorkQueue::BestOf(*entry.work_class);
+    if (next.rank.benchmark == entry.id()) return absl::StrCat(text, "; it is next");
+    const BenchmarkEntry& first = *FindEntry(next.rank.benchmark);
+    absl::StrAppend(&text, "; benchmark ", first.id(), " goes first: ");
+    if (first.priority() != entry.priority()) {
+      return absl::StrCat(text, "its priority is ", first.priority(), ", this one's ", entry.priority());
+    }
+    if (first.submitter != entry.submitter) {
+      return absl::StrCat(text, first.submitter->name, " has ", first.submitter->running, " slots, ",
+                          entry.submitter->name, " has ", entry.submitter->running);
+    }
+    return absl::StrCat(text, "it is older");
+  }
+  constexpr size_t kShown = 4;
+  const size_t more = misfits.size() > kShown ? misfits.size() - kShown : 0;
+  misfits.resize(misfits.size() - more);
+  const std::string list =
+      absl::StrCat(absl::StrJoin(misfits, "; "), more > 0 ? absl::StrCat(" (and ", more, " more)") : "");
+  if (work_class.slots == 0 && work_class.least_slots() == 1) return absl::StrCat("no slot fits: ", list);
+  return absl::StrCat(work_class.slots, " slots fit and it needs ", work_class.least_slots(), " (count)",
+                      list.empty() ? "" : ": ", list);
+}
+
+std::string Scheduler::ExplainLane(const BenchmarkEntry& entry, uint32_t index) const {
+  if (entry.paused()) return absl::StrCat("it is paused (attnfleet resume ", entry.id(), ")");
+  const Lane* lane = entry.FindLane(index);
+  if (lane != nullptr && lane->slot != nullptr) {
+    const Slot& slot = *lane->slot;
+    if (const std::string reason = Unavailable(*slot.worker); !reason.empty()) {
+      return absl::StrCat("its slot, ", Where(slot), ", ", reason,
+                          entry.every() ? " (placement every: it can go nowhere else)" : "");
+    }
+    if (lane->admitted) {
+      return absl::StrCat(
+          "waits for its turn on ", Where(slot), slot.busy ? " behind " : "", slot.busy ? FormatRunKey(slot.run) : "",
+          " (", entry.every() ? "placement every" : "the runs of one shape go to one slot", ", one after another)");
+    }
+  }
+  if (entry.max_slots() > 0 && entry.admitted >= entry.max_slots()) {
+    return absl::StrCat("it holds ", entry.admitted, " slots, as many as its max_slots allows");
+  }
+  return "";
+}
+
+std::vector<v1::Explanation> Scheduler::Explain(const v1::Benchmark& benchmark) const {
+  std::vector<v1::Explanation> result;
+  const BenchmarkEntry* entry = FindEntry(benchmark.id());
+  if (entry == nullptr) return result;
+  std::string of_class;  // the same for every lane that is bound to no slot; looks at the whole fleet, so once
+  for (const v1::Job& job : benchmark.jobs()) {
+    int ended = 0;
+    const v1::Run* active = nullptr;
+    const v1::Run* last = nullptr;
+    for (const v1::Run& run : job.runs()) {
+      if (run.state() == v1::RUN_STATE_ENDED) {
+        ++ended;
+        last = &run;
+      }
+      if (IsActive(run)) active = &run;
+    }
+    v1::Explanation& explanation = result.emplace_back();
+    explanation.set_job_index(job.index());
+    explanation.set_backend(job.backend());
+    *explanation.mutable_shape() = job.shape();
+    std::string text = absl::StrCat(ended, " of ", job.runs_size(), " runs ended");
+    if (last != nullptr) {
+      absl::StrAppend(&text, ", the last ");
+      if (!last->worker().empty()) absl::StrAppend(&text, "on ", last->worker(), " ", last->slot(), ": ");
+      absl::StrAppend(&text, OutcomeLine(last->result().outcome(), ReasonLine(last->result())));
+    }
+    for (const v1::Run& run : job.runs()) {
+      if (!run.quarantined() || &run == last) continue;
+      absl::StrAppend(&text, "; repetition ", run.key().repetition(), " is ", run.result().reason());
+    }
+    if (active != nullptr) {
+      absl::StrAppend(&text, "; repetition ", active->key().repetition(), " is on ", active->worker(), " ",
+                      active->slot(), ", attempt ", active->attempt());
+    } else if (ended < job.runs_size()) {
+      const uint32_t index = entry->every() && !entry->placed() ? 0 : entry->LaneOf(job.runs(0).key());
+      std::string why = ExplainLane(*entry, index);
+      if (why.empty()) {
+        if (of_class.empty()) of_class = ExplainClass(*entry);
+        why = of_class;
+      }
+      absl::StrAppend(&text, "; waits: ", why);
+      const Lane* lane = entry->FindLane(index);
+      if (lane == nullptr || !lane->active) explanation.set_waits(why);
+    }
+    if (ended < job.runs_size() && entry->deadline_unix_ms() > 0) {
+      absl::StrAppend(&text, "; its deadline is ",
+                      absl::FormatTime("%Y-%m-%d %H:%M:%S UTC", absl::FromUnixMillis(entry->deadline_unix_ms()),
+                                       absl::UTCTimeZone()));
+    }
+    explanation.set_text(text);
+  }
+  return result;
+}
+
+}  // namespace attnfleet::server

@@ -1,0 +1,158 @@
+#ifndef ATTNFLEET_SERVER_WORK_QUEUE_H_
+#define ATTNFLEET_SERVER_WORK_QUEUE_H_
+
+#include <algorithm>
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <memory>
+#include <set>
+#include <string>
+#include <tuple>
+#include <unordered_map>
+#include <utility>
+#include <vector>
+
+#include "absl/container/btree_set.h"
+#include "absl/status/status.h"
+#include "attnfleet/v1/benchmark.pb.h"
+#include "server/fleet.h"
+
+namespace attnfleet::server {
+
+struct WorkClass;
+
+struct BySerial {
+  bool operator()(const Slot* a, const Slot* b) const { return a->serial < b->serial; }
+};
+
+// Slots that no requirement can tell apart.
+struct SlotKind {
+  std::string key;
+  v1::Slot slot;  // one of them; its id means nothing
+  std::map<std::string, std::string> labels;
+  std::set<std::string> backends;   // on this kind of device
+  std::set<Slot*, BySerial> slots;  // that take new runs, busy or not
+  std::set<Slot*, BySerial> idle;
+  std::vector<WorkClass*> classes;  // that fit
+};
+
+// A user's share of the fleet.
+struct Submitter {
+  std::string name;
+  uint32_t serial = 0;
+  uint64_t running = 0;                        // slots that run something of theirs
+  uint64_t served = 0;                         // number of the last lane that was begun for them; breaks ties
+  uint32_t benchmarks = 0;                     // that have not ended
+  std::set<std::pair<WorkClass*, int>> waits;  // class and priority in which something of theirs waits
+};
+
+// Benchmarks with the same requirements and backends: what fits one of them fits all.
+struct WorkClass {
+  struct Share {  // who goes next: the fewest slots, then the longest not served
+    uint64_t running;
+    uint64_t served;
+    uint32_t serial;
+    Submitter* submitter;
+    bool operator<(const Share& other) const {
+      return std::tie(running, served, serial) < std::tie(other.running, other.served, other.serial);
+    }
+  };
+  struct Level {
+    std::set<Share> order;
+    std::unordered_map<Submitter*, absl::btree_set<uint64_t>> benchmarks;  // the oldest first
+  };
+
+  std::string key;
+  v1::SlotRequirements requirements;
+  std::vector<std::string> backends;
+  uint32_t benchmarks = 0;                      // that have not ended
+  uint32_t slots = 0;                           // that fit and take new runs, busy or not
+  std::vector<SlotKind*> kinds;                 // that fit
+  std::map<int, Level, std::greater<>> levels;  // waiting benchmarks by priority
+  std::set<uint64_t> unplaced;                  // benchmarks with PLACEMENT_EVERY that have no nodes yet
+  bool changed = false;                         // is in WorkQueue's list of changed classes
+
+  uint32_t least_slots() const { return static_cast<uint32_t>(std::max(1, requirements.count())); }
+  bool open() const { return slots >= least_slots(); }
+};
+
+// The place of a waiting benchmark among all; the least goes first.
+struct Rank {
+  int priority;
+  uint64_t running;  // see WorkClass::Share
+  uint64_t served;
+  uint64_t benchmark;
+  bool operator<(const Rank& other) const {
+    return std::tie(other.priority, running, served, benchmark) <
+           std::tie(priority, other.running, other.served, other.benchmark);
+  }
+};
+
+// Which waiting benchmark goes to which idle slot. Benchmarks are filed by class and slots by kind, and each pair of
+// these is matched once; so an event costs the logarithm of the queue's length, times the classes that fit a kind or
+// the kinds that fit a class, however much waits. Knows nothing of runs.
+class WorkQueue {
+ public:
+  // Null class: there is nothing.
+  struct Candidate {
+    WorkClass* work_class = nullptr;
+    Rank rank{};
+  };
+
+  // Both are counted: each Use has its Release when the benchmark has ended.
+  WorkClass* UseClass(const v1::BenchmarkSpec& spec);
+  void ReleaseClass(WorkClass* work_class);
+  Submitter* UseSubmitter(const std::string& name);
+  void ReleaseSubmitter(Submitter* submitter);
+
+  // A slot that takes new runs from now on, or no longer. Does nothing if it is so already.
+  void AddSlot(Slot& slot);
+  void RemoveSlot(Slot& slot);
+  // For slots that were added: something runs there, or no longer.
+  void SetBusy(Slot& slot, bool busy);
+
+  // A benchmark that has a lane for any slot of its class.
+  void Push(WorkClass& work_class, Submitter& submitter, int priority, uint64_t benchmark);
+  void Remove(WorkClass& work_class, Submitter& submitter, int priority, uint64_t benchmark);
+  void AddRunning(Submitter& submitter, int change);
+  // A lane was begun for them: others with as many slots come first now.
+  void Serve(Submitter& submitter);
+
+  Candidate Best(const SlotKind& kind) const;
+  // Of what waits in a class; nothing if too few slots fit.
+  static Candidate BestOf(WorkClass& work_class);
+  // An idle slot that fits, on another worker than `avoid` if there is one; null if none is idle.
+  static Slot* FindIdle(const WorkClass& work_class, const std::string& avoid);
+
+  // Classes in which something new waits, or that became open; in any order, emptied by the caller.
+  std::vector<WorkClass*>& changed() { return changed_; }
+  void MarkChanged(WorkClass& work_class);
+
+  // What must hold between any two events. Looks at every class, kind and share; `busy` is not looked into.
+  absl::Status Check() const;
+  // Of it, that no slot is idle that fits something that waits. Cost: classes times kinds.
+  absl::Status CheckNothingIdles() const;
+
+ private:
+  SlotKind* UseKind(const Slot& slot);
+  void ReleaseKind(SlotKind* kind);
+  void Reorder(Submitter& submitter, uint64_t running, uint64_t served);
+
+  std::map<std::string, std::unique_ptr<WorkClass>> classes_;
+  std::map<std::string, std::unique_ptr<SlotKind>> kinds_;
+  std::map<std::string, std::unique_ptr<Submitter>> submitters_;
+  std::vector<WorkClass*> changed_;
+  uint32_t next_submitter_ = 0;
+  uint64_t served_ = 0;
+};
+
+// "" if every backend of the class may run on such a slot; else why not: "is a cpu device, needs cuda".
+std::string Misfit(const WorkClass& work_class, const SlotKind& kind);
+
+// The kind of a slot, whether or not it takes new runs.
+SlotKind KindOf(const Slot& slot);
+
+}  // namespace attnfleet::server
+
+#endif  // ATTNFLEET_SERVER_WORK_QUEUE_H_
