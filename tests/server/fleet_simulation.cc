@@ -398,6 +398,10 @@ absl::Status FleetSimulation::Send(const Effects& effects) {
   }
   for (const Effects::Assignment& assignment : effects.assign) {
     SimWorker& worker = named(assignment.worker);
+    if (stored_drained_.contains(worker.name)) return Wrong("a run was given to " + worker.name + ", which is drained");
+    if (!Fits(store_.at(assignment.start.run().benchmark_id()).head.spec(), worker)) {
+      return Wrong("a run was given to " + worker.name + ", which does not fit");
+    }
     if (!worker.connected && worker.noticed) return Wrong("a run was given to " + worker.name + ", which is gone");
     if (!worker.connected) continue;  // lost with the stream
     if (!worker.active.insert({assignment.start.slot(), assignment.start}).second) {

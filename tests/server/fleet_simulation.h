@@ -24,10 +24,11 @@ namespace attnfleet::server {
 // each slot runs and what was counted, decides by itself what fits where, and compares.
 //
 // After every step: the scheduler's invariants of what changed; every run is counted once, and only for a trainer that
-// did end so; no slot holds two runs; no slot idles that fits what waits. Up to `check_all_up_to` jobs also everything
-// else at every step: all invariants, by the simulation's own eyes that no slot idles for nothing, and for each run
-// that was assigned that nothing of a higher priority, nor of the same by a submitter with fewer slots, waited for that
-// slot (the fairness bound). Above, all invariants every `check_all_every` steps.
+// did end so; no slot holds two runs; none goes to a worker that is gone, drained or does not fit; no slot idles that
+// fits what waits. Up to `check_all_up_to` jobs also everything else at every step: all invariants, by the simulation's
+// own eyes that no slot idles for nothing, and for each run that was assigned that nothing of a higher priority, nor of
+// the same by a submitter with fewer slots, waited for that slot (the fairness bound). Above, all invariants every
+// `check_all_every` steps.
 class FleetSimulation {
  public:
   struct Options {
