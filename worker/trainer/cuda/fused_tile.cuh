@@ -1,0 +1,327 @@
+#ifndef ATTNFLEET_WORKER_TRAINER_CUDA_FUSED_TILE_CUH_
+#define ATTNFLEET_WORKER_TRAINER_CUDA_FUSED_TILE_CUH_
+
+// What the fused attention's kernels share: tiles in shared memory, tensor-core fragments, biases, dropout. Notation of
+// mma.m16n8k16: a lane has g = lane / 4 and c = lane % 4; of a 16 x 8 accumulator it holds rows g and g + 8, columns
+// 2 c and 2 c + 1.
+
+#include <cuda_bf16.h>
+#include <cuda_runtime.h>
+
+#include <cstdint>
+
+#include "worker/trainer/cuda/fused_attention.h"
+#include "worker/trainer/cuda/fused_random.h"
+
+namespace attnfleet::trainer::fused {
+
+constexpr int kWarps = 4;
+constexpr int kThreads = 32 * kWarps;
+constexpr int kRowBytes = 2 * kFusedHeadSize;
+constexpr int kTileBytes = kFusedTile * kRowBytes;
+constexpr float kLog2E = 1.4426950408889634f;
+constexpr float kRoot = 0.125f;  // 1 / sqrt(kFusedHeadSize)
+constexpr float kScale = kRoot * kLog2E;
+
+// --- Asynchronous copies, 16 bytes each.
+__device__ __forceinline__ uint32_t SharedAddress(const void* pointer) {
+  return static_cast<uint32_t>(__cvta_generic_to_shared(pointer));
+}
+
+// Zeros where it is not `valid`.
+__device__ __forceinline__ void CopyAsync(void* shared, const void* global, bool valid = true) {
+  asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;\n" ::"r"(SharedAddress(shared)), "l"(global),
+               "r"(valid ? 16 : 0));
+}
+__device__ __forceinline__ void CommitCopies() { asm volatile("cp.async.commit_group;\n" ::); }
+template <int kPending>
+__device__ __forceinline__ void WaitForCopies() {
+  asm volatile("cp.async.wait_group %0;\n" ::"n"(kPending));
+}
+
+// A tile has rows of 128 bytes; the eight 16-byte chunks of a row are permuted by the row, so that the eight rows of an
+// ldmatrix lie in different banks.
+__device__ __forceinline__ int ChunkOffset(int row, int chunk) { return row * kRowBytes + ((chunk ^ (row & 7)) << 4); }
+
+__device__ __forceinline__ const char* RowPointer(const FusedMatrix& matrix, int b, int h, int row) {
+  return static_cast<const char*>(matrix.data) +
+         2 * (b * matrix.batch_stride + h * matrix.head_stride + row * matrix.row_stride);
+}
+
+// Copies kRows rows at a time, one block of them after the other, with kBlock threads; rows from `length` on are zero.
+template <int kRows, int kBlock>
+class RowLoader {
+ public:
+  __device__ __forceinline__ RowLoader(const FusedMatrix& matrix, int b, int h, int first, int length)
+      : next_(RowPointer(matrix, b, h, first + threadIdx.x / 8) + 16 * (threadIdx.x % 8)),
+        step_(2 * kStep * matrix.row_stride),
+        left_(length - first - static_cast<int>(threadIdx.x / 8)),
+        offset_(ChunkOffset(threadIdx.x / 8, threadIdx.x % 8)) {}
+
+  __device__ __forceinline__ void Load(char* tile) {
+#pragma unroll
+    for (int i = 0; i < kRows / kStep; ++i) {
+      CopyAsync(tile + offset_ + i * kStep * kRowBytes, next_, i * kStep < left_);
+      next_ += step_;
+    }
+    left_ -= kRows;
+  }
+
+ private:
+  static constexpr int kStep = kBlock / 8;  // rows
+  const char* next_;
+  const int64_t step_;
+  int left_;
+  const int offset_;
+};
+
+// --- Fragments.
+__device__ __forceinline__ void LoadMatrices(uint32_t (&to)[4], const char* from) {
+  asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];\n"
+               : "=r"(to[0]), "=r"(to[1]), "=r"(to[2]), "=r"(to[3])
+               : "r"(SharedAddress(from)));
+}
+__device__ __forceinline__ void LoadMatricesTransposed(uint32_t (&to)[4], const char* from) {
+  asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0,%1,%2,%3}, [%4];\n"
+               : "=r"(to[0]), "=r"(to[1]), "=r"(to[2]), "=r"(to[3])
+               : "r"(SharedAddress(from)));
+}
+
+// A (16 x 16): rows [row, row + 16), columns 16 `step` and on.
+__device__ __forceinline__ void LoadA(uint32_t (&a)[4], const char* tile, int row, int step, int lane) {
+  LoadMatrices(a, tile + ChunkOffset(row + lane % 16, 2 * step + lane / 16));
+}
+// B for two accumulators of 8 columns, where the tile's rows are B's columns: rows [row, row + 16).
+__device__ __forceinline__ void LoadB(uint32_t (&b)[4], const char* tile, int row, int step, int lane) {
+  LoadMatrices(b, tile + ChunkOffset(row + lane / 16 * 8 + lane % 8, 2 * step + lane / 8 % 2));
+}
+// B for two accumulators of 8 columns, where the tile's rows are the sum's index: rows [row, row + 16), columns
+// 16 `pair` and on.
+__device__ __forceinline__ void LoadBTransposed(uint32_t (&b)[4], const char* tile, int row, int pair, int lane) {
+  LoadMatricesTransposed(b, tile + ChunkOffset(row + lane % 16, 2 * pair + lane / 16));
+}
+
+__device__ __forceinline__ void MultiplyAdd(float (&d)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
+  asm volatile(
+      "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};\n"
+      : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+}
+
+__device__ __forceinline__ uint32_t Pack(float low, float high) {
+  const __nv_bfloat162 pair = __floats2bfloat162_rn(low, high);
+  return reinterpret_cast<const uint32_t&>(pair);
+}
+
+// Two accumulators side by side as A.
+__device__ __forceinline__ void PackA(uint32_t (&a)[4], const float (&left)[4], const float (&right)[4]) {
+  a[0] = Pack(left[0], left[1]);
+  a[1] = Pack(left[2], left[3]);
+  a[2] = Pack(right[0], right[1]);
+  a[3] = Pack(right[2], right[3]);
+}
+
+__device__ __forceinline__ void Zero(float (&values)[2][4]) {
+#pragma unroll
+  for (int u = 0; u < 2; ++u) {
+    for (int i = 0; i < 4; ++i) values[u][i] = 0;
+  }
+}
+
+__device__ __forceinline__ float Exp2(float x) {
+  float y;
+  asm("ex2.approx.ftz.f32 %0, %1;\n" : "=f"(y) : "f"(x));
+  return y;
+}
+
+// Writes 16 rows x 64 columns of a warp, times `scale`, as bf16; `scratch` is 16 rows of a tile that the warp has for
+// itself, at a row that is a multiple of 8.
+__device__ __forceinline__ void StoreRows(const FusedMatrix& matrix, int b, int h, int first, int length, char* scratch,
+                                          const float (&values)[8][4], float scale_g, float scale_g8, int lane) {
+  const int g = lane / 4, c = lane % 4;
+  __syncwarp();
+#pragma unroll
+  for (int n = 0; n < 8; ++n) {
+    *reinterpret_cast<uint32_t*>(scratch + ChunkOffset(g, n) + 4 * c) =
+        Pack(values[n][0] * scale_g, values[n][1] * scale_g);
+    *reinterpret_cast<uint32_t*>(scratch + ChunkOffset(g + 8, n) + 4 * c) =
+        Pack(values[n][2] * scale_g8, values[n][3] * scale_g8);
+  }
+  __syncwarp();
+#pragma unroll
+  for (int i = 0; i < 4; ++i) {
+    const int row = 4 * i + lane / 8, chunk = lane % 8;
+    const int4 data = *reinterpret_cast<const int4*>(scratch + ChunkOffset(row, chunk));
+    if (first + row < length) {
+      *reinterpret_cast<int4*>(const_cast<char*>(RowPointer(matrix, b, h, first + row)) + 16 * chunk) = data;
+    }
+  }
+}
+
+// --- Biases. Offsets into the tables are in bytes; a row's and a column's part add up (FusedStep).
+constexpr int kSpatialEnd = 4 * 2 * kSpatialReach;
+constexpr int kRelativeEnd = 4 * 2 * kRelativeReach;
+
+// What is loaded with each tile of 64 columns.
+struct KeyColumns {
+  FusedTokens tokens;
+};
+struct QueryColumns {
+  FusedTokens tokens;
+  float lse[kFusedTile];
+  float delta[kFusedTile];
+};
+
+// The parts of rows g and g + 8.
+struct RowPart {
+  int32_t xy[2];
+  int32_t p[2];
+};
+
+// The smallest and largest part of a warp's rows.
+struct Range {
+  int low, high;
+};
+struct RowRanges {
+  Range x, y, p;
+};
+
+__device__ __forceinline__ Range WarpRange(int a, int b) {
+  return {__reduce_min_sync(~0u, min(a, b)), __reduce_max_sync(~0u, max(a, b))};
+}
+__device__ __forceinline__ Range Union(Range a, Range b) { return {min(a.low, b.low), max(a.high, b.high)}; }
+__device__ __forceinline__ int Low(int32_t xy) { return static_cast<int16_t>(xy & 0xFFFF); }
+__device__ __forceinline__ int High(int32_t xy) { return xy >> 16; }
+
+__device__ __forceinline__ RowRanges RangesOf(const RowPart& row) {
+  return {WarpRange(Low(row.xy[0]), Low(row.xy[1])), WarpRange(High(row.xy[0]), High(row.xy[1])),
+          WarpRange(row.p[0], row.p[1])};
+}
+
+// If the clamped sum of any row's and any column's part is the same entry, its offset; else -1.
+__device__ __forceinline__ int OnlyEntry(Range rows, int low, int high, int end) {
+  low += rows.low;
+  high += rows.high;
+  if (high <= 0) return 0;
+  if (low >= end) return end;
+  return low == high ? low : -1;
+}
+
+// Which axes are one number for all of a warp's rows and a tile's columns.
+struct TileClass {
+  bool spatial, relative;  // has to be looked up
+  float constant;          // the sum of those that have not
+};
+
+__device__ __forceinline__ float Entry(const char* tables, int table, unsigned offset) {
+  return *reinterpret_cast<const float*>(tables + offset + 4 * table);
+}
+
+__device__ __forceinline__ TileClass Classify(const char* tables, const RowRanges& rows, const FusedTileInfo& columns) {
+  const int x = OnlyEntry(rows.x, columns.x_min, columns.x_max, kSpatialEnd);
+  const int y = OnlyEntry(rows.y, columns.y_min, columns.y_max, kSpatialEnd);
+  const int p = OnlyEntry(rows.p, columns.p_min, columns.p_max, kRelativeEnd);
+  TileClass result{x < 0 || y < 0, p < 0, 0};
+  if (!result.spatial) result.constant += Entry(tables, kXTable, x) + Entry(tables, kYTable, y);
+  if (!result.relative) result.constant += Entry(tables, kRelativeTable, p);
+  return result;
+}
+
+// The biases of 16 rows x kBlocks blocks of 16 columns from `column` on, without the tile's constant.
+template <bool kSpatial, bool kRelative, int kBlocks>
+__device__ __forceinline__ void LookUp(float (&biases)[kBlocks][2][4], const char* tables, const FusedTokens& columns,
+                                       int column, const RowPart& row, int c) {
+#pragma unroll
+  for (int t = 0; t < kBlocks; ++t) {
+#pragma unroll
+    for (int u = 0; u < 2; ++u) {
+      const int first = column + 16 * t + 8 * u + 2 * c;
+      const int2 xy = kSpatial ? *reinterpret_cast<const int2*>(&columns.xy[first]) : int2{};
+      const int2 p = kRelative ? *reinterpret_cast<const int2*>(&columns.p[first]) : int2{};
+#pragma unroll
+      for (int i = 0; i < 4; ++i) {
+        float bias = 0;
+        if constexpr (kSpatial) {
+          constexpr unsigned kEnds = kSpatialEnd << 16 | kSpatialEnd;
+          const unsigned offset = __viaddmin_s16x2_relu(i % 2 == 0 ? xy.x : xy.y, row.xy[i / 2], kEnds);
+          bias = Entry(tables, kXTable, offset & 0xFFFF) + Entry(tables, kYTable, offset >> 16);
+        }
+        if constexpr (kRelative) {
+          const int offset = __viaddmin_s32_relu(i % 2 == 0 ? p.x : p.y, row.p[i / 2], kRelativeEnd);
+          const float relative = Entry(tables, kRelativeTable, offset);
+          bias = kSpatial ? bias + relative : relative;
+        }
+        biases[t][u][i] = bias;
+      }
+    }
+  }
+}
+
+template <int kBlocks>
+__device__ __forceinline__ void Biases(float (&biases)[kBlocks][2][4], const char* tables, const FusedTokens& columns,
+                                       int column, const RowPart& row, const TileClass& tile, int c) {
+  if (tile.spatial && tile.relative) {
+    LookUp<true, true>(biases, tables, columns, column, row, c);
+  } else if (tile.spatial) {
+    LookUp<true, false>(biases, tables, columns, column, row, c);
+  } else if (tile.relative) {
+    LookUp<false, true>(biases, tables, columns, column, row, c);
+  } else {
+    LookUp<false, false>(biases, tables, columns, column, row, c);
+  }
+}
+
+// --- Dropout of 16 x 16 probabilities; see DropoutDraw. keep[u][i] is of accumulator u, value i.
+using KeepFlags = bool[2][4];
+
+// `end` is the threshold in the upper half.
+__device__ __forceinline__ void Compare(uint32_t word, uint32_t end, bool& low, bool& high) {
+  low = word << 16 < end;
+  high = word < end;
+}
+__device__ __forceinline__ uint32_t KeepEnd(const FusedDropout& dropout) { return dropout.threshold << 16; }
+
+// Rows are queries: 16 from `query` on, 16 keys from `key` on, both multiples of 16.
+__device__ __forceinline__ Random128 DrawForQueryRows(const FusedDropout& dropout, uint32_t sequence_head, int query,
+                                                      int key, int lane) {
+  return DropoutDraw(dropout, sequence_head, query / 2 + lane / 4, key / 4 + lane % 4);
+}
+__device__ __forceinline__ void KeepForQueryRows(KeepFlags& keep, const Random128& draw, uint32_t end) {
+#pragma unroll
+  for (int e = 0; e < 2; ++e) {
+#pragma unroll
+    for (int u = 0; u < 2; ++u) Compare(draw.word[2 * e + u], end, keep[u][e], keep[u][2 + e]);
+  }
+}
+
+// Rows are keys. A lane needs half of two draws, and its neighbour at the other parity of g the other halves.
+__device__ __forceinline__ Random128 DrawForKeyRows(const FusedDropout& dropout, uint32_t sequence_head, int query,
+                                                    int key, int lane) {
+  const int g = lane / 4, c = lane % 4;
+  const bool odd = g % 2 != 0;
+  const Random128 draw = DropoutDraw(dropout, sequence_head, query / 2 + 2 * c + g % 2, key / 4 + g / 2);
+  const uint32_t own0 = odd ? draw.word[2] : draw.word[0];
+  const uint32_t own1 = odd ? draw.word[3] : draw.word[1];
+  const uint32_t other0 = __shfl_xor_sync(~0u, odd ? draw.word[0] : draw.word[2], 4);
+  const uint32_t other1 = __shfl_xor_sync(~0u, odd ? draw.word[1] : draw.word[3], 4);
+  return {{odd ? other0 : own0, odd ? other1 : own1, odd ? own0 : other0, odd ? own1 : other1}};
+}
+__device__ __forceinline__ void KeepForKeyRows(KeepFlags& keep, const Random128& draw, uint32_t end) {
+#pragma unroll
+  for (int e = 0; e < 2; ++e) {
+#pragma unroll
+    for (int r = 0; r < 2; ++r) Compare(draw.word[2 * e + r], end, keep[0][2 * r + e], keep[1][2 * r + e]);
+  }
+}
+
+__device__ __forceinline__ void Drop(float (&values)[2][4], const KeepFlags& keep) {
+#pragma unroll
+  for (int u = 0; u < 2; ++u) {
+#pragma unroll
+    for (int i = 0; i < 4; ++i) values[u][i] = keep[u][i] ? values[u][i] : 0;
+  }
+}
+
+}  // namespace attnfleet::trainer::fused
+
+#endif  // ATTNFLEET_WORKER_TRAINER_CUDA_FUSED_TILE_CUH_
