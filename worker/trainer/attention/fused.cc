@@ -1,5 +1,5 @@
-// The project's own kernels (../cuda/): flash attention with LayoutLMv3's biases looked up inside, so that neither scores
-// nor biases nor a mask of S x S are ever in memory.
+// The project's own kernels (../cuda/): flash attention with LayoutLMv3's biases looked up inside, so that neither
+// scores nor biases nor a mask of S x S are ever in memory.
 
 #include "worker/trainer/attention/fused.h"
 
@@ -41,16 +41,12 @@ class Parts {
 };
 
 FusedStep Divide(const FusedShape& shape, Parts& parts) {
-  const int64_t rows = FusedPadded(shape.length), batch = shape.batch;
+  const int64_t tiles = FusedPadded(shape.length) / kFusedTile;
   FusedStep step{};
   step.tables = parts.Take<float>(int64_t{shape.heads} * kFusedTables);
-  step.key_xy = parts.Take<int32_t>(batch * rows);
-  step.query_xy = parts.Take<int32_t>(batch * rows);
-  step.key_p = parts.Take<int32_t>(rows);
-  step.query_p = parts.Take<int32_t>(rows);
-  step.key_mask = parts.Take<float>(batch * rows);
-  step.tiles = parts.Take<FusedTileInfo>(batch * (rows / kFusedTile));
-  step.key_tiles = parts.Take<int32_t>(batch);
+  step.keys = parts.Take<FusedTokens>(shape.batch * tiles);
+  step.queries = parts.Take<FusedTokens>(shape.batch * tiles);
+  step.key_tiles = parts.Take<int32_t>(shape.batch);
   return step;
 }
 
@@ -119,8 +115,8 @@ class Function : public torch::autograd::Function<Function> {
   static FusedForwardArguments Arguments(const FusedState& state, const FusedDropout& dropout, const Variable& q,
                                          const Variable& k, const Variable& v, const Variable& out,
                                          const Variable& lse) {
-    return {state.shape, state.step,  dropout,   Matrix(q), Matrix(k),
-            Matrix(v),   Matrix(out), lse.mutable_data_ptr<float>()};
+    return {state.shape, state.step, dropout,     Matrix(q),
+            Matrix(k),   Matrix(v),  Matrix(out), lse.mutable_data_ptr<float>()};
   }
 };
 

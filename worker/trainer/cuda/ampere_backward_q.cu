@@ -1,21 +1,21 @@
-// The fused attention's backward pass, first half: dQ, and the sum of dout times out of each row, which the other half
-// reads. As in the forward pass a block has 64 kMt queries and goes through the keys, so nothing is summed across blocks.
+// The fused attention's backward pass with mma.sync, first half: dQ, and the product of dout and out of each row, which
+// the other half reads. As in the forward pass a block has 64 queries and goes through the keys, so nothing is summed
+// across blocks.
 
-#include "worker/trainer/cuda/fused_backward.cuh"
+#include "worker/trainer/cuda/fused_launch.cuh"
 
 namespace attnfleet::trainer {
 namespace {
 
 using namespace fused;
 
-struct Shared {
-  char k[2][kTileBytes];
-  char v[2][kTileBytes];
-  KeyColumns columns[2];
-};
+constexpr int kBlocksPerSm = 3;
 
-template <int kMt>
-constexpr int kSharedBytes = sizeof(Shared) + 2 * kMt * kTileBytes;
+struct Shared {
+  char k[2][kTileBytes];  // Q is in the second one, and dout in that of V, until it is in registers
+  char v[2][kTileBytes];
+  FusedTokens columns[2];
+};
 
 // The next tile of keys.
 struct KeyLoader {
@@ -26,164 +26,114 @@ struct KeyLoader {
     const int stage = tile % 2;
     k.Load(shared.k[stage]);
     v.Load(shared.v[stage]);
-    LoadTokens(shared.columns[stage].tokens, tokens[tile]);
+    LoadTokens(shared.columns[stage], tokens[tile]);
+    CommitCopies();
   }
 };
 
-template <int kMt, bool kBias, bool kDropout>
-__global__ void __launch_bounds__(kThreads, ATTNFLEET_OCC_Q)
+template <bool kBias, bool kDropout>
+__global__ void __launch_bounds__(kThreads, kBlocksPerSm)
     AmpereBackwardQueryKernel(const __grid_constant__ FusedBackwardArguments arguments) {
   __shared__ __align__(16) char tables[4 * kFusedTables];
   extern __shared__ __align__(128) char memory[];
   const FusedForwardArguments& a = arguments.forward;
-  char* const q_tile = memory;
-  char* const dout_tile = memory + kMt * kTileBytes;
-  Shared& shared = *reinterpret_cast<Shared*>(memory + 2 * kMt * kTileBytes);
+  Shared& shared = *reinterpret_cast<Shared*>(memory);
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, g = lane / 4, c = lane % 4;
-  const int b = blockIdx.z, h = blockIdx.y;
-  const int block_row = blockIdx.x * kFusedTile * kMt, warp_row = warp * 16 * kMt, first = block_row + warp_row;
+  const int b = blockIdx.z, h = blockIdx.y, length = a.shape.length;
+  const int block_row = blockIdx.x * kFusedTile, warp_row = warp * 16, first = block_row + warp_row;
   const int tiles = a.step.key_tiles[b];
-  const float kept = kDropout ? static_cast<float>(a.dropout.threshold) / 65536 : 1;
+  const float kept = kDropout ? KeptPart(a.dropout) : 1;
 
-  KeyLoader keys{{a.k, b, h, 0, a.shape.length}, {a.v, b, h, 0, a.shape.length}, TokensOf(a.step.keys, a.shape, b)};
-  RowLoader<kFusedTile * kMt, kThreads>(a.q, b, h, block_row, a.shape.length).Load(q_tile);
-  RowLoader<kFusedTile * kMt, kThreads>(arguments.dout, b, h, block_row, a.shape.length).Load(dout_tile);
-  CommitCopies();
+  RowLoader<kFusedTile, kThreads>(a.q, b, h, block_row, length).Load(shared.k[1]);
+  RowLoader<kFusedTile, kThreads>(arguments.dout, b, h, block_row, length).Load(shared.v[1]);
   if constexpr (kBias) LoadTables(tables, a.step.tables, h);
+  KeyLoader keys{{a.k, b, h, 0, length}, {a.v, b, h, 0, length}, TokensOf(a.step.keys, a.shape, b)};
   if (tiles > 0) keys.Load(shared, 0);
-  CommitCopies();
-
-  RowPart rows[kMt];
-  RowRanges ranges;
-  if constexpr (kBias) ranges = LoadRowParts<kMt>(rows, TokensOf(a.step.queries, a.shape, b), first, g);
-
-  WaitForCopies<1>();
+  Rows rows;
+  if constexpr (kBias) rows = LoadRowParts(TokensOf(a.step.queries, a.shape, b), first, g);
+  WaitForCopies<0>();
   __syncthreads();
-  uint32_t q[kMt][4][4], dout[kMt][4][4];
-  float lse[kMt][2], delta[kMt][2];
-#pragma unroll
-  for (int m = 0; m < kMt; ++m) {
-#pragma unroll
-    for (int step = 0; step < 4; ++step) {
-      LoadA(q[m][step], q_tile, warp_row + 16 * m, step, lane);
-      LoadA(dout[m][step], dout_tile, warp_row + 16 * m, step, lane);
-    }
-#pragma unroll
-    for (int r = 0; r < 2; ++r) {
-      const int row = first + 16 * m + g + 8 * r;
-      lse[m][r] = *RowValue(a.lse, a.shape, b, h, row);
-      // The four lanes of a row take a quarter of it each.
-      float sum = 0;
-      if (row < a.shape.length) {
-        const int4* const out = reinterpret_cast<const int4*>(RowPointer(a.out, b, h, row));
-#pragma unroll
-        for (int i = 0; i < 2; ++i) {
-          const int chunk = 2 * c + i;
-          sum += Dot8(out[chunk], *reinterpret_cast<const int4*>(
-                                      dout_tile + ChunkOffset(warp_row + 16 * m + g + 8 * r, chunk)));
-        }
-      }
-      sum += __shfl_xor_sync(~0u, sum, 1);
-      sum += __shfl_xor_sync(~0u, sum, 2);
-      delta[m][r] = sum * kept;
-      if (c == 0) *RowValue(arguments.delta, a.shape, b, h, row) = delta[m][r];
-    }
-  }
 
-  float dq[kMt][8][4] = {};
+  uint32_t q[4][4], dout[4][4];
+#pragma unroll
+  for (int step = 0; step < 4; ++step) {
+    LoadA(q[step], shared.k[1], warp_row, step, lane);
+    LoadA(dout[step], shared.v[1], warp_row, step, lane);
+  }
+  float lse[2], delta[2];
+#pragma unroll
+  for (int r = 0; r < 2; ++r) {
+    const int row = first + g + 8 * r;
+    lse[r] = *RowValue(a.lse, a.shape, b, h, row);
+    delta[r] = kept * RowProduct(a.out, b, h, row, length, shared.v[1], warp_row + g + 8 * r, c);
+    if (c == 0) *RowValue(arguments.delta, a.shape, b, h, row) = delta[r];
+  }
+  __syncthreads();
+
+  float dq[8][4] = {};
   for (int tile = 0; tile < tiles; ++tile) {
     const int stage = tile % 2;
-    if (tile + 1 < tiles) keys.Load(shared, tile + 1);
-    CommitCopies();
-    WaitForCopies<1>();
+    if (tile + 1 < tiles) {
+      keys.Load(shared, tile + 1);
+      WaitForCopies<1>();
+    } else {
+      WaitForCopies<0>();
+    }
     __syncthreads();
-    const KeyColumns& columns = shared.columns[stage];
+    const FusedTokens& columns = shared.columns[stage];
     TileClass kind{};
-    if constexpr (kBias) kind = Classify(tables, ranges, columns.tokens.info);
-
+    if constexpr (kBias) kind = Classify(tables, rows, columns.info);
+    const float down[2] = {lse[0] - kind.constant * kScale, lse[1] - kind.constant * kScale};
 #pragma unroll
     for (int t = 0; t < 4; ++t) {
-      float scores[kMt][1][2][4], gradients[kMt][2][4] = {};
-#pragma unroll
-      for (int m = 0; m < kMt; ++m) {
-        if constexpr (kBias) {
-          Biases(scores[m], tables, columns.tokens, 16 * t, rows[m], kind, c);
-        } else {
-          Zero(scores[m][0]);
-        }
-      }
+      float scores[1][2][4] = {}, gradients[2][4] = {};
+      if constexpr (kBias) LookUp(scores, tables, columns, 16 * t, rows, kind, c);
 #pragma unroll
       for (int step = 0; step < 4; ++step) {
         uint32_t k[4], v[4];
         LoadB(k, shared.k[stage], 16 * t, step, lane);
         LoadB(v, shared.v[stage], 16 * t, step, lane);
-#pragma unroll
-        for (int m = 0; m < kMt; ++m) {
-          MultiplyAdd(scores[m][0][0], q[m][step], k[0], k[1]);
-          MultiplyAdd(scores[m][0][1], q[m][step], k[2], k[3]);
-          MultiplyAdd(gradients[m][0], dout[m][step], v[0], v[1]);
-          MultiplyAdd(gradients[m][1], dout[m][step], v[2], v[3]);
-        }
+        MultiplyAdd(scores[0][0], q[step], k[0], k[1]);
+        MultiplyAdd(scores[0][1], q[step], k[2], k[3]);
+        MultiplyAdd(gradients[0], dout[step], v[0], v[1]);
+        MultiplyAdd(gradients[1], dout[step], v[2], v[3]);
       }
-      const float constant = kind.constant * kScale;
-      uint32_t ds[kMt][4];
-#pragma unroll
-      for (int m = 0; m < kMt; ++m) {
-        if (columns.tokens.info.masked) {
-#pragma unroll
-          for (int u = 0; u < 2; ++u) {
-            const float2 mask = *reinterpret_cast<const float2*>(&columns.tokens.mask[16 * t + 8 * u + 2 * c]);
-            for (int i = 0; i < 4; ++i) scores[m][0][u][i] += i % 2 == 0 ? mask.x : mask.y;
-          }
-        }
-        if constexpr (kDropout) {
-          const Random128 draw = DrawForQueryRows(a.dropout, b * a.shape.heads + h, first + 16 * m,
-                                                  tile * kFusedTile + 16 * t, lane);
-          KeepFlags keep;
-          KeepForQueryRows(keep, draw, KeepEnd(a.dropout));
-          Drop(gradients[m], keep);
-        }
-#pragma unroll
-        for (int u = 0; u < 2; ++u) {
-#pragma unroll
-          for (int i = 0; i < 4; ++i) {
-            const float p = Exp2(scores[m][0][u][i] * kScale - (lse[m][i / 2] - constant));
-            scores[m][0][u][i] = p * (gradients[m][u][i] - delta[m][i / 2]);
-          }
-        }
-        PackA(ds[m], scores[m][0][0], scores[m][0][1]);
+      if (columns.info.masked) AddMask(scores, columns, c, 16 * t);
+      if constexpr (kDropout) {
+        const Random128 draw =
+            DrawForQueryRows(a.dropout, b * a.shape.heads + h, first, tile * kFusedTile + 16 * t, lane);
+        DropForQueryRows(gradients, draw, KeepEnd(a.dropout));
       }
+#pragma unroll
+      for (int i = 0; i < 8; ++i) {
+        const int r = i % 4 / 2;
+        float& score = scores[0][i / 4][i % 4];
+        score = Exp2(score * kScale - down[r]) * (gradients[i / 4][i % 4] - delta[r]);
+      }
+      uint32_t ds[4];
+      PackA(ds, scores[0]);
 #pragma unroll
       for (int pair = 0; pair < 4; ++pair) {
         uint32_t k[4];
         LoadBTransposed(k, shared.k[stage], 16 * t, pair, lane);
-#pragma unroll
-        for (int m = 0; m < kMt; ++m) {
-          MultiplyAdd(dq[m][2 * pair], ds[m], k[0], k[1]);
-          MultiplyAdd(dq[m][2 * pair + 1], ds[m], k[2], k[3]);
-        }
+        MultiplyAdd(dq[2 * pair], ds, k[0], k[1]);
+        MultiplyAdd(dq[2 * pair + 1], ds, k[2], k[3]);
       }
     }
     __syncthreads();
   }
 
-  WaitForCopies<0>();
   const float scale = kRoot / kept;
-#pragma unroll
-  for (int m = 0; m < kMt; ++m) {
-    StoreRows(arguments.dq, b, h, first + 16 * m, a.shape.length, q_tile + (warp_row + 16 * m) * kRowBytes, dq[m],
-              scale, scale, lane);
-  }
+  StoreRows(arguments.dq, b, h, first, length, shared.k[0] + warp_row * kRowBytes, dq, scale, scale, lane);
 }
 
 }  // namespace
 
 const char* fused::AmpereQueryGradients(const FusedBackwardArguments& arguments, cudaStream_t stream) {
-  constexpr int kMt = kBackwardQueryMt;
-  const auto launch = [&](auto bias, auto dropout) {
-    return Launch(AmpereBackwardQueryKernel<kMt, bias, dropout>, arguments.forward.shape, kMt, kSharedBytes<kMt>, stream, arguments);
-  };
-  return Dispatch(arguments.forward, launch);
+  return Dispatch(arguments.forward, [&](auto bias, auto dropout) {
+    return Launch(AmpereBackwardQueryKernel<bias, dropout>, arguments.forward.shape, 1, sizeof(Shared), stream,
+                  arguments);
+  });
 }
 
 }  // namespace attnfleet::trainer

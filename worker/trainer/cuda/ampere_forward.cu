@@ -1,22 +1,21 @@
-// The fused attention's forward pass: a block of 4 warps has 64 kMt queries of one head and goes through the keys in
-// tiles of 64, two in flight, with an online softmax.
+// The fused attention's forward pass with mma.sync: a block of 4 warps has 64 queries of one head and goes through the
+// keys in tiles of 64, two in flight, with an online softmax.
 
 #include "worker/trainer/cuda/fused_launch.cuh"
-#include "worker/trainer/cuda/fused_tile.cuh"
 
 namespace attnfleet::trainer {
 namespace {
 
 using namespace fused;
 
+constexpr int kBlocksPerSm = 3;
+
 struct Shared {
+  char q[kTileBytes];
   char k[2][kTileBytes];
   char v[2][kTileBytes];
-  KeyColumns columns[2];
+  FusedTokens columns[2];
 };
-
-template <int kMt>
-constexpr int kSharedBytes = sizeof(Shared) + kMt * kTileBytes;
 
 // The next tile of keys.
 struct KeyLoader {
@@ -27,192 +26,122 @@ struct KeyLoader {
     const int stage = tile % 2;
     k.Load(shared.k[stage]);
     v.Load(shared.v[stage]);
-    LoadTokens(shared.columns[stage].tokens, tokens[tile]);
+    LoadTokens(shared.columns[stage], tokens[tile]);
+    CommitCopies();
   }
 };
 
-template <int kMt, bool kBias, bool kDropout>
-__global__ void __launch_bounds__(kThreads, ATTNFLEET_OCC_F) AmpereForwardKernel(const __grid_constant__ FusedForwardArguments a) {
+template <bool kBias, bool kDropout>
+__global__ void __launch_bounds__(kThreads, kBlocksPerSm)
+    AmpereForwardKernel(const __grid_constant__ FusedForwardArguments a) {
   __shared__ __align__(16) char tables[4 * kFusedTables];
   extern __shared__ __align__(128) char memory[];
-  char* const q_tile = memory;
-  Shared& shared = *reinterpret_cast<Shared*>(memory + kMt * kTileBytes);
+  Shared& shared = *reinterpret_cast<Shared*>(memory);
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, g = lane / 4, c = lane % 4;
-  const int b = blockIdx.z, h = blockIdx.y;
-  const int block_row = blockIdx.x * kFusedTile * kMt, warp_row = warp * 16 * kMt, first = block_row + warp_row;
+  const int b = blockIdx.z, h = blockIdx.y, length = a.shape.length;
+  const int block_row = blockIdx.x * kFusedTile, warp_row = warp * 16, first = block_row + warp_row;
   const int tiles = a.step.key_tiles[b];
 
-  KeyLoader keys{{a.k, b, h, 0, a.shape.length}, {a.v, b, h, 0, a.shape.length}, TokensOf(a.step.keys, a.shape, b)};
-  RowLoader<kFusedTile * kMt, kThreads>(a.q, b, h, block_row, a.shape.length).Load(q_tile);
+  RowLoader<kFusedTile, kThreads>(a.q, b, h, block_row, length).Load(shared.q);
   if constexpr (kBias) LoadTables(tables, a.step.tables, h);
-  if (tiles > 0) keys.Load(shared, 0);
+  KeyLoader keys{{a.k, b, h, 0, length}, {a.v, b, h, 0, length}, TokensOf(a.step.keys, a.shape, b)};
   CommitCopies();
+  if (tiles > 0) keys.Load(shared, 0);
 
-  RowPart rows[kMt];
-  RowRanges ranges;
-  if constexpr (kBias) ranges = LoadRowParts<kMt>(rows, TokensOf(a.step.queries, a.shape, b), first, g);
-
-  uint32_t q[kMt][4][4];
-  float out[kMt][8][4] = {};
-  float top[kMt][2], sum[kMt][2];
+  Rows rows;
+  if constexpr (kBias) rows = LoadRowParts(TokensOf(a.step.queries, a.shape, b), first, g);
+  WaitForCopies<0>();
+  __syncthreads();
+  uint32_t q[4][4];
 #pragma unroll
-  for (int m = 0; m < kMt; ++m) {
-    for (int r = 0; r < 2; ++r) {
-      top[m][r] = -INFINITY;
-      sum[m][r] = 0;
-    }
-  }
+  for (int step = 0; step < 4; ++step) LoadA(q[step], shared.q, warp_row, step, lane);
+  float out[8][4] = {}, top[2] = {-INFINITY, -INFINITY}, sum[2] = {0, 0};
 
   for (int tile = 0; tile < tiles; ++tile) {
     const int stage = tile % 2;
-    if (tile + 1 < tiles) keys.Load(shared, tile + 1);
-    CommitCopies();
-    WaitForCopies<1>();
+    if (tile + 1 < tiles) {
+      keys.Load(shared, tile + 1);
+      WaitForCopies<1>();
+    } else {
+      WaitForCopies<0>();
+    }
     __syncthreads();
-    if (tile == 0) {
+    const FusedTokens& columns = shared.columns[stage];
+    float scores[4][2][4] = {};
+    const float constant = kBias ? Biases(scores, tables, columns, rows, c) : 0;
 #pragma unroll
-      for (int m = 0; m < kMt; ++m) {
+    for (int step = 0; step < 4; ++step) {
 #pragma unroll
-        for (int step = 0; step < 4; ++step) LoadA(q[m][step], q_tile, warp_row + 16 * m, step, lane);
-      }
-    }
-    const KeyColumns& columns = shared.columns[stage];
-    TileClass kind{};
-    if constexpr (kBias) kind = Classify(tables, ranges, columns.tokens.info);
-
-    float scores[kMt][4][2][4];
-#pragma unroll
-    for (int m = 0; m < kMt; ++m) {
-      if constexpr (kBias) {
-        Biases(scores[m], tables, columns.tokens, 0, rows[m], kind, c);
-      } else {
-        for (auto& sixteen : scores[m]) Zero(sixteen);
-      }
-    }
-#pragma unroll
-    for (int t = 0; t < 4; ++t) {
-#pragma unroll
-      for (int step = 0; step < 4; ++step) {
+      for (int t = 0; t < 4; ++t) {
         uint32_t k[4];
         LoadB(k, shared.k[stage], 16 * t, step, lane);
-#pragma unroll
-        for (int m = 0; m < kMt; ++m) {
-          MultiplyAdd(scores[m][t][0], q[m][step], k[0], k[1]);
-          MultiplyAdd(scores[m][t][1], q[m][step], k[2], k[3]);
-        }
+        MultiplyAdd(scores[t][0], q[step], k[0], k[1]);
+        MultiplyAdd(scores[t][1], q[step], k[2], k[3]);
       }
     }
-    if (columns.tokens.info.masked) {
-#pragma unroll
-      for (int t = 0; t < 4; ++t) {
-#pragma unroll
-        for (int u = 0; u < 2; ++u) {
-          const float2 mask = *reinterpret_cast<const float2*>(&columns.tokens.mask[16 * t + 8 * u + 2 * c]);
-#pragma unroll
-          for (int m = 0; m < kMt; ++m) {
-            for (int i = 0; i < 4; ++i) scores[m][t][u][i] += i % 2 == 0 ? mask.x : mask.y;
-          }
-        }
-      }
-    }
+    if (columns.info.masked) AddMask(scores, columns, c);
 
+    float down[2];  // what is subtracted from the scaled scores
 #pragma unroll
-    for (int m = 0; m < kMt; ++m) {
-      float shift[2];
+    for (int r = 0; r < 2; ++r) {
+      const float most = fmaxf(top[r], RowMaximum(scores, r) + constant);
+      const float shift = most == -INFINITY ? 0 : most * kScale;
+      const float decay = Exp2(top[r] * kScale - shift);
+      top[r] = most;
+      down[r] = shift - constant * kScale;
+      sum[r] *= decay;
 #pragma unroll
-      for (int r = 0; r < 2; ++r) {
-        float most = -INFINITY;
-#pragma unroll
-        for (int t = 0; t < 4; ++t) {
-          for (int u = 0; u < 2; ++u) most = fmaxf(most, fmaxf(scores[m][t][u][2 * r], scores[m][t][u][2 * r + 1]));
-        }
-        most = fmaxf(top[m][r], most + kind.constant);
-        most = fmaxf(most, __shfl_xor_sync(~0u, most, 1));
-        most = fmaxf(most, __shfl_xor_sync(~0u, most, 2));
-        shift[r] = most == -INFINITY ? 0 : most * kScale;
-        const float decay = Exp2(top[m][r] * kScale - shift[r]);
-        shift[r] -= kind.constant * kScale;
-        top[m][r] = most;
-        sum[m][r] *= decay;
-#pragma unroll
-        for (int n = 0; n < 8; ++n) {
-          out[m][n][2 * r] *= decay;
-          out[m][n][2 * r + 1] *= decay;
-        }
-      }
-#pragma unroll
-      for (int t = 0; t < 4; ++t) {
-#pragma unroll
-        for (int u = 0; u < 2; ++u) {
-#pragma unroll
-          for (int i = 0; i < 4; ++i) {
-            float& score = scores[m][t][u][i];
-            score = Exp2(score * kScale - shift[i / 2]);
-            sum[m][i / 2] += score;
-          }
-        }
+      for (int n = 0; n < 8; ++n) {
+        out[n][2 * r] *= decay;
+        out[n][2 * r + 1] *= decay;
       }
     }
-
 #pragma unroll
     for (int t = 0; t < 4; ++t) {
-      uint32_t p[kMt][4];
 #pragma unroll
-      for (int m = 0; m < kMt; ++m) {
-        if constexpr (kDropout) {
-          const Random128 draw = DrawForQueryRows(a.dropout, b * a.shape.heads + h, first + 16 * m,
-                                                  tile * kFusedTile + 16 * t, lane);
-          KeepFlags keep;
-          KeepForQueryRows(keep, draw, KeepEnd(a.dropout));
-          Drop(scores[m][t], keep);
-        }
-        PackA(p[m], scores[m][t][0], scores[m][t][1]);
+      for (int i = 0; i < 8; ++i) {
+        float& score = scores[t][i / 4][i % 4];
+        score = Exp2(score * kScale - down[i % 4 / 2]);
+        sum[i % 4 / 2] += score;
       }
+      if constexpr (kDropout) {
+        const Random128 draw =
+            DrawForQueryRows(a.dropout, b * a.shape.heads + h, first, tile * kFusedTile + 16 * t, lane);
+        DropForQueryRows(scores[t], draw, KeepEnd(a.dropout));
+      }
+      uint32_t p[4];
+      PackA(p, scores[t]);
 #pragma unroll
       for (int pair = 0; pair < 4; ++pair) {
         uint32_t v[4];
         LoadBTransposed(v, shared.v[stage], 16 * t, pair, lane);
-#pragma unroll
-        for (int m = 0; m < kMt; ++m) {
-          MultiplyAdd(out[m][2 * pair], p[m], v[0], v[1]);
-          MultiplyAdd(out[m][2 * pair + 1], p[m], v[2], v[3]);
-        }
+        MultiplyAdd(out[2 * pair], p, v[0], v[1]);
+        MultiplyAdd(out[2 * pair + 1], p, v[2], v[3]);
       }
     }
     __syncthreads();
   }
 
-  WaitForCopies<0>();
-  __syncthreads();
-  const float kept = kDropout ? static_cast<float>(a.dropout.threshold) / 65536 : 1;
+  const float kept = kDropout ? KeptPart(a.dropout) : 1;
+  float scale[2];
 #pragma unroll
-  for (int m = 0; m < kMt; ++m) {
-    float scale[2];
-#pragma unroll
-    for (int r = 0; r < 2; ++r) {
-      float& total = sum[m][r];
-      total += __shfl_xor_sync(~0u, total, 1);
-      total += __shfl_xor_sync(~0u, total, 2);
-      scale[r] = total > 0 ? 1 / (total * kept) : 0;
-      const int row = first + 16 * m + g + 8 * r;
-      if (c == 0) {
-        *RowValue(a.lse, a.shape, b, h, row) =
-            total > 0 && row < a.shape.length ? top[m][r] * kScale + log2f(total) : INFINITY;
-      }
+  for (int r = 0; r < 2; ++r) {
+    const float total = QuadSum(sum[r]);
+    scale[r] = total > 0 ? 1 / (total * kept) : 0;
+    const int row = first + g + 8 * r;
+    if (c == 0) {
+      *RowValue(a.lse, a.shape, b, h, row) = total > 0 && row < length ? top[r] * kScale + log2f(total) : INFINITY;
     }
-    StoreRows(a.out, b, h, first + 16 * m, a.shape.length, q_tile + (warp_row + 16 * m) * kRowBytes, out[m], scale[0],
-              scale[1], lane);
   }
+  StoreRows(a.out, b, h, first, length, shared.q + warp_row * kRowBytes, out, scale[0], scale[1], lane);
 }
 
 }  // namespace
 
 const char* fused::AmpereForward(const FusedForwardArguments& arguments, cudaStream_t stream) {
-  constexpr int kMt = kForwardMt;
-  const auto launch = [&](auto bias, auto dropout) {
-    return Launch(AmpereForwardKernel<kMt, bias, dropout>, arguments.shape, kMt, kSharedBytes<kMt>, stream, arguments);
-  };
-  return Dispatch(arguments, launch);
+  return Dispatch(arguments, [&](auto bias, auto dropout) {
+    return Launch(AmpereForwardKernel<bias, dropout>, arguments.shape, 1, sizeof(Shared), stream, arguments);
+  });
 }
 
 }  // namespace attnfleet::trainer

@@ -24,8 +24,7 @@ const char* FusedForward(FusedPath path, const FusedForwardArguments& arguments,
 
 const char* FusedBackward(FusedPath path, const FusedBackwardArguments& arguments, CUstream_st* stream) {
   const bool hopper = path == FusedPath::kHopper;
-  const char* const error =
-      hopper ? HopperQueryGradients(arguments, stream) : AmpereQueryGradients(arguments, stream);
+  const char* const error = hopper ? HopperQueryGradients(arguments, stream) : AmpereQueryGradients(arguments, stream);
   if (error != nullptr) return error;
   return hopper ? HopperKeyGradients(arguments, stream) : AmpereKeyGradients(arguments, stream);
 }

@@ -3,8 +3,8 @@
 
 // The fused attention's kernels as plain functions over device memory; no LibTorch and no CUDA header here.
 // What they compute, for each sequence b and head h, with d = 64:
-//   s[i, j] = (q[i] . k[j] + relative(p[j] - p[i]) + x(x[j] - x[i]) + y(y[j] - y[i])) / sqrt(d), -inf where j is padding
-//   out[i] = sum_j dropout(softmax_j(s[i, j])) v[j]
+//   s[i, j] = (q[i] . k[j] + relative(p[j] - p[i]) + x(x[j] - x[i]) + y(y[j] - y[i])) / sqrt(d), -inf where j is
+//   padding out[i] = sum_j dropout(softmax_j(s[i, j])) v[j]
 // A row without any key to attend to gives 0 and has no gradients.
 
 #include <cstdint>
@@ -16,7 +16,7 @@ struct CUstream_st;  // cudaStream_t points to it
 namespace attnfleet::trainer {
 
 inline constexpr int kFusedHeadSize = 64;
-inline constexpr int kFusedTile = 64;         // keys or queries that are loaded at a time
+inline constexpr int kFusedTile = 64;          // keys or queries that are loaded at a time
 inline constexpr int kFusedRowMultiple = 128;  // per-row buffers are padded to a multiple of this
 inline constexpr int kFusedLongest = 1 << 17;  // tokens of a sequence
 
@@ -28,20 +28,19 @@ inline constexpr int kYTable = kXTable + 436;  // 2 * 216 + 1, rounded up to 16 
 inline constexpr int kRelativeTable = kYTable + 436;
 inline constexpr int kFusedTables = kRelativeTable + 184;
 
-inline int FusedPadded(int length) {
-  return (length + kFusedRowMultiple - 1) / kFusedRowMultiple * kFusedRowMultiple;
-}
+inline int FusedPadded(int length) { return (length + kFusedRowMultiple - 1) / kFusedRowMultiple * kFusedRowMultiple; }
 
 // What is known of a tile of 64 tokens, in units of a table's bytes.
 struct FusedTileInfo {
-  int p_min, p_max, x_min, x_max, y_min, y_max;
+  int x_min, x_max, y_min, y_max;
+  int p_min, p_max;
   int masked;  // it holds padding, or the sequence ends in it
   int unused;
 };
 
 // What is known of 64 tokens as keys, or as queries. Coordinates are multiplied by 4, the size of a table's entry; x is
-// in the low half of a word, y in the high one. Those of queries are subtracted from the middle of the table, so that the
-// entry of a query and a key is at the sum, clamped to the table.
+// in the low half of a word, y in the high one. Those of queries are subtracted from the middle of the table, so that
+// the entry of a query and a key is at the sum, clamped to the table.
 struct FusedTokens {
   int32_t xy[kFusedTile];
   int32_t p[kFusedTile];
@@ -76,7 +75,8 @@ struct FusedShape {
   bool bias;
 };
 
-// bf16 (B, H, S, 64) seen through strides, which count elements; the innermost is 1. Rows begin at multiples of 16 bytes.
+// bf16 (B, H, S, 64) seen through strides, which count elements; the innermost is 1. Rows begin at multiples of 16
+// bytes.
 struct FusedMatrix {
   void* data;
   int64_t batch_stride, head_stride, row_stride;

@@ -9,25 +9,6 @@
 
 namespace attnfleet::trainer::fused {
 
-// Blocks of 16 rows for a warp: more need fewer reads of shared memory and more registers.
-#ifndef ATTNFLEET_MT_F
-#define ATTNFLEET_MT_F 1
-#endif
-#ifndef ATTNFLEET_MT_Q
-#define ATTNFLEET_MT_Q 1
-#endif
-#ifndef ATTNFLEET_OCC_F
-#define ATTNFLEET_OCC_F 3
-#endif
-#ifndef ATTNFLEET_OCC_Q
-#define ATTNFLEET_OCC_Q 3
-#endif
-#ifndef ATTNFLEET_OCC_K
-#define ATTNFLEET_OCC_K 3
-#endif
-constexpr int kForwardMt = ATTNFLEET_MT_F;
-constexpr int kBackwardQueryMt = ATTNFLEET_MT_Q;
-
 __device__ __forceinline__ int64_t Padded(const FusedShape& shape) {
   return (shape.length + kFusedRowMultiple - 1) / kFusedRowMultiple * kFusedRowMultiple;
 }
@@ -56,34 +37,88 @@ __device__ __forceinline__ void LoadRowValues(float* to, const float* from, unsi
   if (i < kFusedTile / 4) CopyAsync(to + 4 * i, from + 4 * i);
 }
 
-// The parts of a warp's rows, whose first is row `first` of `tokens`, and their ranges.
-template <int kMt>
-__device__ __forceinline__ RowRanges LoadRowParts(RowPart (&rows)[kMt], const FusedTokens* tokens, int first, int g) {
-  RowRanges ranges;
-#pragma unroll
-  for (int m = 0; m < kMt; ++m) {
-#pragma unroll
-    for (int r = 0; r < 2; ++r) {
-      const int row = first + 16 * m + g + 8 * r;
-      rows[m].xy[r] = tokens[row / kFusedTile].xy[row % kFusedTile];
-      rows[m].p[r] = tokens[row / kFusedTile].p[row % kFusedTile];
-    }
-    const RowRanges more = RangesOf(rows[m]);
-    ranges = m == 0 ? more : RowRanges{Union(ranges.x, more.x), Union(ranges.y, more.y), Union(ranges.p, more.p)};
+// What belongs to a tile of queries.
+struct QueryColumns {
+  FusedTokens tokens;
+  float lse[kFusedTile];
+  float delta[kFusedTile];
+};
+
+class QueryColumnLoader {
+ public:
+  __device__ __forceinline__ QueryColumnLoader(const FusedBackwardArguments& arguments, int b, int h)
+      : tokens_(TokensOf(arguments.forward.step.queries, arguments.forward.shape, b)),
+        lse_(RowValue(arguments.forward.lse, arguments.forward.shape, b, h, 0)),
+        delta_(RowValue(arguments.delta, arguments.forward.shape, b, h, 0)) {}
+
+  __device__ __forceinline__ void Load(QueryColumns& columns, int tile) const {
+    LoadTokens(columns.tokens, tokens_[tile]);
+    LoadRowValues(columns.lse, lse_ + tile * kFusedTile, 64);
+    LoadRowValues(columns.delta, delta_ + tile * kFusedTile, 96);
   }
-  return ranges;
+
+ private:
+  const FusedTokens* const tokens_;
+  const float* const lse_;
+  const float* const delta_;
+};
+
+// The product of a row of `matrix` and of one of a tile; each of the four lanes of a row takes a quarter. 0 behind the
+// end.
+__device__ __forceinline__ float RowProduct(const FusedMatrix& matrix, int b, int h, int row, int length,
+                                            const char* tile, int tile_row, int c) {
+  float sum = 0;
+  if (row < length) {
+    const int4* const chunks = reinterpret_cast<const int4*>(RowPointer(matrix, b, h, row));
+#pragma unroll
+    for (int i = 0; i < 2; ++i) {
+      const int4 left = chunks[2 * c + i];
+      const int4 right = *reinterpret_cast<const int4*>(tile + ChunkOffset(tile_row, 2 * c + i));
+      const auto* const x = reinterpret_cast<const __nv_bfloat162*>(&left);
+      const auto* const y = reinterpret_cast<const __nv_bfloat162*>(&right);
+#pragma unroll
+      for (int d = 0; d < 4; ++d) {
+        const float2 a = __bfloat1622float2(x[d]), o = __bfloat1622float2(y[d]);
+        sum += a.x * o.x + a.y * o.y;
+      }
+    }
+  }
+  return QuadSum(sum);
 }
 
-// One block for each 64 `mt` rows of each head of each sequence. Null, or what CUDA says is wrong.
+// Where rows are keys: from 16 x 16 scores and gradients of the dropped probabilities, the dropped probabilities and
+// the gradients of the scores. With dropout that keeps a part k, all gradients of the scores are k times too large, and
+// the kernels divide their sums by k.
+template <bool kDropout>
+__device__ __forceinline__ void KeyRowGradients(float (&scores)[2][4], float (&gradients)[2][4],
+                                                const QueryColumns& columns, int column, float constant,
+                                                const Random128& draw, const FusedDropout& dropout, int c) {
+#pragma unroll
+  for (int u = 0; u < 2; ++u) {
+    const int first = column + 8 * u + 2 * c;
+    const float2 lse = *reinterpret_cast<const float2*>(&columns.lse[first]);
+    const float2 delta = *reinterpret_cast<const float2*>(&columns.delta[first]);
+    const float down[2] = {lse.x - constant * kScale, lse.y - constant * kScale};
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      const float p = Exp2(scores[u][i] * kScale - down[i % 2]);
+      const bool keep = !kDropout || KeepsKeyRow(draw, u, i, KeepEnd(dropout));
+      scores[u][i] = keep ? p : 0;
+      gradients[u][i] = p * ((keep ? gradients[u][i] : 0) - (i % 2 == 0 ? delta.x : delta.y));
+    }
+  }
+}
+
+// One block for each 64 `groups` rows of each head of each sequence. Null, or what CUDA says is wrong.
 template <class Arguments>
-const char* Launch(void (*kernel)(Arguments), const FusedShape& shape, int mt, int shared_bytes, cudaStream_t stream,
-                   const Arguments& arguments, int threads = kThreads) {
+const char* Launch(void (*kernel)(Arguments), const FusedShape& shape, int groups, int shared_bytes,
+                   cudaStream_t stream, const Arguments& arguments) {
   cudaError_t status = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shared_bytes);
   if (status == cudaSuccess) {
-    const int rows = kFusedTile * mt;
+    const int rows = kFusedTile * groups;
     const dim3 grid(static_cast<unsigned>((shape.length + rows - 1) / rows), static_cast<unsigned>(shape.heads),
                     static_cast<unsigned>(shape.batch));
-    kernel<<<grid, threads, shared_bytes, stream>>>(arguments);
+    kernel<<<grid, kThreads * groups, shared_bytes, stream>>>(arguments);
     status = cudaGetLastError();
   }
   return status == cudaSuccess ? nullptr : cudaGetErrorString(status);
@@ -99,7 +134,8 @@ const char* Dispatch(const FusedForwardArguments& arguments, const Launcher& lau
   return drops ? launch(kNo, kYes) : launch(kNo, kNo);
 }
 
-// The kernels. Forward passes write out and lse, query gradients dq and delta, key gradients, which read delta, dk and dv.
+// The kernels. Forward passes write out and lse, query gradients dq and delta, key gradients, which read delta, dk and
+// dv.
 const char* AmpereForward(const FusedForwardArguments& arguments, cudaStream_t stream);
 const char* AmpereQueryGradients(const FusedBackwardArguments& arguments, cudaStream_t stream);
 const char* AmpereKeyGradients(const FusedBackwardArguments& arguments, cudaStream_t stream);

@@ -4,7 +4,6 @@
 #include <ATen/cuda/CUDAGeneratorImpl.h>
 #include <c10/cuda/CUDAStream.h>
 
-#include <cmath>
 #include <mutex>
 
 #include "worker/trainer/cuda/contract.h"
@@ -14,7 +13,9 @@ namespace {
 
 constexpr uint64_t kDrawsOfOneElement = 4;  // what a call takes from the generator: each element draws once
 
-void Check(const char* error, const char* what) { TORCH_CHECK(error == nullptr, "fused attention, ", what, ": ", error); }
+void Check(const char* error, const char* what) {
+  TORCH_CHECK(error == nullptr, "fused attention, ", what, ": ", error);
+}
 
 CUstream_st* Stream() { return c10::cuda::getCurrentCUDAStream().stream(); }
 
@@ -36,16 +37,15 @@ class Kernels : public FusedAttention {
   }
 
   FusedDropout Draw(double p) override {
-    FusedDropout dropout{0, 0, static_cast<uint32_t>(std::lround(65536 * (1 - p)))};
-    if (dropout.threshold == 65536) return dropout;
+    const FusedDropout none = MakeFusedDropout(0, 0, p);
+    if (none.threshold == 65536) return none;
+    TORCH_CHECK(none.threshold > 0, "fused attention: dropout of ", p, " leaves nothing");
     auto* const generator =
         at::get_generator_or_default<at::CUDAGeneratorImpl>(std::nullopt, at::cuda::detail::getDefaultCUDAGenerator());
     const std::lock_guard lock(generator->mutex_);
     const at::PhiloxCudaState state = generator->philox_cuda_state(kDrawsOfOneElement);
     TORCH_CHECK(!state.captured_, "fused attention: dropout cannot be captured in a CUDA graph");
-    dropout.seed = state.seed_.val;
-    dropout.offset = state.offset_.val;
-    return dropout;
+    return MakeFusedDropout(state.seed_.val, state.offset_.val, p);
   }
 
  private:
@@ -58,7 +58,6 @@ class Kernels : public FusedAttention {
 extern "C" __attribute__((visibility("default"))) attnfleet::trainer::FusedAttention* attnfleet_fused_attention(
     const attnfleet::trainer::FusedPath* path) {
   using attnfleet::trainer::FusedPath;
-  const FusedPath best =
-      at::cuda::getCurrentDeviceProperties()->major == 9 ? FusedPath::kHopper : FusedPath::kAmpere;
+  const FusedPath best = at::cuda::getCurrentDeviceProperties()->major == 9 ? FusedPath::kHopper : FusedPath::kAmpere;
   return new attnfleet::trainer::Kernels(path == nullptr ? best : *path);
 }

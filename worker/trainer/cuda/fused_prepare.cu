@@ -56,18 +56,25 @@ __global__ void Tiles(const FusedShape shape, const FusedSource source, const Fu
     queries.xy[i] = ((4 * kSpatialReach - x) & 0xFFFF) | (4 * kSpatialReach - y) << 16;
     keys.p[i] = p;
     queries.p[i] = 4 * kRelativeReach - p;
-    info = {min(info.p_min, p), max(info.p_max, p), min(info.x_min, x), max(info.x_max, x),
-            min(info.y_min, y), max(info.y_max, y), info.masked,        0};
+    info = {min(info.x_min, x), max(info.x_max, x), min(info.y_min, y), max(info.y_max, y),
+            min(info.p_min, p), max(info.p_max, p), info.masked,        0};
   }
-  info = {__reduce_min_sync(~0u, info.p_min), __reduce_max_sync(~0u, info.p_max), __reduce_min_sync(~0u, info.x_min),
-          __reduce_max_sync(~0u, info.x_max), __reduce_min_sync(~0u, info.y_min), __reduce_max_sync(~0u, info.y_max),
+  info = {__reduce_min_sync(~0u, info.x_min),  __reduce_max_sync(~0u, info.x_max),
+          __reduce_min_sync(~0u, info.y_min),  __reduce_max_sync(~0u, info.y_max),
+          __reduce_min_sync(~0u, info.p_min),  __reduce_max_sync(~0u, info.p_max),
           __reduce_max_sync(~0u, info.masked), 0};
   last = __reduce_max_sync(~0u, last);
   if (lane != 0) return;
+  if (!shape.bias) info.x_min = info.x_max = info.y_min = info.y_max = info.p_min = info.p_max = 0;
   keys.info = info;
-  queries.info = {4 * kRelativeReach - info.p_max, 4 * kRelativeReach - info.p_min, 4 * kSpatialReach - info.x_max,
-                  4 * kSpatialReach - info.x_min,  4 * kSpatialReach - info.y_max,  4 * kSpatialReach - info.y_min,
-                  0,                               0};
+  queries.info = {4 * kSpatialReach - info.x_max,
+                  4 * kSpatialReach - info.x_min,
+                  4 * kSpatialReach - info.y_max,
+                  4 * kSpatialReach - info.y_min,
+                  4 * kRelativeReach - info.p_max,
+                  4 * kRelativeReach - info.p_min,
+                  0,
+                  0};
   if (last >= 0) atomicMax(&step.key_tiles[b], tile + 1);
 }
 

@@ -68,8 +68,7 @@ ATTNFLEET_HOST_DEVICE Random128 DropoutDraw(const FusedDropout& dropout, uint32_
 // The 16 bits of one probability.
 ATTNFLEET_HOST_DEVICE uint32_t DropoutBits(const FusedDropout& dropout, uint32_t sequence_head, uint32_t query,
                                            uint32_t key) {
-  const Random128 draw =
-      DropoutDraw(dropout, sequence_head, query / 16 * 8 + query % 8, key / 16 * 4 + key % 8 / 2);
+  const Random128 draw = DropoutDraw(dropout, sequence_head, query / 16 * 8 + query % 8, key / 16 * 4 + key % 8 / 2);
   const uint32_t word = draw.word[key % 2 * 2 + key / 8 % 2];
   return query / 8 % 2 == 0 ? word & 0xFFFF : word >> 16;
 }

@@ -114,18 +114,11 @@ __device__ __forceinline__ uint32_t Pack(float low, float high) {
 }
 
 // Two accumulators side by side as A.
-__device__ __forceinline__ void PackA(uint32_t (&a)[4], const float (&left)[4], const float (&right)[4]) {
-  a[0] = Pack(left[0], left[1]);
-  a[1] = Pack(left[2], left[3]);
-  a[2] = Pack(right[0], right[1]);
-  a[3] = Pack(right[2], right[3]);
-}
-
-__device__ __forceinline__ void Zero(float (&values)[2][4]) {
-#pragma unroll
-  for (int u = 0; u < 2; ++u) {
-    for (int i = 0; i < 4; ++i) values[u][i] = 0;
-  }
+__device__ __forceinline__ void PackA(uint32_t (&a)[4], const float (&values)[2][4]) {
+  a[0] = Pack(values[0][0], values[0][1]);
+  a[1] = Pack(values[0][2], values[0][3]);
+  a[2] = Pack(values[1][0], values[1][1]);
+  a[3] = Pack(values[1][2], values[1][3]);
 }
 
 __device__ __forceinline__ float Exp2(float x) {
@@ -162,49 +155,37 @@ __device__ __forceinline__ void StoreRows(const FusedMatrix& matrix, int b, int 
 constexpr int kSpatialEnd = 4 * 2 * kSpatialReach;
 constexpr int kRelativeEnd = 4 * 2 * kRelativeReach;
 
-// What is loaded with each tile of 64 columns.
-struct KeyColumns {
-  FusedTokens tokens;
-};
-struct QueryColumns {
-  FusedTokens tokens;
-  float lse[kFusedTile];
-  float delta[kFusedTile];
-};
-
-// The parts of rows g and g + 8.
-struct RowPart {
-  int32_t xy[2];
-  int32_t p[2];
-};
-
 // The smallest and largest part of a warp's rows.
 struct Range {
   int low, high;
 };
-struct RowRanges {
-  Range x, y, p;
+
+// The parts of rows g and g + 8, and the ranges of all 16.
+struct Rows {
+  int32_t xy[2], p[2];
+  Range x, y, all_p;
 };
 
 __device__ __forceinline__ Range WarpRange(int a, int b) {
   return {__reduce_min_sync(~0u, min(a, b)), __reduce_max_sync(~0u, max(a, b))};
 }
-__device__ __forceinline__ Range Union(Range a, Range b) { return {min(a.low, b.low), max(a.high, b.high)}; }
-__device__ __forceinline__ int Low(int32_t xy) { return static_cast<int16_t>(xy & 0xFFFF); }
-__device__ __forceinline__ int High(int32_t xy) { return xy >> 16; }
 
-__device__ __forceinline__ RowRanges RangesOf(const RowPart& row) {
-  return {WarpRange(Low(row.xy[0]), Low(row.xy[1])), WarpRange(High(row.xy[0]), High(row.xy[1])),
-          WarpRange(row.p[0], row.p[1])};
+// Of a warp's rows, from row `first` of `tokens` on.
+__device__ __forceinline__ Rows LoadRowParts(const FusedTokens* tokens, int first, int g) {
+  const FusedTokens& tile = tokens[first / kFusedTile];
+  const int row = first % kFusedTile + g;
+  Rows rows{{tile.xy[row], tile.xy[row + 8]}, {tile.p[row], tile.p[row + 8]}, {}, {}, {}};
+  const auto low = [](int32_t xy) { return static_cast<int>(static_cast<int16_t>(xy & 0xFFFF)); };
+  rows.x = WarpRange(low(rows.xy[0]), low(rows.xy[1]));
+  rows.y = WarpRange(rows.xy[0] >> 16, rows.xy[1] >> 16);
+  rows.all_p = WarpRange(rows.p[0], rows.p[1]);
+  return rows;
 }
 
-// If the clamped sum of any row's and any column's part is the same entry, its offset; else -1.
-__device__ __forceinline__ int OnlyEntry(Range rows, int low, int high, int end) {
-  low += rows.low;
-  high += rows.high;
-  if (high <= 0) return 0;
-  if (low >= end) return end;
-  return low == high ? low : -1;
+// If the clamped sum of every row's and every column's part is the same entry, true and its offset.
+__device__ __forceinline__ bool OnlyEntry(Range rows, int low, int high, int end, int& offset) {
+  offset = __viaddmin_s32_relu(low, rows.low, end);
+  return offset == __viaddmin_s32_relu(high, rows.high, end);
 }
 
 // Which axes are one number for all of a warp's rows and a tile's columns.
@@ -217,80 +198,143 @@ __device__ __forceinline__ float Entry(const char* tables, int table, unsigned o
   return *reinterpret_cast<const float*>(tables + offset + 4 * table);
 }
 
-__device__ __forceinline__ TileClass Classify(const char* tables, const RowRanges& rows, const FusedTileInfo& columns) {
-  const int x = OnlyEntry(rows.x, columns.x_min, columns.x_max, kSpatialEnd);
-  const int y = OnlyEntry(rows.y, columns.y_min, columns.y_max, kSpatialEnd);
-  const int p = OnlyEntry(rows.p, columns.p_min, columns.p_max, kRelativeEnd);
-  TileClass result{x < 0 || y < 0, p < 0, 0};
+__device__ __forceinline__ TileClass Classify(const char* tables, const Rows& rows, const FusedTileInfo& columns) {
+  int x, y, p;
+  const bool same_x = OnlyEntry(rows.x, columns.x_min, columns.x_max, kSpatialEnd, x);
+  const bool same_y = OnlyEntry(rows.y, columns.y_min, columns.y_max, kSpatialEnd, y);
+  const bool same_p = OnlyEntry(rows.all_p, columns.p_min, columns.p_max, kRelativeEnd, p);
+  TileClass result{!(same_x && same_y), !same_p, 0};
   if (!result.spatial) result.constant += Entry(tables, kXTable, x) + Entry(tables, kYTable, y);
   if (!result.relative) result.constant += Entry(tables, kRelativeTable, p);
   return result;
 }
 
-// The biases of 16 rows x kBlocks blocks of 16 columns from `column` on, without the tile's constant.
 template <bool kSpatial, bool kRelative, int kBlocks>
 __device__ __forceinline__ void LookUp(float (&biases)[kBlocks][2][4], const char* tables, const FusedTokens& columns,
-                                       int column, const RowPart& row, int c) {
+                                       int column, const Rows& rows, int c) {
 #pragma unroll
-  for (int t = 0; t < kBlocks; ++t) {
+  for (int n = 0; n < 2 * kBlocks; ++n) {
+    const int first = column + 8 * n + 2 * c;
+    const int2 xy = kSpatial ? *reinterpret_cast<const int2*>(&columns.xy[first]) : int2{};
+    const int2 p = kRelative ? *reinterpret_cast<const int2*>(&columns.p[first]) : int2{};
 #pragma unroll
-    for (int u = 0; u < 2; ++u) {
-      const int first = column + 16 * t + 8 * u + 2 * c;
-      const int2 xy = kSpatial ? *reinterpret_cast<const int2*>(&columns.xy[first]) : int2{};
-      const int2 p = kRelative ? *reinterpret_cast<const int2*>(&columns.p[first]) : int2{};
-#pragma unroll
-      for (int i = 0; i < 4; ++i) {
-        float bias = 0;
-        if constexpr (kSpatial) {
-          constexpr unsigned kEnds = kSpatialEnd << 16 | kSpatialEnd;
-          const unsigned offset = __viaddmin_s16x2_relu(i % 2 == 0 ? xy.x : xy.y, row.xy[i / 2], kEnds);
-          bias = Entry(tables, kXTable, offset & 0xFFFF) + Entry(tables, kYTable, offset >> 16);
-        }
-        if constexpr (kRelative) {
-          const int offset = __viaddmin_s32_relu(i % 2 == 0 ? p.x : p.y, row.p[i / 2], kRelativeEnd);
-          const float relative = Entry(tables, kRelativeTable, offset);
-          bias = kSpatial ? bias + relative : relative;
-        }
-        biases[t][u][i] = bias;
+    for (int i = 0; i < 4; ++i) {
+      float bias = 0;
+      if constexpr (kSpatial) {
+        constexpr unsigned kEnds = kSpatialEnd << 16 | kSpatialEnd;
+        const unsigned offset = __viaddmin_s16x2_relu(i % 2 == 0 ? xy.x : xy.y, rows.xy[i / 2], kEnds);
+        bias = Entry(tables, kXTable, offset & 0xFFFF) + Entry(tables, kYTable, offset >> 16);
       }
+      if constexpr (kRelative) {
+        const int offset = __viaddmin_s32_relu(i % 2 == 0 ? p.x : p.y, rows.p[i / 2], kRelativeEnd);
+        const float relative = Entry(tables, kRelativeTable, offset);
+        bias = kSpatial ? bias + relative : relative;
+      }
+      biases[n / 2][n % 2][i] = bias;
     }
   }
 }
 
+// The biases of 16 rows x kBlocks blocks of 16 columns from `column` on, without the tile's constant: the initial value
+// of the scores' accumulators.
 template <int kBlocks>
-__device__ __forceinline__ void Biases(float (&biases)[kBlocks][2][4], const char* tables, const FusedTokens& columns,
-                                       int column, const RowPart& row, const TileClass& tile, int c) {
-  if (tile.spatial && tile.relative) {
-    LookUp<true, true>(biases, tables, columns, column, row, c);
-  } else if (tile.spatial) {
-    LookUp<true, false>(biases, tables, columns, column, row, c);
-  } else if (tile.relative) {
-    LookUp<false, true>(biases, tables, columns, column, row, c);
+__device__ __forceinline__ void LookUp(float (&biases)[kBlocks][2][4], const char* tables, const FusedTokens& columns,
+                                       int column, const Rows& rows, const TileClass& kind, int c) {
+  if (kind.spatial && kind.relative) {
+    LookUp<true, true>(biases, tables, columns, column, rows, c);
+  } else if (kind.spatial) {
+    LookUp<true, false>(biases, tables, columns, column, rows, c);
+  } else if (kind.relative) {
+    LookUp<false, true>(biases, tables, columns, column, rows, c);
   } else {
-    LookUp<false, false>(biases, tables, columns, column, row, c);
+    LookUp<false, false>(biases, tables, columns, column, rows, c);
   }
 }
 
-// --- Dropout of 16 x 16 probabilities; see DropoutDraw. keep[u][i] is of accumulator u, value i.
-using KeepFlags = bool[2][4];
-
-// `end` is the threshold in the upper half.
-__device__ __forceinline__ void Compare(uint32_t word, uint32_t end, bool& low, bool& high) {
-  low = word << 16 < end;
-  high = word < end;
+// Those of a whole tile; returns its constant.
+__device__ __forceinline__ float Biases(float (&biases)[4][2][4], const char* tables, const FusedTokens& columns,
+                                        const Rows& rows, int c) {
+  const TileClass kind = Classify(tables, rows, columns.info);
+  LookUp(biases, tables, columns, 0, rows, kind, c);
+  return kind.constant;
 }
+
+// --- Padding.
+// Where columns are keys, from `column` on.
+template <int kBlocks>
+__device__ __forceinline__ void AddMask(float (&scores)[kBlocks][2][4], const FusedTokens& keys, int c,
+                                        int column = 0) {
+#pragma unroll
+  for (int n = 0; n < 2 * kBlocks; ++n) {
+    const float2 mask = *reinterpret_cast<const float2*>(&keys.mask[column + 8 * n + 2 * c]);
+#pragma unroll
+    for (int i = 0; i < 4; ++i) scores[n / 2][n % 2][i] += i % 2 == 0 ? mask.x : mask.y;
+  }
+}
+
+// Where rows are keys.
+struct RowMask {
+  bool any;
+  float value[2];  // of rows g and g + 8
+};
+
+__device__ __forceinline__ RowMask LoadRowMask(const FusedTokens* keys, int first, int g) {
+  const FusedTokens& tile = keys[first / kFusedTile];
+  const int row = first % kFusedTile + g;
+  return {tile.info.masked != 0, {tile.mask[row], tile.mask[row + 8]}};
+}
+
+template <int kBlocks>
+__device__ __forceinline__ void AddMask(float (&scores)[kBlocks][2][4], const RowMask& mask) {
+#pragma unroll
+  for (int n = 0; n < 2 * kBlocks; ++n) {
+#pragma unroll
+    for (int i = 0; i < 4; ++i) scores[n / 2][n % 2][i] += mask.value[i / 2];
+  }
+}
+
+// --- Rows.
+// Over the four lanes that share a row.
+__device__ __forceinline__ float QuadSum(float value) {
+  value += __shfl_xor_sync(~0u, value, 1);
+  return value + __shfl_xor_sync(~0u, value, 2);
+}
+
+// Of row g (r = 0) or g + 8 (r = 1).
+__device__ __forceinline__ float RowMaximum(const float (&scores)[4][2][4], int r) {
+  float most = -INFINITY;
+#pragma unroll
+  for (int n = 0; n < 8; ++n) {
+    most = fmaxf(most, fmaxf(scores[n / 2][n % 2][2 * r], scores[n / 2][n % 2][2 * r + 1]));
+  }
+  most = fmaxf(most, __shfl_xor_sync(~0u, most, 1));
+  return fmaxf(most, __shfl_xor_sync(~0u, most, 2));
+}
+
+// --- Dropout of 16 x 16 probabilities; see DropoutDraw.
+__device__ __forceinline__ float KeptPart(const FusedDropout& dropout) {
+  return static_cast<float>(dropout.threshold) / 65536;
+}
+// The threshold in the upper half of a word.
 __device__ __forceinline__ uint32_t KeepEnd(const FusedDropout& dropout) { return dropout.threshold << 16; }
+
+__device__ __forceinline__ bool Keeps(uint32_t word, bool upper_half, uint32_t keep_end) {
+  return (upper_half ? word : word << 16) < keep_end;
+}
 
 // Rows are queries: 16 from `query` on, 16 keys from `key` on, both multiples of 16.
 __device__ __forceinline__ Random128 DrawForQueryRows(const FusedDropout& dropout, uint32_t sequence_head, int query,
                                                       int key, int lane) {
   return DropoutDraw(dropout, sequence_head, query / 2 + lane / 4, key / 4 + lane % 4);
 }
-__device__ __forceinline__ void KeepForQueryRows(KeepFlags& keep, const Random128& draw, uint32_t end) {
+__device__ __forceinline__ bool KeepsQueryRow(const Random128& draw, int u, int i, uint32_t keep_end) {
+  return Keeps(draw.word[i % 2 * 2 + u], i / 2 != 0, keep_end);
+}
+__device__ __forceinline__ void DropForQueryRows(float (&values)[2][4], const Random128& draw, uint32_t keep_end) {
 #pragma unroll
-  for (int e = 0; e < 2; ++e) {
+  for (int u = 0; u < 2; ++u) {
 #pragma unroll
-    for (int u = 0; u < 2; ++u) Compare(draw.word[2 * e + u], end, keep[u][e], keep[u][2 + e]);
+    for (int i = 0; i < 4; ++i) values[u][i] = KeepsQueryRow(draw, u, i, keep_end) ? values[u][i] : 0;
   }
 }
 
@@ -306,20 +350,8 @@ __device__ __forceinline__ Random128 DrawForKeyRows(const FusedDropout& dropout,
   const uint32_t other1 = __shfl_xor_sync(~0u, odd ? draw.word[1] : draw.word[3], 4);
   return {{odd ? other0 : own0, odd ? other1 : own1, odd ? own0 : other0, odd ? own1 : other1}};
 }
-__device__ __forceinline__ void KeepForKeyRows(KeepFlags& keep, const Random128& draw, uint32_t end) {
-#pragma unroll
-  for (int e = 0; e < 2; ++e) {
-#pragma unroll
-    for (int r = 0; r < 2; ++r) Compare(draw.word[2 * e + r], end, keep[0][2 * r + e], keep[1][2 * r + e]);
-  }
-}
-
-__device__ __forceinline__ void Drop(float (&values)[2][4], const KeepFlags& keep) {
-#pragma unroll
-  for (int u = 0; u < 2; ++u) {
-#pragma unroll
-    for (int i = 0; i < 4; ++i) values[u][i] = keep[u][i] ? values[u][i] : 0;
-  }
+__device__ __forceinline__ bool KeepsKeyRow(const Random128& draw, int u, int i, uint32_t keep_end) {
+  return Keeps(draw.word[i % 2 * 2 + i / 2], u != 0, keep_end);
 }
 
 }  // namespace attnfleet::trainer::fused
