@@ -41,7 +41,7 @@ TEST(FusedRandom, EveryProbabilityHasBitsOfItsOwn) {
   EXPECT_EQ(places.size(), 48u * 48u);
 }
 
-constexpr uint32_t kSide = 512;
+constexpr uint32_t kSide = 256;
 
 // The part of a (kSide x kSide) square for which it holds.
 double Part(const std::function<bool(uint32_t query, uint32_t key)>& holds) {
