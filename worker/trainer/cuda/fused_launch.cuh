@@ -102,9 +102,9 @@ __device__ __forceinline__ void KeyRowGradients(float (&scores)[2][4], float (&g
 #pragma unroll
     for (int i = 0; i < 4; ++i) {
       const float p = Exp2(scores[u][i] * kScale - down[i % 2]);
-      const bool keep = !kDropout || KeepsKeyRow(draw, u, i, KeepEnd(dropout));
-      scores[u][i] = keep ? p : 0;
-      gradients[u][i] = p * ((keep ? gradients[u][i] : 0) - (i % 2 == 0 ? delta.x : delta.y));
+      const float kept = !kDropout || KeepsKeyRow(draw, u, i, KeepEnd(dropout)) ? p : 0;
+      scores[u][i] = kept;
+      gradients[u][i] = kept * gradients[u][i] - p * (i % 2 == 0 ? delta.x : delta.y);
     }
   }
 }
