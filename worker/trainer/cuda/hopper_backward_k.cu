@@ -62,11 +62,13 @@ __global__ void __launch_bounds__(kThreads, kBlocksPerSm)
 
   const uint64_t k = TileDescriptor(shared.k), v = TileDescriptor(shared.v);
   Accumulator scores, gradients, dk = {}, dv = {};
+  float constant = 0;  // belongs to all of the scores
+  if constexpr (kBias) {
+    if (tiles > 0) constant = Biases(scores, tables, shared.columns[0].tokens, rows, c);
+  }
   for (int tile = 0; tile < tiles; ++tile) {
     const int stage = tile % 2;
     const QueryColumns& columns = shared.columns[stage];
-    float constant = 0;  // belongs to all of the scores
-    if constexpr (kBias) constant = Biases(scores, tables, columns.tokens, rows, c);
     Pin(scores);
     Pin(gradients);
     WgmmaFence();
@@ -97,16 +99,19 @@ __global__ void __launch_bounds__(kThreads, kBlocksPerSm)
     MultiplyColumns(dv, p, TileDescriptor(shared.dout[stage]));
     MultiplyColumns(dk, ds, TileDescriptor(shared.q[stage]));
     WgmmaCommit();
+    if (tile + 1 < tiles) {
+      WaitForCopies<0>();
+      FenceSharedForWgmma();
+      __syncthreads();
+      if constexpr (kBias) constant = Biases(scores, tables, shared.columns[1 - stage].tokens, rows, c);
+    }
     WgmmaWait<0>();
     Pin(dv);
     Pin(dk);
-    if (tile + 1 < tiles) {
+    if (tile + 2 < tiles) {
       __syncthreads();
-      if (tile + 2 < tiles) queries.Load(shared, tile + 2);
+      queries.Load(shared, tile + 2);
       CommitCopies();
-      WaitForCopies<1>();
-      FenceSharedForWgmma();
-      __syncthreads();
     }
   }
 

@@ -74,11 +74,13 @@ __global__ void __launch_bounds__(kBlock, kBlocksPerSm)
 
   const uint64_t q = TileDescriptor(shared.q[group]), dout = TileDescriptor(shared.dout[group]);
   Accumulator scores, gradients, dq = {};
+  float constant = 0;  // belongs to all of the scores
+  if constexpr (kBias) {
+    if (tiles > 0) constant = Biases(scores, tables, shared.columns[0], rows, c);
+  }
   for (int tile = 0; tile < tiles; ++tile) {
     const int stage = tile % 2;
     const FusedTokens& columns = shared.columns[stage];
-    float constant = 0;  // belongs to all of the scores
-    if constexpr (kBias) constant = Biases(scores, tables, columns, rows, c);
     Pin(scores);
     Pin(gradients);
     WgmmaFence();
@@ -113,15 +115,18 @@ __global__ void __launch_bounds__(kBlock, kBlocksPerSm)
     WgmmaFence();
     MultiplyColumns(dq, ds, TileDescriptor(shared.k[stage]));
     WgmmaCommit();
-    WgmmaWait<0>();
-    Pin(dq);
     if (tile + 1 < tiles) {
-      __syncthreads();
-      if (tile + 2 < tiles) keys.Load(shared, tile + 2);
-      CommitCopies();
-      WaitForCopies<1>();
+      WaitForCopies<0>();
       FenceSharedForWgmma();
       __syncthreads();
+      if constexpr (kBias) constant = Biases(scores, tables, shared.columns[1 - stage], rows, c);
+    }
+    WgmmaWait<0>();
+    Pin(dq);
+    if (tile + 2 < tiles) {
+      __syncthreads();
+      keys.Load(shared, tile + 2);
+      CommitCopies();
     }
   }
 
