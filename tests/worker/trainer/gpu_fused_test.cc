@@ -323,8 +323,8 @@ TEST_P(GpuFused, DropoutIsIndependentAcrossHeadsRowsAndSteps) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Paths, GpuFused, testing::Values(FusedPath::kAmpere, FusedPath::kHopper),
-                         [](const testing::TestParamInfo<FusedPath>& info) {
-                           return info.param == FusedPath::kAmpere ? "Ampere" : "Hopper";
+                         [](const testing::TestParamInfo<FusedPath>& path) {
+                           return path.param == FusedPath::kAmpere ? "Ampere" : "Hopper";
                          });
 
 }  // namespace

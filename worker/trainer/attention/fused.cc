@@ -24,7 +24,7 @@ std::optional<std::string> Refuse(const AttentionProblem& problem) {
 // Hands out parts of a piece of memory, or, without one, counts how much it takes.
 class Parts {
  public:
-  explicit Parts(char* memory) : memory_(memory) {}
+  explicit Parts(uint8_t* memory) : memory_(memory) {}
 
   template <class T>
   T* Take(int64_t count) {
@@ -36,7 +36,7 @@ class Parts {
   int64_t used() const { return used_; }
 
  private:
-  char* const memory_;
+  uint8_t* const memory_;
   int64_t used_ = 0;
 };
 
@@ -141,7 +141,7 @@ std::shared_ptr<const FusedState> PrepareFused(std::shared_ptr<FusedAttention> k
   Parts count(nullptr);
   Divide(state->shape, count);
   state->memory = at::empty({count.used()}, source.attention_mask.options().dtype(at::kByte));
-  Parts parts(state->memory.mutable_data_ptr<char>());
+  Parts parts(state->memory.mutable_data_ptr<uint8_t>());
   state->step = Divide(state->shape, parts);
 
   // Kept until the kernels are queued; what is freed then is not used before they have run.
