@@ -17,20 +17,6 @@ struct Shared {
   QueryColumns columns[2];
 };
 
-// The next tile of queries.
-struct QueryLoader {
-  RowLoader<kFusedTile, kThreads> q, dout;
-  QueryColumnLoader columns;
-
-  __device__ __forceinline__ void Load(Shared& shared, int tile) {
-    const int stage = tile % 2;
-    q.Load(shared.q[stage]);
-    dout.Load(shared.dout[stage]);
-    columns.Load(shared.columns[stage], tile);
-    CommitCopies();
-  }
-};
-
 template <bool kBias, bool kDropout>
 __global__ void __launch_bounds__(kThreads, kBlocksPerSm)
     AmpereBackwardKeyKernel(const __grid_constant__ FusedBackwardArguments arguments) {
@@ -48,8 +34,9 @@ __global__ void __launch_bounds__(kThreads, kBlocksPerSm)
   RowLoader<kFusedTile, kThreads>(a.k, b, h, block_row, length).Load(shared.q[1]);
   RowLoader<kFusedTile, kThreads>(a.v, b, h, block_row, length).Load(shared.dout[1]);
   if constexpr (kBias) LoadTables(tables, a.step.tables, h);
-  QueryLoader queries{{a.q, b, h, 0, length}, {arguments.dout, b, h, 0, length}, {arguments, b, h}};
-  if (tiles > 0) queries.Load(shared, 0);
+  QueryLoader queries(arguments, b, h);
+  if (tiles > 0) queries.Load(shared.q[0], shared.dout[0], shared.columns[0]);
+  CommitCopies();
   const FusedTokens* const keys = TokensOf(a.step.keys, a.shape, b);
   Rows rows;
   if constexpr (kBias) rows = LoadRowParts(keys, first, g);
@@ -68,7 +55,8 @@ __global__ void __launch_bounds__(kThreads, kBlocksPerSm)
   for (int tile = 0; tile < tiles; ++tile) {
     const int stage = tile % 2;
     if (tile + 1 < tiles) {
-      queries.Load(shared, tile + 1);
+      queries.Load(shared.q[1 - stage], shared.dout[1 - stage], shared.columns[1 - stage]);
+      CommitCopies();
       WaitForCopies<1>();
     } else {
       WaitForCopies<0>();

@@ -17,20 +17,6 @@ struct Shared {
   FusedTokens columns[2];
 };
 
-// The next tile of keys.
-struct KeyLoader {
-  RowLoader<kFusedTile, kThreads> k, v;
-  const FusedTokens* tokens;
-
-  __device__ __forceinline__ void Load(Shared& shared, int tile) {
-    const int stage = tile % 2;
-    k.Load(shared.k[stage]);
-    v.Load(shared.v[stage]);
-    LoadTokens(shared.columns[stage], tokens[tile]);
-    CommitCopies();
-  }
-};
-
 template <bool kBias, bool kDropout>
 __global__ void __launch_bounds__(kThreads, kBlocksPerSm)
     AmpereForwardKernel(const __grid_constant__ FusedForwardArguments a) {
@@ -44,9 +30,9 @@ __global__ void __launch_bounds__(kThreads, kBlocksPerSm)
 
   RowLoader<kFusedTile, kThreads>(a.q, b, h, block_row, length).Load(shared.q);
   if constexpr (kBias) LoadTables(tables, a.step.tables, h);
-  KeyLoader keys{{a.k, b, h, 0, length}, {a.v, b, h, 0, length}, TokensOf(a.step.keys, a.shape, b)};
+  KeyLoader keys(a, b, h);
+  if (tiles > 0) keys.Load(shared.k[0], shared.v[0], shared.columns[0]);
   CommitCopies();
-  if (tiles > 0) keys.Load(shared, 0);
 
   Rows rows;
   if constexpr (kBias) rows = LoadRowParts(TokensOf(a.step.queries, a.shape, b), first, g);
@@ -60,7 +46,8 @@ __global__ void __launch_bounds__(kThreads, kBlocksPerSm)
   for (int tile = 0; tile < tiles; ++tile) {
     const int stage = tile % 2;
     if (tile + 1 < tiles) {
-      keys.Load(shared, tile + 1);
+      keys.Load(shared.k[1 - stage], shared.v[1 - stage], shared.columns[1 - stage]);
+      CommitCopies();
       WaitForCopies<1>();
     } else {
       WaitForCopies<0>();

@@ -44,23 +44,51 @@ struct QueryColumns {
   float delta[kFusedTile];
 };
 
-class QueryColumnLoader {
+// Loads the tiles of a head's keys and values, one after the other.
+template <int kBlock = kThreads>
+class KeyLoader {
  public:
-  __device__ __forceinline__ QueryColumnLoader(const FusedBackwardArguments& arguments, int b, int h)
-      : tokens_(TokensOf(arguments.forward.step.queries, arguments.forward.shape, b)),
-        lse_(RowValue(arguments.forward.lse, arguments.forward.shape, b, h, 0)),
-        delta_(RowValue(arguments.delta, arguments.forward.shape, b, h, 0)) {}
+  __device__ __forceinline__ KeyLoader(const FusedForwardArguments& a, int b, int h)
+      : k_(a.k, b, h, 0, a.shape.length),
+        v_(a.v, b, h, 0, a.shape.length),
+        tokens_(TokensOf(a.step.keys, a.shape, b)) {}
 
-  __device__ __forceinline__ void Load(QueryColumns& columns, int tile) const {
-    LoadTokens(columns.tokens, tokens_[tile]);
-    LoadRowValues(columns.lse, lse_ + tile * kFusedTile, 64);
-    LoadRowValues(columns.delta, delta_ + tile * kFusedTile, 96);
+  __device__ __forceinline__ void Load(char* k, char* v, FusedTokens& columns) {
+    k_.Load(k);
+    v_.Load(v);
+    LoadTokens(columns, *tokens_++);
   }
 
  private:
-  const FusedTokens* const tokens_;
-  const float* const lse_;
-  const float* const delta_;
+  RowLoader<kFusedTile, kBlock> k_, v_;
+  const FusedTokens* tokens_;
+};
+
+// The same of its queries and the gradients of their outputs.
+class QueryLoader {
+ public:
+  __device__ __forceinline__ QueryLoader(const FusedBackwardArguments& arguments, int b, int h)
+      : q_(arguments.forward.q, b, h, 0, arguments.forward.shape.length),
+        dout_(arguments.dout, b, h, 0, arguments.forward.shape.length),
+        tokens_(TokensOf(arguments.forward.step.queries, arguments.forward.shape, b)),
+        lse_(RowValue(arguments.forward.lse, arguments.forward.shape, b, h, 0)),
+        delta_(RowValue(arguments.delta, arguments.forward.shape, b, h, 0)) {}
+
+  __device__ __forceinline__ void Load(char* q, char* dout, QueryColumns& columns) {
+    q_.Load(q);
+    dout_.Load(dout);
+    LoadTokens(columns.tokens, *tokens_++);
+    LoadRowValues(columns.lse, lse_, 64);
+    LoadRowValues(columns.delta, delta_, 96);
+    lse_ += kFusedTile;
+    delta_ += kFusedTile;
+  }
+
+ private:
+  RowLoader<kFusedTile, kThreads> q_, dout_;
+  const FusedTokens* tokens_;
+  const float* lse_;
+  const float* delta_;
 };
 
 // The product of a row of `matrix` and of one of a tile; each of the four lanes of a row takes a quarter. 0 behind the

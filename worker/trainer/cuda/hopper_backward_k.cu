@@ -17,19 +17,6 @@ struct Shared {
   QueryColumns columns[2];
 };
 
-// The next tile of queries.
-struct QueryLoader {
-  RowLoader<kFusedTile, kThreads> q, dout;
-  QueryColumnLoader columns;
-
-  __device__ __forceinline__ void Load(Shared& shared, int tile) {
-    const int stage = tile % 2;
-    q.Load(shared.q[stage]);
-    dout.Load(shared.dout[stage]);
-    columns.Load(shared.columns[stage], tile);
-  }
-};
-
 template <bool kBias, bool kDropout>
 __global__ void __launch_bounds__(kThreads, kBlocksPerSm)
     HopperBackwardKeyKernel(const __grid_constant__ FusedBackwardArguments arguments) {
@@ -47,10 +34,10 @@ __global__ void __launch_bounds__(kThreads, kBlocksPerSm)
   RowLoader<kFusedTile, kThreads>(a.k, b, h, block_row, length).Load(shared.k);
   RowLoader<kFusedTile, kThreads>(a.v, b, h, block_row, length).Load(shared.v);
   if constexpr (kBias) LoadTables(tables, a.step.tables, h);
-  QueryLoader queries{{a.q, b, h, 0, length}, {arguments.dout, b, h, 0, length}, {arguments, b, h}};
-  if (tiles > 0) queries.Load(shared, 0);
+  QueryLoader queries(arguments, b, h);
+  if (tiles > 0) queries.Load(shared.q[0], shared.dout[0], shared.columns[0]);
   CommitCopies();
-  if (tiles > 1) queries.Load(shared, 1);
+  if (tiles > 1) queries.Load(shared.q[1], shared.dout[1], shared.columns[1]);
   CommitCopies();
   const FusedTokens* const keys = TokensOf(a.step.keys, a.shape, b);
   Rows rows;
@@ -110,7 +97,7 @@ __global__ void __launch_bounds__(kThreads, kBlocksPerSm)
     Pin(dk);
     if (tile + 2 < tiles) {
       __syncthreads();
-      queries.Load(shared, tile + 2);
+      queries.Load(shared.q[stage], shared.dout[stage], shared.columns[stage]);
       CommitCopies();
     }
   }

@@ -7,55 +7,36 @@ namespace {
 
 using namespace fused;
 
-#ifndef HQ_GROUPS
-#define HQ_GROUPS 1
-#define HQ_OCC 3
-#endif
-constexpr int kGroups = HQ_GROUPS;
-constexpr int kBlock = kThreads * kGroups;
-constexpr int kBlocksPerSm = HQ_OCC;
+constexpr int kBlocksPerSm = 3;
 
 struct Shared {
-  char q[kGroups][kTileBytes];
-  char dout[kGroups][kTileBytes];
+  char q[kTileBytes];
+  char dout[kTileBytes];
   char k[2][kTileBytes];
   char v[2][kTileBytes];
   FusedTokens columns[2];
 };
 
-// The next tile of keys.
-struct KeyLoader {
-  RowLoader<kFusedTile, kBlock> k, v;
-  const FusedTokens* tokens;
-
-  __device__ __forceinline__ void Load(Shared& shared, int tile) {
-    const int stage = tile % 2;
-    k.Load(shared.k[stage]);
-    v.Load(shared.v[stage]);
-    LoadTokens(shared.columns[stage], tokens[tile]);
-  }
-};
-
 template <bool kBias, bool kDropout>
-__global__ void __launch_bounds__(kBlock, kBlocksPerSm)
+__global__ void __launch_bounds__(kThreads, kBlocksPerSm)
     HopperBackwardQueryKernel(const __grid_constant__ FusedBackwardArguments arguments) {
   __shared__ __align__(16) char tables[4 * kFusedTables];
   extern __shared__ char memory[];
   const FusedForwardArguments& a = arguments.forward;
   Shared& shared = *reinterpret_cast<Shared*>(AlignTiles(memory));
-  const int lane = threadIdx.x % 32, warp = threadIdx.x / 32 % 4, group = threadIdx.x / kThreads;
-  const int g = lane / 4, c = lane % 4, b = blockIdx.z, h = blockIdx.y, length = a.shape.length;
-  const int block_row = blockIdx.x * kFusedTile * kGroups, first = block_row + group * kFusedTile + warp * 16;
+  const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, g = lane / 4, c = lane % 4;
+  const int b = blockIdx.z, h = blockIdx.y, length = a.shape.length;
+  const int block_row = blockIdx.x * kFusedTile, first = block_row + warp * 16;
   const int tiles = a.step.key_tiles[b];
   const float kept = kDropout ? KeptPart(a.dropout) : 1;
 
-  RowLoader<kFusedTile * kGroups, kBlock>(a.q, b, h, block_row, length).Load(shared.q[0]);
-  RowLoader<kFusedTile * kGroups, kBlock>(arguments.dout, b, h, block_row, length).Load(shared.dout[0]);
+  RowLoader<kFusedTile, kThreads>(a.q, b, h, block_row, length).Load(shared.q);
+  RowLoader<kFusedTile, kThreads>(arguments.dout, b, h, block_row, length).Load(shared.dout);
   if constexpr (kBias) LoadTables(tables, a.step.tables, h);
-  KeyLoader keys{{a.k, b, h, 0, length}, {a.v, b, h, 0, length}, TokensOf(a.step.keys, a.shape, b)};
-  if (tiles > 0) keys.Load(shared, 0);
+  KeyLoader keys(a, b, h);
+  if (tiles > 0) keys.Load(shared.k[0], shared.v[0], shared.columns[0]);
   CommitCopies();
-  if (tiles > 1) keys.Load(shared, 1);
+  if (tiles > 1) keys.Load(shared.k[1], shared.v[1], shared.columns[1]);
   CommitCopies();
   Rows rows;
   if constexpr (kBias) rows = LoadRowParts(TokensOf(a.step.queries, a.shape, b), first, g);
@@ -68,11 +49,11 @@ __global__ void __launch_bounds__(kBlock, kBlocksPerSm)
   for (int r = 0; r < 2; ++r) {
     const int row = first + g + 8 * r;
     lse[r] = *RowValue(a.lse, a.shape, b, h, row);
-    delta[r] = kept * RowProduct(a.out, b, h, row, length, shared.dout[group], warp * 16 + g + 8 * r, c);
+    delta[r] = kept * RowProduct(a.out, b, h, row, length, shared.dout, warp * 16 + g + 8 * r, c);
     if (c == 0) *RowValue(arguments.delta, a.shape, b, h, row) = delta[r];
   }
 
-  const uint64_t q = TileDescriptor(shared.q[group]), dout = TileDescriptor(shared.dout[group]);
+  const uint64_t q = TileDescriptor(shared.q), dout = TileDescriptor(shared.dout);
   Accumulator scores, gradients, dq = {};
   float constant = 0;  // belongs to all of the scores
   if constexpr (kBias) {
@@ -125,7 +106,7 @@ __global__ void __launch_bounds__(kBlock, kBlocksPerSm)
     Pin(dq);
     if (tile + 2 < tiles) {
       __syncthreads();
-      keys.Load(shared, tile + 2);
+      keys.Load(shared.k[stage], shared.v[stage], shared.columns[stage]);
       CommitCopies();
     }
   }
@@ -133,7 +114,7 @@ __global__ void __launch_bounds__(kBlock, kBlocksPerSm)
   WaitForCopies<0>();
   __syncthreads();
   const float scale = kRoot / kept;
-  StoreRows(arguments.dq, b, h, first, length, shared.q[group] + 16 * warp * kRowBytes,
+  StoreRows(arguments.dq, b, h, first, length, shared.q + 16 * warp * kRowBytes,
             reinterpret_cast<const float(&)[8][4]>(dq), scale, scale, lane);
 }
 
@@ -141,8 +122,8 @@ __global__ void __launch_bounds__(kBlock, kBlocksPerSm)
 
 const char* fused::HopperQueryGradients(const FusedBackwardArguments& arguments, cudaStream_t stream) {
   return Dispatch(arguments.forward, [&](auto bias, auto dropout) {
-    return Launch(HopperBackwardQueryKernel<bias, dropout>, arguments.forward.shape, kGroups,
-                  kAlignment + sizeof(Shared), stream, arguments);
+    return Launch(HopperBackwardQueryKernel<bias, dropout>, arguments.forward.shape, 1, kAlignment + sizeof(Shared),
+                  stream, arguments);
   });
 }
 

@@ -24,19 +24,6 @@ struct Shared {
   FusedTokens columns[kStages];
 };
 
-// The next tile of keys.
-struct KeyLoader {
-  RowLoader<kFusedTile, kBlock> k, v;
-  const FusedTokens* tokens;
-
-  __device__ __forceinline__ void Load(Shared& shared, int tile) {
-    const int stage = tile % kStages;
-    k.Load(shared.k[stage]);
-    v.Load(shared.v[stage]);
-    LoadTokens(shared.columns[stage], tokens[tile]);
-  }
-};
-
 template <bool kBias, bool kDropout>
 __global__ void __launch_bounds__(kBlock, kBlocksPerSm)
     HopperForwardKernel(const __grid_constant__ FusedForwardArguments a) {
@@ -50,10 +37,10 @@ __global__ void __launch_bounds__(kBlock, kBlocksPerSm)
 
   RowLoader<kFusedTile * kGroups, kBlock>(a.q, b, h, block_row, length).Load(shared.q[0]);
   if constexpr (kBias) LoadTables(tables, a.step.tables, h);
-  KeyLoader keys{{a.k, b, h, 0, length}, {a.v, b, h, 0, length}, TokensOf(a.step.keys, a.shape, b)};
-  if (tiles > 0) keys.Load(shared, 0);
+  KeyLoader<kBlock> keys(a, b, h);
+  if (tiles > 0) keys.Load(shared.k[0], shared.v[0], shared.columns[0]);
   CommitCopies();
-  if (tiles > 1) keys.Load(shared, 1);
+  if (tiles > 1) keys.Load(shared.k[1], shared.v[1], shared.columns[1]);
   CommitCopies();
   Rows rows;
   if constexpr (kBias) rows = LoadRowParts(TokensOf(a.step.queries, a.shape, b), first, g);
@@ -128,7 +115,8 @@ __global__ void __launch_bounds__(kBlock, kBlocksPerSm)
       WaitForCopies<0>();
       FenceSharedForWgmma();
       __syncthreads();
-      if (tile + 2 < tiles) keys.Load(shared, tile + 2);
+      if (tile + 2 < tiles)
+        keys.Load(shared.k[(tile + 2) % kStages], shared.v[(tile + 2) % kStages], shared.columns[(tile + 2) % kStages]);
       CommitCopies();
       if constexpr (kBias) constant = Biases(scores, tables, shared.columns[(tile + 1) % kStages], rows, c);
     }
