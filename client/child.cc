@@ -28,10 +28,10 @@ namespace {
 constexpr size_t kTailLines = 5;
 constexpr std::chrono::milliseconds kPoll{20};
 
-// "TIME error NAME: text" -> "NAME: text"; "" if it is no such line.
+// "TIME error NAME: text" -> "text"; "" if it is no such line.
 std::string ErrorText(const std::string& line) {
-  const std::vector<std::string> parts = absl::StrSplit(line, absl::MaxSplits(' ', 2));
-  return parts.size() == 3 && parts[1] == "error" ? parts[2] : "";
+  const std::vector<std::string> parts = absl::StrSplit(line, absl::MaxSplits(' ', 3));
+  return parts.size() == 4 && parts[1] == "error" ? parts[3] : "";
 }
 
 // Of a log's last lines, what a user needs: the first error and all that follows, or everything if none is marked.

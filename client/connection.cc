@@ -5,6 +5,8 @@
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
+#include "client/output.h"
+#include "client/progress.h"
 #include "proto/address.h"
 
 namespace attnfleet::client {
@@ -27,6 +29,21 @@ absl::Status InUse(const ConnectionFlags& flags, const absl::Status& lock) {
                                              "; wait for it, or give another --state-dir"));
 }
 
+// Whatever has not ended in a store whose server starts here was left by a client that was killed: nobody waits for it,
+// and no worker may take it up.
+absl::Status EndInterrupted(Server& server, const ConnectionFlags& flags) {
+  const absl::StatusOr<v1::ListResponse> list = server.List(0, 0);
+  if (!list.ok()) return list.status();
+  for (const v1::Benchmark& benchmark : list->benchmarks()) {
+    if (HasEnded(benchmark)) continue;
+    absl::Status status = server.Cancel(benchmark.id(), "interrupted: its client was killed").status();
+    if (!status.ok()) return status;
+    PrintNote(absl::StrCat("benchmark ", benchmark.id(), " was interrupted; what was measured is kept: ",
+                           "attnfleet results ", benchmark.id(), flags.Suffix()));
+  }
+  return absl::OkStatus();
+}
+
 }  // namespace
 
 ConnectionFlags::ConnectionFlags() : state_dir(DefaultStateDirectory()) {}
@@ -40,6 +57,9 @@ std::vector<Flag> ConnectionFlags::Flags() {
          if (status.ok()) return status;
          return absl::InvalidArgumentError(status.message().substr(2));  // behind the empty flag's ": "
        }},
+      {"ca", "FILE", "TLS: the CA of the server's certificate (PEM); default: $ATTNFLEET_CA", SetString(tls.ca)},
+      {"cert", "FILE", "one's own certificate; default: $ATTNFLEET_CERT", SetString(tls.certificate)},
+      {"key", "FILE", "its key; default: $ATTNFLEET_KEY", SetString(tls.key)},
       {"timeout", "TIME", "how long to try to reach the server; default 10s",
        [this](const std::string& text) {
          const absl::StatusOr<double> value = ParseSeconds(text);
@@ -59,15 +79,38 @@ std::vector<Flag> ConnectionFlags::WorkerFlags() {
   };
 }
 
+absl::Status ConnectionFlags::CheckWorkerFlags() const {
+  if (local() || (torch.empty() && trainer.empty())) return absl::OkStatus();
+  const char* const flag = torch.empty() ? "--trainer" : "--torch";
+  return absl::InvalidArgumentError(absl::StrCat(
+      flag, ": of a worker that is started here, so not beside --server; give it to the server's workers: ",
+      "attnfleet-worker ", flag, "=..."));
+}
+
 std::string ConnectionFlags::Suffix() const {
-  if (!server.empty()) return " --server=" + server;
+  if (!server.empty()) {
+    std::string suffix = " --server=" + server;
+    for (const auto& [flag, file] :
+         {std::pair{" --ca=", &tls.ca}, {" --cert=", &tls.certificate}, {" --key=", &tls.key}}) {
+      if (!file->empty()) suffix += flag + *file;
+    }
+    return suffix;
+  }
   if (state_dir != DefaultStateDirectory()) return " --state-dir=" + state_dir;
   return "";
 }
 
 Connection::Connection(const ConnectionFlags& flags, const std::string& address, std::unique_ptr<LocalFleet> fleet,
-                       StopSignals& signals)
-    : fleet_(std::move(fleet)), signals_(signals), server_(address, absl::Seconds(flags.timeout_seconds), signals) {}
+                       StopSignals& signals, const TlsFiles& tls)
+    : fleet_(std::move(fleet)),
+      signals_(signals),
+      server_(address, absl::Seconds(flags.timeout_seconds), signals, tls) {}
+
+absl::StatusOr<std::unique_ptr<Connection>> Connection::OpenNamed(const ConnectionFlags& flags, StopSignals& signals) {
+  const TlsFiles tls = TlsFilesFor(flags.server, flags.tls);
+  if (const absl::Status status = CheckTlsFiles(tls, absl::Now()); !status.ok()) return status;
+  return std::unique_ptr<Connection>(new Connection(flags, flags.server, nullptr, signals, tls));
+}
 
 Connection::~Connection() { Close(); }
 
@@ -84,7 +127,9 @@ absl::StatusOr<std::unique_ptr<Connection>> Connection::OpenLocal(const Connecti
     absl::StatusOr<std::unique_ptr<LocalFleet>> fleet = LocalFleet::Start(options, signals);
     if (fleet.ok()) {
       const std::string address = (*fleet)->address();
-      return std::unique_ptr<Connection>(new Connection(flags, address, *std::move(fleet), signals));
+      std::unique_ptr<Connection> connection(new Connection(flags, address, *std::move(fleet), signals));
+      if (const absl::Status status = EndInterrupted(connection->server(), flags); !status.ok()) return status;
+      return connection;
     }
     if (!absl::IsAlreadyExists(fleet.status())) return fleet.status();
     const std::optional<std::string> running = RunningLocalServer(flags.state_dir);
@@ -101,7 +146,7 @@ absl::StatusOr<std::unique_ptr<Connection>> Connection::OpenLocal(const Connecti
 
 absl::StatusOr<std::unique_ptr<Connection>> Connection::Open(const ConnectionFlags& flags, const std::string& command,
                                                              StopSignals& signals) {
-  if (!flags.local()) return std::unique_ptr<Connection>(new Connection(flags, flags.server, nullptr, signals));
+  if (!flags.local()) return OpenNamed(flags, signals);
   if (!HasLocalStore(flags.state_dir)) {
     return absl::NotFoundError(
         absl::StrCat("no benchmark was run here yet (", flags.state_dir, "); try: attnfleet run --preset=tiny"));
@@ -112,7 +157,8 @@ absl::StatusOr<std::unique_ptr<Connection>> Connection::Open(const ConnectionFla
 absl::StatusOr<std::unique_ptr<Connection>> Connection::OpenWithWorker(const ConnectionFlags& flags,
                                                                        const std::string& command,
                                                                        StopSignals& signals) {
-  if (!flags.local()) return std::unique_ptr<Connection>(new Connection(flags, flags.server, nullptr, signals));
+  if (const absl::Status status = flags.CheckWorkerFlags(); !status.ok()) return status;
+  if (!flags.local()) return OpenNamed(flags, signals);
   auto connection = OpenLocal(flags, FleetOptions(flags, command, "auto"), /*use_running=*/true, signals);
   if (!connection.ok() || (*connection)->fleet() == nullptr) return connection;
   if (const absl::Status status = (*connection)->fleet()->StartWorker(signals); !status.ok()) return status;

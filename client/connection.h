@@ -11,12 +11,14 @@
 #include "client/command_line.h"
 #include "client/local_fleet.h"
 #include "client/server.h"
+#include "proto/credentials.h"
 
 namespace attnfleet::client {
 
 // Which server a command talks to: a named one, or the local store.
 struct ConnectionFlags {
   std::string server;     // "" = the local store
+  TlsFiles tls;           // for a named server; empty fields come from the environment
   std::string state_dir;  // of the local store
   double timeout_seconds = 10;
   std::string torch;
@@ -26,12 +28,15 @@ struct ConnectionFlags {
 
   ConnectionFlags();
 
-  // --server, --timeout, --state-dir, --verbose
+  // --server, --ca, --cert, --key, --timeout, --state-dir, --verbose
   std::vector<Flag> Flags();
   // --torch, --trainer: for commands that start a worker
   std::vector<Flag> WorkerFlags();
 
   bool local() const { return server.empty(); }
+
+  // INVALID_ARGUMENT where a flag of WorkerFlags() stands beside --server, whose workers it cannot reach.
+  absl::Status CheckWorkerFlags() const;
 
   // The flags that lead a later command to the same benchmarks, with a space in front; "" if there are none.
   std::string Suffix() const;
@@ -40,8 +45,8 @@ struct ConnectionFlags {
 // A server to call, with what was started for it.
 class Connection {
  public:
-  // To the named server, or for the local store to the private server that runs, or to one started here.
-  // `command` is told to others who want the store meanwhile.
+  // To the named server, or for the local store to the private server that runs, or to one started here, which ends
+  // benchmarks whose client was killed and says so. `command` is told to others who want the store meanwhile.
   static absl::StatusOr<std::unique_ptr<Connection>> Open(const ConnectionFlags& flags, const std::string& command,
                                                           StopSignals& signals);
 
@@ -65,7 +70,9 @@ class Connection {
 
  private:
   Connection(const ConnectionFlags& flags, const std::string& address, std::unique_ptr<LocalFleet> fleet,
-             StopSignals& signals);
+             StopSignals& signals, const TlsFiles& tls = {});
+
+  static absl::StatusOr<std::unique_ptr<Connection>> OpenNamed(const ConnectionFlags& flags, StopSignals& signals);
 
   static absl::StatusOr<std::unique_ptr<Connection>> OpenLocal(const ConnectionFlags& flags,
                                                                const LocalFleetOptions& options, bool use_running,

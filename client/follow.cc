@@ -19,6 +19,7 @@ namespace {
 constexpr absl::Duration kContactPatience = absl::Seconds(60);
 constexpr absl::Duration kCancelPatience = absl::Seconds(10);  // for a cancelled benchmark to end
 constexpr absl::Duration kSilenceToTell = absl::Seconds(2);
+constexpr absl::Duration kAskAgain = absl::Seconds(5);
 constexpr int kTickMs = 100;
 
 // Tells once when contact is lost for a while, and once when it is back.
@@ -42,6 +43,30 @@ class ContactNotes {
   bool told_ = false;
 };
 
+// Why nothing runs: asked of the server once that has lasted a while, and now and then as long as it lasts.
+class WaitReason {
+ public:
+  // CANCELLED if a stop signal came meanwhile.
+  absl::Status Update(Server& server, const v1::Benchmark& benchmark, ProgressDisplay& display) {
+    if (HasEnded(benchmark) || AnyRunActive(benchmark)) {
+      ask_at_.reset();
+      display.Waits("");
+      return absl::OkStatus();
+    }
+    const absl::Time now = absl::Now();
+    if (!ask_at_.has_value()) ask_at_ = now + kSilenceToTell;
+    if (now < *ask_at_) return absl::OkStatus();
+    ask_at_ = now + kAskAgain;
+    const absl::StatusOr<v1::ExplainResponse> answer = server.Explain(benchmark.id());
+    if (absl::IsCancelled(answer.status())) return answer.status();
+    if (answer.ok()) display.Waits(WaitText(*answer));
+    return absl::OkStatus();
+  }
+
+ private:
+  std::optional<absl::Time> ask_at_;
+};
+
 void WaitForNews(StopSignals& signals, const Watcher& watcher) {
   std::array<pollfd, 2> waits{pollfd{signals.descriptor(), POLLIN, 0}, pollfd{watcher.descriptor(), POLLIN, 0}};
   poll(waits.data(), waits.size(), kTickMs);
@@ -54,6 +79,7 @@ absl::StatusOr<FollowResult> Follow(Server& server, uint64_t id, const FollowOpt
   ProgressDisplay display(DescribeTerminal(STDERR_FILENO));
   const auto note = [&display](const std::string& text) { display.Note(text); };
   ContactNotes contact;
+  WaitReason waits;
   v1::WatchRequest request;
   request.set_id(id);
   request.set_include_contaminated(options.include_contaminated);
@@ -72,11 +98,15 @@ absl::StatusOr<FollowResult> Follow(Server& server, uint64_t id, const FollowOpt
       return result;
     }
     contact.Update(watcher.Disconnected(), display);
+    absl::Status asked;
+    if (result.benchmark.id() != 0 && watcher.Disconnected().empty()) {
+      asked = waits.Update(server, result.benchmark, display);
+    }
     if (options.fleet != nullptr) {
       if (const absl::Status status = options.fleet->Tend(note); !status.ok()) return status;
     }
     if (absl::Now() > cancel_deadline) return result;
-    if (signals.Wait(std::chrono::milliseconds(0)) == 0) continue;
+    if (asked.ok() && signals.Wait(std::chrono::milliseconds(0)) == 0) continue;
     const bool again = result.interrupted;
     result.interrupted = true;
     if (again || !options.cancel_on_stop) return result;

@@ -14,6 +14,7 @@ namespace attnfleet::client {
 namespace {
 
 constexpr size_t kMostActiveLines = 4;
+constexpr size_t kMostReasons = 2;
 constexpr int kBarWidth = 20;
 
 // The run's place in the benchmark; null if the server speaks of one that does not exist.
@@ -22,6 +23,10 @@ v1::Run* FindRun(v1::Benchmark& benchmark, const v1::RunKey& key) {
   v1::Job& job = *benchmark.mutable_jobs(static_cast<int>(key.job_index()));
   if (key.repetition() >= static_cast<uint32_t>(job.runs_size())) return nullptr;
   return job.mutable_runs(static_cast<int>(key.repetition()));
+}
+
+bool IsActive(const v1::Run& run) {
+  return run.state() == v1::RUN_STATE_ASSIGNED || run.state() == v1::RUN_STATE_RUNNING;
 }
 
 // What the step from `before` to `after` is worth telling.
@@ -110,7 +115,7 @@ std::string ChangeLine(const v1::Benchmark& benchmark, const Change& change, std
 }
 
 std::vector<std::string> ProgressLines(const v1::Benchmark& benchmark, double elapsed_seconds,
-                                       std::optional<double> seconds_left, int width) {
+                                       std::optional<double> seconds_left, const std::string& waits, int width) {
   const double share = benchmark.runs_total() == 0
                            ? 0.0
                            : static_cast<double>(benchmark.runs_ended()) / static_cast<double>(benchmark.runs_total());
@@ -121,7 +126,7 @@ std::vector<std::string> ProgressLines(const v1::Benchmark& benchmark, double el
   size_t active = 0;
   for (const v1::Job& job : benchmark.jobs()) {
     for (const v1::Run& run : job.runs()) {
-      if (run.state() != v1::RUN_STATE_ASSIGNED && run.state() != v1::RUN_STATE_RUNNING) continue;
+      if (!IsActive(run)) continue;
       if (++active > kMostActiveLines) continue;
       std::string line = absl::StrCat("  ", RunName(benchmark, run.key()), ": ", PhaseText(run));
       if (run.attempt() > 1) absl::StrAppend(&line, ", attempt ", run.attempt());
@@ -130,9 +135,31 @@ std::vector<std::string> ProgressLines(const v1::Benchmark& benchmark, double el
     }
   }
   if (active > kMostActiveLines) lines.push_back(absl::StrCat("  and ", active - kMostActiveLines, " more"));
-  if (active == 0 && benchmark.runs_ended() < benchmark.runs_total()) lines.emplace_back("  waiting for a worker");
+  if (active == 0 && benchmark.runs_ended() < benchmark.runs_total()) {
+    lines.push_back(waits.empty() ? "  waiting for a slot" : "  nothing runs: " + waits);
+  }
   for (std::string& line : lines) line = Truncate(Printable(line), width);
   return lines;
+}
+
+std::string WaitText(const v1::ExplainResponse& response) {
+  std::vector<std::string> reasons;
+  for (const v1::Explanation& explanation : response.explanations()) {
+    const std::string& reason = explanation.waits();
+    if (!reason.empty() && std::find(reasons.begin(), reasons.end(), reason) == reasons.end()) {
+      reasons.push_back(reason);
+    }
+  }
+  const size_t more = reasons.size() > kMostReasons ? reasons.size() - kMostReasons : 0;
+  reasons.resize(reasons.size() - more);
+  return absl::StrCat(absl::StrJoin(reasons, "; "), more > 0 ? absl::StrCat("; and ", more, " reasons more") : "");
+}
+
+bool AnyRunActive(const v1::Benchmark& benchmark) {
+  for (const v1::Job& job : benchmark.jobs()) {
+    if (std::any_of(job.runs().begin(), job.runs().end(), IsActive)) return true;
+  }
+  return false;
 }
 
 bool AnyRunFailed(const v1::Benchmark& benchmark) {

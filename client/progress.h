@@ -25,9 +25,16 @@ std::vector<Change> ApplyUpdate(v1::Benchmark& benchmark, const v1::WatchRespons
 // "[3/12] sdpa 4x128, repetition 1 of 3: 35.10 it/s"
 std::string ChangeLine(const v1::Benchmark& benchmark, const Change& change, std::optional<double> seconds_left);
 
-// A few lines of at most `width` columns: runs done, time elapsed and left, and what runs now.
+// A few lines of at most `width` columns: runs done, time elapsed and left, and what runs now, or `waits`: why nothing
+// does, as far as it is known.
 std::vector<std::string> ProgressLines(const v1::Benchmark& benchmark, double elapsed_seconds,
-                                       std::optional<double> seconds_left, int width);
+                                       std::optional<double> seconds_left, const std::string& waits, int width);
+
+// Why runs wait, each reason once: "no worker is connected".
+std::string WaitText(const v1::ExplainResponse& response);
+
+// True if a run is on a slot.
+bool AnyRunActive(const v1::Benchmark& benchmark);
 
 // True if a run has ended as failed.
 bool AnyRunFailed(const v1::Benchmark& benchmark);

@@ -34,7 +34,13 @@ void ProgressDisplay::Update(const v1::Benchmark& benchmark, const std::vector<C
   if (!terminal_.interactive || HasEnded(benchmark)) return;
   // One column is left free: some terminals wrap when the last one is written.
   const int width = terminal_.width > 1 ? terminal_.width - 1 : 79;
-  Draw(ProgressLines(benchmark, absl::ToDoubleSeconds(absl::Now() - started_), left, width));
+  Draw(ProgressLines(benchmark, absl::ToDoubleSeconds(absl::Now() - started_), left, waits_, width));
+}
+
+void ProgressDisplay::Waits(const std::string& reason) {
+  if (reason == waits_) return;
+  waits_ = reason;
+  if (!terminal_.interactive && !reason.empty()) Note("nothing runs: " + reason);
 }
 
 void ProgressDisplay::Note(const std::string& text) {

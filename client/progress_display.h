@@ -22,6 +22,9 @@ class ProgressDisplay {
 
   void Update(const v1::Benchmark& benchmark, const std::vector<Change>& changes);
 
+  // Why nothing runs; "" if something does, or it is not known. A line of its own where nothing is redrawn.
+  void Waits(const std::string& reason);
+
   // A line that stays.
   void Note(const std::string& text);
 
@@ -33,6 +36,7 @@ class ProgressDisplay {
 
   const Terminal terminal_;
   const absl::Time started_;
+  std::string waits_;
   std::vector<std::string> shown_;  // redrawn lines on the screen now
 };
 

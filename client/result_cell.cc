@@ -14,6 +14,11 @@ namespace {
 
 constexpr size_t kMostCellsInNote = 6;
 constexpr char kUnknown[] = "unknown";
+// Of the median; repetitions on a machine of their own differ by a few percent.
+constexpr double kMostDisagreement = 0.1;
+constexpr char kDisagreementNote[] =
+    "the runs disagree by more than 10 %: something else may have used the machine; measure again when it is quiet, "
+    "or with more --repetitions and --steps";
 
 bool IsActive(const v1::Job& job) {
   return std::any_of(job.runs().begin(), job.runs().end(), [](const v1::Run& run) {
@@ -48,8 +53,13 @@ std::string Contamination(const v1::JobSummary& summary) {
                       " runs contaminated and included: ", reasons);
 }
 
-uint32_t CountedRuns(const v1::JobSummary& summary) {
-  return summary.measured_runs() - (summary.includes_contaminated() ? 0 : summary.contaminated_runs());
+// How far apart the runs that count are, where that is more than a quiet machine shows: " (2.10 to 19.80 it/s)".
+std::string Disagreement(const v1::JobSummary& summary) {
+  const double median = summary.iterations_per_second_median();
+  const double low = summary.iterations_per_second_min();
+  const double high = summary.iterations_per_second_max();
+  if (CountedRuns(summary) < 2 || high - low <= kMostDisagreement * median) return "";
+  return absl::StrCat(" (", FormatSpeed(low, median), " to ", FormatSpeed(high, median), " it/s)");
 }
 
 std::string Gigabytes(int64_t bytes, const std::string& sign) {
@@ -77,11 +87,18 @@ void FillMeasured(const v1::Job& job, bool allocated, Notes& notes, ResultCell& 
   for (std::string& doubt : std::vector<std::string>{Contamination(summary), MissingRuns(job)}) {
     if (!doubt.empty()) doubts.push_back(std::move(doubt));
   }
+  const std::string disagreement = Disagreement(summary);
+  if (!disagreement.empty()) doubts.emplace_back(kDisagreementNote);
   if (doubts.empty()) return;
-  cell.note = notes.Add(absl::StrJoin(doubts, "; "), absl::StrCat(job.backend(), " ", FormatShape(job.shape())));
+  cell.note =
+      notes.Add(absl::StrJoin(doubts, "; "), absl::StrCat(job.backend(), " ", FormatShape(job.shape()), disagreement));
 }
 
 }  // namespace
+
+uint32_t CountedRuns(const v1::JobSummary& summary) {
+  return summary.measured_runs() - (summary.includes_contaminated() ? 0 : summary.contaminated_runs());
+}
 
 std::string Notes::Add(const std::string& text, const std::string& cell) {
   auto found = std::find_if(notes_.begin(), notes_.end(), [&](const Note& note) { return note.text == text; });

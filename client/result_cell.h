@@ -22,8 +22,8 @@ struct ResultCell {
   std::string reserved;  // GB
   std::string sampled;   // GB
   std::string note;      // "[1]", or ""
-  bool fastest = false;
-  bool bad = false;  // ended without a figure
+  bool fastest = false;  // and told apart from all others at its shape
+  bool bad = false;      // ended without a figure
 };
 
 // Footnotes: one for each text, with the cells that it is about.
@@ -42,6 +42,9 @@ class Notes {
   };
   std::vector<Note> notes_;
 };
+
+// The runs that the job's figures are of.
+uint32_t CountedRuns(const v1::JobSummary& summary);
 
 // `allocated`: the device has a figure for allocated memory; else the trainer's resident set stands for it.
 ResultCell MakeResultCell(const v1::Job& job, bool allocated, Notes& notes);

@@ -63,16 +63,33 @@ std::string Steps(const v1::TrainingSettings& training) {
                       training.warmup_limit_steps() > training.warmup_steps() ? " or more" : "");
 }
 
+// The least and the most repetitions that the figure of a measured cell is of; 0, 0 without any.
+std::pair<uint32_t, uint32_t> CountedRepetitions(const v1::Benchmark& benchmark) {
+  std::pair<uint32_t, uint32_t> range{0, 0};
+  for (const v1::Job& job : benchmark.jobs()) {
+    const uint32_t counted = CountedRuns(job.summary());
+    if (counted == 0) continue;
+    range.first = range.first == 0 ? counted : std::min(range.first, counted);
+    range.second = std::max(range.second, counted);
+  }
+  return range;
+}
+
 std::string Figures(const v1::Benchmark& benchmark) {
   const std::vector<v1::Benchmark> one = {benchmark};
   const v1::BenchmarkSpec& spec = benchmark.spec();
+  const auto [fewest, most] = CountedRepetitions(benchmark);
   std::string text = Steps(spec.training());
-  if (spec.repetitions() > 1) {
-    absl::StrAppend(&text, ", median of ", spec.repetitions(), " repetitions ± sample standard deviation");
-    if (AnySummary(one, [](const v1::JobSummary& summary) { return summary.ratio_pairs() > 0; })) {
+  if (most > 1) {
+    absl::StrAppend(&text, ", median of ", fewest < most ? absl::StrCat(fewest, " to ") : "", most,
+                    static_cast<int>(fewest) < spec.repetitions() ? absl::StrCat(" of ", spec.repetitions()) : "",
+                    " repetitions ± sample standard deviation");
+    if (AnySummary(one, [](const v1::JobSummary& summary) { return summary.ratio_pairs() > 1; })) {
       absl::StrAppend(&text, "; ratios are paired by repetition, [95 % bootstrap interval",
-                      spec.repetitions() <= 5 ? ": of so few about their range]" : "]");
+                      most <= 5 ? ": of so few about their range]" : "]");
     }
+  } else if (most == 1 && spec.repetitions() > 1) {
+    absl::StrAppend(&text, ", 1 of ", spec.repetitions(), " repetitions");
   }
   const bool allocated = HasAllocated(one);
   absl::StrAppend(&text, "; memory is ",

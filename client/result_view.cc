@@ -12,13 +12,41 @@ namespace {
 
 constexpr char kReference[] = "eager";
 
+double Speed(const v1::Job& job) { return job.summary().iterations_per_second_median(); }
+
 size_t ColumnOf(const ResultView& view, const std::string& backend) {
   return static_cast<size_t>(std::find(view.backends.begin(), view.backends.end(), backend) - view.backends.begin());
 }
 
-void MarkFastest(ResultRow& row, const std::vector<double>& speeds) {
-  if (std::count_if(speeds.begin(), speeds.end(), [](double speed) { return speed > 0; }) < 2) return;
-  row.cells[static_cast<size_t>(std::max_element(speeds.begin(), speeds.end()) - speeds.begin())].fastest = true;
+// Whether the repetitions leave no doubt that one job is faster than another of its group: their 95 % intervals lie
+// apart, or that of the paired ratio, which is known against eager alone, does not hold 1. One repetition has no
+// interval, and nothing to doubt it by.
+bool ClearlyFaster(const v1::Job& fast, const v1::Job& slow) {
+  const v1::JobSummary& a = fast.summary();
+  const v1::JobSummary& b = slow.summary();
+  if (CountedRuns(a) < 2 || CountedRuns(b) < 2) return true;
+  return a.iterations_per_second_mean_low() > b.iterations_per_second_mean_high() ||
+         (slow.backend() == kReference && a.ratio_to_eager_low() > 1) ||
+         (fast.backend() == kReference && b.ratio_to_eager_high() > 0 && b.ratio_to_eager_high() < 1);
+}
+
+// `jobs` are those of the row with a speed to compare, by column; null elsewhere.
+void MarkFastest(ResultRow& row, const std::vector<const v1::Job*>& jobs) {
+  const v1::Job* fastest = nullptr;
+  size_t column = 0;
+  for (size_t i = 0; i < jobs.size(); ++i) {
+    if (jobs[i] == nullptr) continue;
+    if (fastest != nullptr && Speed(*jobs[i]) <= Speed(*fastest)) continue;
+    fastest = jobs[i];
+    column = i;
+  }
+  int others = 0;
+  for (const v1::Job* job : jobs) {
+    if (job == nullptr || job == fastest) continue;
+    if (!ClearlyFaster(*fastest, *job)) return;
+    ++others;
+  }
+  if (others > 0) row.cells[column].fastest = true;
 }
 
 std::string DeviceOf(const v1::JobSummary& summary) {
@@ -27,7 +55,7 @@ std::string DeviceOf(const v1::JobSummary& summary) {
 
 void AddRows(const v1::Benchmark& benchmark, bool allocated, absl::TimeZone zone, Notes& notes, ResultView& view) {
   std::map<uint32_t, size_t> row_of_group;
-  std::map<uint32_t, std::vector<double>> speeds;
+  std::map<uint32_t, std::vector<const v1::Job*>> measured;
   std::map<uint32_t, int64_t> started;
   for (const v1::Job& job : benchmark.jobs()) {
     const size_t column = ColumnOf(view, job.backend());
@@ -35,7 +63,7 @@ void AddRows(const v1::Benchmark& benchmark, bool allocated, absl::TimeZone zone
     const auto [place, is_new] = row_of_group.emplace(job.group(), view.rows.size());
     if (is_new) {
       view.rows.push_back({job.shape(), "", "", std::vector<ResultCell>(view.backends.size())});
-      speeds[job.group()].resize(view.backends.size());
+      measured[job.group()].resize(view.backends.size());
       for (ResultCell& cell : view.rows.back().cells) cell.speed = cell.ratio = cell.mfu = cell.memory = "-";
     }
     ResultRow& row = view.rows[place->second];
@@ -49,9 +77,9 @@ void AddRows(const v1::Benchmark& benchmark, bool allocated, absl::TimeZone zone
       first = summary.started_unix_ms();
       row.time = FormatUnixMs(first, zone);
     }
-    if (!summary.includes_contaminated()) speeds[job.group()][column] = summary.iterations_per_second_median();
+    if (!summary.includes_contaminated() && Speed(job) > 0) measured[job.group()][column] = &job;
   }
-  for (const auto& [group, place] : row_of_group) MarkFastest(view.rows[place], speeds[group]);
+  for (const auto& [group, place] : row_of_group) MarkFastest(view.rows[place], measured[group]);
 }
 
 }  // namespace

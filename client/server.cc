@@ -7,6 +7,7 @@
 #include <random>
 #include <utility>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "absl/time/clock.h"
@@ -20,12 +21,18 @@ namespace {
 constexpr std::chrono::milliseconds kSignalPoll{20};
 constexpr absl::Duration kRetryPause = absl::Milliseconds(150);
 
-std::string RandomId() {
-  std::random_device device;
-  return absl::StrFormat("%08x%08x%08x%08x", device(), device(), device(), device());
+// A handshake that the server breaks off tells no more than that.
+const char* ClosedHint(bool secured) {
+  return secured ? " (does the server speak TLS, and is --cert of a CA that it trusts?)"
+                 : " (does the server want TLS? give --ca, --cert and --key)";
 }
 
 }  // namespace
+
+std::string RandomRequestId() {
+  std::random_device device;
+  return absl::StrFormat("%08x%08x%08x%08x", device(), device(), device(), device());
+}
 
 std::string ConnectionProblem(const std::string& grpc_message) {
   const std::string marker = "Failed to connect to remote host: ";
@@ -33,11 +40,12 @@ std::string ConnectionProblem(const std::string& grpc_message) {
   return found == std::string::npos ? Printable(grpc_message) : Printable(grpc_message.substr(found + marker.size()));
 }
 
-Server::Server(std::string address, absl::Duration timeout, StopSignals& signals)
+Server::Server(std::string address, absl::Duration timeout, StopSignals& signals, const TlsFiles& tls)
     : address_(std::move(address)),
       timeout_(timeout),
+      secured_(!tls.empty()),
       signals_(signals),
-      channel_(MakeChannel(address_)),
+      channel_(MakeChannel(address_, tls)),
       benchmarks_(v1::BenchmarkService::NewStub(channel_)),
       fleet_(v1::FleetService::NewStub(channel_)) {}
 
@@ -69,17 +77,18 @@ absl::StatusOr<Response> Server::Call(
       return FromGrpc(status);
     }
     if (late || absl::Now() + kRetryPause >= deadline) {
-      return absl::UnavailableError(absl::StrCat("cannot reach the server at ", address_, " within ",
-                                                 FormatDuration(absl::ToDoubleSeconds(timeout_)), ": ", problem));
+      return absl::UnavailableError(absl::StrCat(
+          "cannot reach the server at ", address_, " within ", FormatDuration(absl::ToDoubleSeconds(timeout_)), ": ",
+          problem, absl::StrContains(problem, "Socket closed") ? ClosedHint(secured_) : ""));
     }
     if (signals_.Wait(absl::ToChronoMilliseconds(kRetryPause)) != 0) return absl::CancelledError("interrupted");
   }
 }
 
-absl::StatusOr<v1::Benchmark> Server::Submit(const v1::BenchmarkSpec& spec) {
+absl::StatusOr<v1::Benchmark> Server::Submit(const v1::BenchmarkSpec& spec, const std::string& request_id) {
   v1::SubmitRequest request;
   *request.mutable_spec() = spec;
-  request.set_request_id(RandomId());
+  request.set_request_id(request_id);
   absl::StatusOr<v1::SubmitResponse> response = Call<v1::SubmitResponse>(
       [&](auto* context, auto* out, auto done) { benchmarks_->async()->Submit(context, &request, out, done); });
   if (!response.ok()) return response.status();

@@ -12,6 +12,7 @@
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
 #include "attnfleet/v1/service.grpc.pb.h"
+#include "proto/credentials.h"
 #include "proto/support/stop_signals.h"
 
 namespace attnfleet::client {
@@ -21,10 +22,11 @@ namespace attnfleet::client {
 // came.
 class Server {
  public:
-  // `signals` must outlive it.
-  Server(std::string address, absl::Duration timeout, StopSignals& signals);
+  // `signals` must outlive it. `tls`: none for plain text.
+  Server(std::string address, absl::Duration timeout, StopSignals& signals, const TlsFiles& tls = {});
 
-  absl::StatusOr<v1::Benchmark> Submit(const v1::BenchmarkSpec& spec);
+  // Another submit with the same `request_id` gives the benchmark of the first.
+  absl::StatusOr<v1::Benchmark> Submit(const v1::BenchmarkSpec& spec, const std::string& request_id);
   absl::StatusOr<v1::Benchmark> Get(uint64_t id, bool include_contaminated = false);  // 0 = the newest
   absl::StatusOr<v1::ListResponse> List(int limit, uint64_t before_id);
   absl::StatusOr<v1::Benchmark> Cancel(uint64_t id, const std::string& reason);
@@ -43,11 +45,15 @@ class Server {
 
   const std::string address_;
   const absl::Duration timeout_;
+  const bool secured_;  // by TLS
   StopSignals& signals_;
   const std::shared_ptr<grpc::Channel> channel_;
   const std::unique_ptr<v1::BenchmarkService::Stub> benchmarks_;
   const std::unique_ptr<v1::FleetService::Stub> fleet_;
 };
+
+// A request id (proto/request_id.h) that nobody else has.
+std::string RandomRequestId();
 
 // gRPC's words for a failed connection, without what is no use to a person.
 std::string ConnectionProblem(const std::string& grpc_message);

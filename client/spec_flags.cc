@@ -9,6 +9,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "absl/strings/str_split.h"
+#include "proto/part.h"
 #include "proto/spec.h"
 #include "proto/spec_text.h"
 #include "proto/suggest.h"
@@ -74,14 +75,6 @@ Setter OneOf(const std::string& kind, std::vector<Enum> values, std::string (*na
 absl::StatusOr<int> ParsePositive(const std::string& text) {
   absl::StatusOr<int> value = ParseInt(text);
   if (value.ok() && *value < 1) return absl::InvalidArgumentError(absl::StrCat("\"", text, "\" is less than 1"));
-  return value;
-}
-
-// "0.5%" or "0.005" -> 0.005.
-absl::StatusOr<double> ParsePart(const std::string& text) {
-  const bool percent = absl::EndsWith(text, "%");
-  absl::StatusOr<double> value = ParseNumber(percent ? text.substr(0, text.size() - 1) : text);
-  if (value.ok() && percent) *value /= 100;
   return value;
 }
 
@@ -165,6 +158,13 @@ absl::Status AddLabel(const std::string& text, BenchmarkSpec& spec) {
   return absl::OkStatus();
 }
 
+absl::Status SetModelSize(const std::string& text, BenchmarkSpec& spec) {
+  static const Setter* const setter = new Setter(OneOf<v1::ModelSize>(
+      "model", {v1::MODEL_SIZE_TINY, v1::MODEL_SIZE_BASE, v1::MODEL_SIZE_LARGE}, ModelSizeName,
+      [](BenchmarkSpec& target, v1::ModelSize size) { target.mutable_training()->set_model_size(size); }));
+  return (*setter)(text, spec);
+}
+
 std::string PresetHelp() {
   std::string text = "settings to start from; flags override them";
   for (const std::string& name : PresetNames()) absl::StrAppend(&text, "\n", name, ": ", PresetDescription(name));
@@ -197,9 +197,8 @@ const std::vector<SpecFlag>& Table() {
        "training.warmup_limit_steps", Int(&TrainingSettings::set_warmup_limit_steps)},
       {"check", "on|off", "compare each backend with eager in fp64 after the timed steps; default on",
        "training.numerical_check", Switch({&TrainingSettings::set_numerical_check})},
-      {"model", "SIZE", "tiny, base or large; default base", "training.model_size",
-       OneOf<v1::ModelSize>("model", {v1::MODEL_SIZE_TINY, v1::MODEL_SIZE_BASE, v1::MODEL_SIZE_LARGE}, ModelSizeName,
-                            [](BenchmarkSpec& spec, v1::ModelSize v) { spec.mutable_training()->set_model_size(v); })},
+      {"model", "SIZE", "tiny, base or large; default base", "training.model_size", SetModelSize},
+      {"size", "SIZE", "the same as --model", "training.model_size", SetModelSize},
       {"labels", "N", "labels of the token-classification head; default 10", "training.num_labels",
        Int(&TrainingSettings::set_num_labels)},
       {"biases", "on|off", "both attention biases, 1-D and 2-D; default on", "training.relative_attention_bias",
@@ -268,11 +267,12 @@ const std::vector<SpecFlag>& Table() {
                     })},
       {"label", "NAME=VALUE", "only workers with this label; may be given several times", "requirements.labels",
        AddLabel},
-      {"run-timeout", "TIME", "a run that takes longer is stopped and has failed: 90, 90s, 5m; default 30m",
+      {"run-timeout", "TIME",
+       "a run that takes longer is stopped and has failed; it is not tried again: 90, 90s, 5m; default 30m",
        "run_timeout_seconds",
        With<double>(ParseSeconds, [](BenchmarkSpec& spec, double value) { spec.set_run_timeout_seconds(value); })},
-      {"max-attempts", "N", "how often a run whose trainer crashes is tried; default 3", "max_attempts",
-       With<int>(ParseInt, [](BenchmarkSpec& spec, int value) { spec.set_max_attempts(value); })},
+      {"max-attempts", "N", "how often a run is tried whose trainer crashes or whose worker is lost; default 3",
+       "max_attempts", With<int>(ParseInt, [](BenchmarkSpec& spec, int value) { spec.set_max_attempts(value); })},
       {"name", "TEXT", "free text to know it by", "name",
        Text([](BenchmarkSpec& spec, const std::string& text) { spec.set_name(text); })},
   };

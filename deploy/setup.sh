@@ -2,6 +2,7 @@
 # and is quick when there is nothing to do. Debian 12; Ubuntu 24.04 has the same package names but is untried.
 #
 #   setup_packages               compilers, gRPC and the other libraries, from the distribution
+#   setup_prometheus             prometheus and promtool, for the tests
 #   setup_libtorch               LibTorch into .deps/python, from hash-pinned wheels
 #   setup_cuda                   on a machine with an NVIDIA driver: CUDA libraries, and nvcc where none is found
 #   setup_build PRESET [TARGET]  configures build/PRESET and builds the targets (all of them without one)
@@ -15,7 +16,7 @@ die() { printf 'attnfleet set-up: %s\n' "$*" >&2; exit 1; }
 setup_packages() {
   local wanted=(g++ clang clang-format libclang-rt-dev ccache cmake ninja-build pkg-config ca-certificates python3 python3-pip
     libgrpc++-dev protobuf-compiler-grpc libprotobuf-dev protobuf-compiler libabsl-dev prometheus-cpp-dev libgtest-dev
-    libgmock-dev libsqlite3-dev nlohmann-json3-dev libspdlog-dev)
+    libgmock-dev libsqlite3-dev libssl-dev nlohmann-json3-dev libspdlog-dev openssl)
   local missing=() package sudo=()
   for package in "${wanted[@]}"; do
     dpkg-query -W -f '${Status}' "$package" 2>/dev/null | grep -q 'ok installed' || missing+=("$package")
@@ -30,6 +31,21 @@ setup_packages() {
   "${sudo[@]}" apt-get update -q >&2 || die "apt-get update failed (see above)"
   "${sudo[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends "${missing[@]}" >&2 ||
     die "apt-get install failed (see above)"
+}
+
+# Unpacked into .deps/prometheus, not installed: the package would start a service where there is systemd.
+setup_prometheus() {
+  command -v prometheus >/dev/null && command -v promtool >/dev/null && return 0
+  [ ! -x "$deps/prometheus/usr/bin/promtool" ] || return 0
+  local stage=$deps/stage
+  say "Unpacking prometheus into .deps/prometheus"
+  rm -rf "$stage"
+  mkdir -p "$stage"
+  (cd "$stage" && apt-get download -q prometheus >&2 && dpkg -x prometheus_*.deb prometheus) ||
+    die "the package prometheus could not be downloaded and unpacked (see above; does apt-get update help?)"
+  rm -rf "$deps/prometheus"
+  mv "$stage/prometheus" "$deps/prometheus"
+  rm -rf "$stage"
 }
 
 # install_wheels REQUIREMENTS: into .deps/python, once; its checksum remembers that it is there. By way of a folder of

@@ -8,6 +8,7 @@
 #include <string>
 
 #include "absl/status/status.h"
+#include "proto/credentials.h"
 
 namespace attnfleet {
 
@@ -24,9 +25,9 @@ absl::Status ValidateAddress(const std::string& flag, const std::string& address
 bool IsLocalAddress(const std::string& address);
 
 // A channel with the project's limits and keep-alive. Connects lazily.
-std::shared_ptr<grpc::Channel> MakeChannel(const std::string& address);
+std::shared_ptr<grpc::Channel> MakeChannel(const std::string& address, const TlsFiles& tls = {});
 
-// Gives a server the same limits, and lets clients keep connections alive.
+// Gives a server the same limits and bounds on what connections may hold, and lets clients keep connections alive.
 void ApplyServerLimits(grpc::ServerBuilder& builder);
 
 }  // namespace attnfleet

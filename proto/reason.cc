@@ -11,18 +11,24 @@ namespace attnfleet {
 namespace {
 
 constexpr char kOom[] = "OOM";
-constexpr double kGib = 1024.0 * 1024.0 * 1024.0;
 
-double Gib(int64_t bytes) { return static_cast<double>(bytes) / kGib; }
+double Gigabytes(int64_t bytes) { return static_cast<double>(bytes) / 1e9; }
 
 // What the allocator's own message says in many lines.
 std::string OomLine(const v1::OutOfMemory& oom) {
   std::string line = kOom;
-  if (oom.requested_bytes() > 0) {
-    absl::StrAppendFormat(&line, ": asked for %.1f GiB", Gib(oom.requested_bytes()));
+  const char* const where = oom.host_memory() ? " of host memory" : "";
+  if (oom.killed_at_bytes() > 0) {
+    absl::StrAppendFormat(&line, ": the kernel killed the trainer, which held %.1f GB%s",
+                          Gigabytes(oom.killed_at_bytes()), where);
+  } else if (oom.requested_bytes() > 0) {
+    absl::StrAppendFormat(&line, ": asked for %.1f GB%s", Gigabytes(oom.requested_bytes()), where);
     if (oom.total_bytes() > 0) {
-      absl::StrAppendFormat(&line, " with %.1f of %.1f GiB free", Gib(oom.free_bytes()), Gib(oom.total_bytes()));
+      absl::StrAppendFormat(&line, " with %.1f of %.1f GB free", Gigabytes(oom.free_bytes()),
+                            Gigabytes(oom.total_bytes()));
     }
+  } else {
+    absl::StrAppend(&line, where);
   }
   if (!oom.phase().empty()) absl::StrAppend(&line, " (", oom.phase(), ")");
   return line;

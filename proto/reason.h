@@ -7,7 +7,7 @@
 
 namespace attnfleet {
 
-// `OOM: asked for 24.0 GiB with 3.1 of 79.2 GiB free (backward)`, or the result's reason, in one line.
+// `OOM: asked for 24.0 GB with 3.1 of 79.2 GB free (backward)`, or the result's reason, in one line.
 std::string ReasonLine(const v1::RunResult& result);
 
 // The outcome and why: "failed: signal 11", "OOM: asked for ...". `reason` is a ReasonLine.

@@ -62,8 +62,8 @@ void FillTiny(v1::BenchmarkSpec& spec) {
   v1::TrainingSettings& training = *spec.mutable_training();
   training.set_model_size(v1::MODEL_SIZE_TINY);
   training.set_warmup_steps(5);
-  training.set_warmup_limit_steps(20);
-  training.set_timed_steps(40);
+  training.set_warmup_limit_steps(10);
+  training.set_timed_steps(20);
   training.set_ci_width(0);
   training.set_data_loader_threads(2);
 }
@@ -94,7 +94,7 @@ const std::vector<Preset>& Presets() {
        [](v1::BenchmarkSpec&) {}},
       {"published", "the eight shapes and settings of the published table: base size, attention biases off",
        FillPublished},
-      {"tiny", "a model of 2 layers at 4x64 and 4x128, for a CPU: under a minute", FillTiny},
+      {"tiny", "a model of 2 layers at 4x64 and 4x128, for a CPU: one to two minutes on two cores", FillTiny},
   };
   return *presets;
 }
@@ -116,6 +116,11 @@ absl::Status CheckFileName(const std::string& field, const std::string& name) {
   if (name.empty() || IsPlainFileName(name)) return absl::OkStatus();
   return Invalid(absl::StrCat(field, ": \"", name, "\" is no plain file name; give the name of a file in the worker's ",
                               "--files folder"));
+}
+
+absl::Status CheckText(const std::string& field, const std::string& text) {
+  if (text.size() <= kMaxText) return absl::OkStatus();
+  return Invalid(absl::StrCat(field, ": ", text.size(), " bytes long; at most ", kMaxText, " are possible"));
 }
 
 bool IsName(const std::string& text) {
@@ -217,7 +222,49 @@ std::string PresetDescription(const std::string& name) {
   return "";
 }
 
+absl::Status CheckSize(const v1::BenchmarkSpec& spec) {
+  const v1::SlotRequirements& requirements = spec.requirements();
+  for (const absl::Status& status : {
+           CheckText("name", spec.name()),
+           CheckText("preset", spec.preset()),
+           CheckText("submitter", spec.submitter()),
+           CheckText("requirements.device_name_contains", requirements.device_name_contains()),
+           CheckText("training.data_file", spec.training().data_file()),
+           CheckText("training.weights_file", spec.training().weights_file()),
+       }) {
+    if (!status.ok()) return status;
+  }
+  if (spec.backends_size() > kMaxBackends) {
+    return Invalid(absl::StrCat("backends: ", spec.backends_size(), "; at most ", kMaxBackends, " are possible"));
+  }
+  for (const std::string& backend : spec.backends()) {
+    if (absl::Status status = CheckText("backends", backend); !status.ok()) return status;
+  }
+  if (requirements.labels_size() > kMaxRequiredLabels) {
+    return Invalid(absl::StrCat("requirements.labels: ", requirements.labels_size(), "; at most ", kMaxRequiredLabels,
+                                " are possible"));
+  }
+  for (const auto& [name, value] : requirements.labels()) {
+    for (const absl::Status& status :
+         {CheckText("requirements.labels", name), CheckText("requirements.labels", value)}) {
+      if (!status.ok()) return status;
+    }
+  }
+  // Each factor is at most 2^31; a product that is too large already is not multiplied further.
+  int64_t runs = std::max(1, spec.backends_size());
+  for (const int64_t factor : {int64_t{spec.shapes_size()}, int64_t{spec.batches_size()},
+                               int64_t{spec.sequence_lengths_size()}, int64_t{spec.repetitions()}}) {
+    runs *= std::max(int64_t{1}, factor);
+    if (runs > kMaxRuns) {
+      return Invalid(absl::StrCat("backends x shapes x repetitions: ", runs, " runs or more; at most ", kMaxRuns,
+                                  " are possible in one benchmark"));
+    }
+  }
+  return absl::OkStatus();
+}
+
 absl::Status ApplyPreset(v1::BenchmarkSpec& spec) {
+  if (absl::Status status = CheckSize(spec); !status.ok()) return status;
   const std::string name = spec.preset().empty() ? "stock" : spec.preset();
   v1::BenchmarkSpec effective = Defaults();
   bool found = false;
@@ -236,9 +283,6 @@ absl::Status ApplyPreset(v1::BenchmarkSpec& spec) {
   if (!spec.shapes().empty() && !spec.batches().empty()) {
     return Invalid("shapes: give either shapes or batches with sequence_lengths, not both");
   }
-  const int64_t product = int64_t{spec.batches_size()} * spec.sequence_lengths_size();
-  if (product > kMaxRuns)
-    return Invalid(absl::StrCat("batches x sequence_lengths: ", product, " shapes; at most ", kMaxRuns));
   for (const int batch : spec.batches()) {
     for (const int sequence_length : spec.sequence_lengths()) AddShape(spec, batch, sequence_length);
   }
@@ -273,15 +317,9 @@ absl::Status ValidateSpec(const v1::BenchmarkSpec& spec, const std::vector<std::
         std::pair{"requirements.device_name_contains", spec.requirements().device_name_contains()}}) {
     if (ToUtf8(text) != text) return Invalid(absl::StrCat(field, ": \"", ToUtf8(text), "\" is no UTF-8 text"));
   }
-  if (spec.name().size() > 200) return Invalid("name: longer than 200 characters");
-  if (spec.submitter().size() > 200) return Invalid("submitter: longer than 200 characters");
-  if (spec.requirements().labels_size() > 32) return Invalid("requirements.labels: more than 32");
+  if (absl::Status status = CheckSize(spec); !status.ok()) return status;
   if (spec.requirements().min_memory_bytes() < 0) return Invalid("requirements.min_memory_bytes: negative");
   const int64_t runs = int64_t{spec.backends_size()} * spec.shapes_size() * spec.repetitions();
-  if (runs > kMaxRuns) {
-    return Invalid(absl::StrCat("backends x shapes x repetitions: ", runs, " runs; at most ", kMaxRuns,
-                                " are possible in one benchmark"));
-  }
   if (runs * spec.training().timed_steps() > kMaxTimedSteps) {
     return Invalid(absl::StrCat("training.timed_steps: ", spec.training().timed_steps(), " in each of ", runs,
                                 " runs; at most ", kMaxTimedSteps, " steps are possible in one benchmark"));

@@ -21,11 +21,18 @@ inline constexpr int kMaxRepetitions = 1000;
 inline constexpr int kMaxSteps = 1'000'000;
 inline constexpr int kMaxRuns = 100'000;              // jobs x repetitions
 inline constexpr int64_t kMaxTimedSteps = 4'000'000;  // of all runs together
+inline constexpr int kMaxBackends = 64;
+inline constexpr int kMaxText = 200;  // bytes of a name or other text
+inline constexpr int kMaxRequiredLabels = 32;
 
 // "tiny", "published", "stock": the stock model people train is also the default.
 std::vector<std::string> PresetNames();
 // One line for --help.
 std::string PresetDescription(const std::string& preset);
+
+// Whether the spec is small enough to look at: lengths, counts and the number of runs that it asks for, from its counts
+// alone, before anything is made of it. INVALID_ARGUMENT names the field. Part of ApplyPreset.
+absl::Status CheckSize(const v1::BenchmarkSpec& spec);
 
 // Fills every absent field from spec.preset (empty: the defaults) and turns batches x sequence_lengths into shapes.
 // INVALID_ARGUMENT for an unknown preset or a shape axis given in both forms.

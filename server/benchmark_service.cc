@@ -129,7 +129,10 @@ class WatchStream : public grpc::ServerWriteReactor<v1::WatchResponse>,
 grpc::ServerUnaryReactor* BenchmarkService::Submit(grpc::CallbackServerContext* context,
                                                    const v1::SubmitRequest* request, v1::SubmitResponse* response) {
   grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
-  coordinator_.Submit(*request, FinishWith(reactor, response->mutable_benchmark()));
+  v1::SubmitRequest submit = *request;
+  // Whoever is known by a certificate cannot say that they are somebody else.
+  if (std::optional<std::string> name = PeerName(*context)) submit.mutable_spec()->set_submitter(*std::move(name));
+  coordinator_.Submit(std::move(submit), FinishWith(reactor, response->mutable_benchmark()));
   return reactor;
 }
 
@@ -150,7 +153,12 @@ grpc::ServerUnaryReactor* BenchmarkService::List(grpc::CallbackServerContext* co
 grpc::ServerUnaryReactor* BenchmarkService::Cancel(grpc::CallbackServerContext* context,
                                                    const v1::CancelRequest* request, v1::Benchmark* response) {
   grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
-  coordinator_.Cancel(*request, FinishWith(reactor, response));
+  std::string owner;
+  if (access_ != nullptr) {
+    const std::optional<std::string> name = PeerName(*context);
+    if (!name || !access_->IsAdmin(*name)) owner = name.value_or("");
+  }
+  coordinator_.Cancel(*request, FinishWith(reactor, response), owner);
   return reactor;
 }
 

@@ -2,6 +2,7 @@
 #define ATTNFLEET_SERVER_BENCHMARK_SERVICE_H_
 
 #include "attnfleet/v1/service.grpc.pb.h"
+#include "server/access_control.h"
 #include "server/coordinator.h"
 
 namespace attnfleet::server {
@@ -9,7 +10,9 @@ namespace attnfleet::server {
 // Translates users' RPCs to calls of the coordinator.
 class BenchmarkService : public v1::BenchmarkService::CallbackService {
  public:
-  explicit BenchmarkService(Coordinator& coordinator) : coordinator_(coordinator) {}
+  // `access` null: plain text, where callers say themselves who they are.
+  explicit BenchmarkService(Coordinator& coordinator, const AccessControl* access = nullptr)
+      : coordinator_(coordinator), access_(access) {}
 
   grpc::ServerUnaryReactor* Submit(grpc::CallbackServerContext* context, const v1::SubmitRequest* request,
                                    v1::SubmitResponse* response) override;
@@ -26,6 +29,7 @@ class BenchmarkService : public v1::BenchmarkService::CallbackService {
 
  private:
   Coordinator& coordinator_;
+  const AccessControl* const access_;
 };
 
 }  // namespace attnfleet::server

@@ -5,15 +5,16 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "proto/request_id.h"
 #include "proto/spec.h"
 #include "proto/support/log.h"
 #include "proto/version.h"
 #include "server/statistics.h"
+#include "server/stored_check.h"
 
 namespace attnfleet::server {
 namespace {
 
-constexpr size_t kMaxRequestId = 64;
 constexpr int kDefaultListLimit = 100;
 constexpr int kMaxListLimit = 1000;
 // How soon a store that failed is tried again.
@@ -43,7 +44,9 @@ absl::StatusOr<std::unique_ptr<Coordinator>> Coordinator::Start(JobStore& store,
   return coordinator;
 }
 
-Coordinator::~Coordinator() {
+Coordinator::~Coordinator() { Stop(); }
+
+void Coordinator::Stop() {
   {
     const std::lock_guard<std::mutex> lock(mutex_);
     stopping_ = true;
@@ -55,6 +58,7 @@ Coordinator::~Coordinator() {
 absl::Status Coordinator::Load() {
   absl::StatusOr<std::vector<StoredBenchmark>> stored = store_.Load();
   if (!stored.ok()) return stored.status();
+  if (absl::Status status = CheckStored(*stored); !status.ok()) return status;
   std::vector<v1::Benchmark> benchmarks;
   benchmarks.reserve(stored->size());
   for (StoredBenchmark& one : *stored) {
@@ -70,20 +74,22 @@ absl::Status Coordinator::Load() {
 
 // Events
 
-bool Coordinator::Post(Event event) {
+absl::Status Coordinator::Post(Event event) {
   {
     const std::lock_guard<std::mutex> lock(mutex_);
-    if (stopping_ || events_.size() >= options_.max_queued_events) return false;
+    if (stopping_) return absl::UnavailableError("the coordinator is stopping; try again");
+    if (events_.size() >= options_.max_queued_events) {
+      return absl::ResourceExhaustedError("the coordinator is overloaded; try again");
+    }
     events_.push_back(std::move(event));
   }
   wake_.notify_one();
-  return true;
+  return absl::OkStatus();
 }
 
 template <typename T>
 void Coordinator::PostOrRefuse(Event event, const Reply<T>& reply) {
-  if (!Post(std::move(event)))
-    reply(absl::ResourceExhaustedError("the coordinator is overloaded or stopping; try again"));
+  if (absl::Status status = Post(std::move(event)); !status.ok()) reply(std::move(status));
 }
 
 void Coordinator::ReplyAfterSave(const char* what, uint64_t id, const Reply<v1::Benchmark>& reply) {
@@ -96,7 +102,7 @@ void Coordinator::ReplyAfterSave(const char* what, uint64_t id, const Reply<v1::
   });
 }
 
-void Coordinator::Submit(v1::SubmitRequest request, Reply<v1::Benchmark> reply) {
+void Coordinator::Submit(v1::SubmitRequest request, const Reply<v1::Benchmark>& reply) {
   PostOrRefuse<v1::Benchmark>(
       [this, request = std::move(request), reply](int64_t now) {
         if (!store_status_.ok()) return reply(store_status_);
@@ -109,7 +115,9 @@ void Coordinator::Submit(v1::SubmitRequest request, Reply<v1::Benchmark> reply) 
 
 absl::StatusOr<uint64_t> Coordinator::TakeSubmit(const v1::SubmitRequest& request, int64_t now) {
   const std::string& request_id = request.request_id();
-  if (request_id.size() > kMaxRequestId) return absl::InvalidArgumentError("request_id: longer than 64 characters");
+  if (!IsRequestId(request_id)) {
+    return absl::InvalidArgumentError("request_id: give at most 64 letters, digits and -._:");
+  }
   const auto known = ids_by_request_.find(request_id);
   if (!request_id.empty() && known != ids_by_request_.end()) return known->second;
   v1::BenchmarkSpec spec = request.spec();
@@ -122,13 +130,21 @@ absl::StatusOr<uint64_t> Coordinator::TakeSubmit(const v1::SubmitRequest& reques
     ids_by_request_[request_id] = id;
     requests_by_id_[id] = request_id;
   }
+  LogInfo(absl::StrCat("benchmark ", id, " of ", scheduler_.Find(id)->runs_total(), " runs is submitted"),
+          {{"request_id", request_id}});
   return id;
 }
 
-void Coordinator::Cancel(v1::CancelRequest request, Reply<v1::Benchmark> reply) {
+void Coordinator::Cancel(v1::CancelRequest request, const Reply<v1::Benchmark>& reply, std::string owner) {
   PostOrRefuse<v1::Benchmark>(
-      [this, request = std::move(request), reply](int64_t now) {
+      [this, request = std::move(request), reply, owner = std::move(owner)](int64_t now) {
         if (!store_status_.ok()) return reply(store_status_);
+        const v1::Benchmark* benchmark = scheduler_.Find(request.id());
+        if (benchmark != nullptr && !owner.empty() && benchmark->spec().submitter() != owner) {
+          return reply(absl::PermissionDeniedError(absl::StrCat("benchmark ", request.id(), " is ",
+                                                                benchmark->spec().submitter(),
+                                                                "'s: only they and an admin may cancel it")));
+        }
         const std::string reason = request.reason().empty() ? "cancelled by its user" : request.reason();
         if (!scheduler_.Cancel(request.id(), reason, now, effects_)) return reply(NoSuchBenchmark(request.id()));
         ReplyAfterSave("the cancellation of benchmark", request.id(), reply);
@@ -136,13 +152,13 @@ void Coordinator::Cancel(v1::CancelRequest request, Reply<v1::Benchmark> reply) 
       reply);
 }
 
-void Coordinator::Get(v1::GetRequest request, Reply<v1::Benchmark> reply) {
+void Coordinator::Get(v1::GetRequest request, const Reply<v1::Benchmark>& reply) {
   PostOrRefuse<v1::Benchmark>([this, request = std::move(request),
                                reply](int64_t) { reply(Snapshot(request.id(), request.include_contaminated())); },
                               reply);
 }
 
-void Coordinator::List(v1::ListRequest request, Reply<v1::ListResponse> reply) {
+void Coordinator::List(v1::ListRequest request, const Reply<v1::ListResponse>& reply) {
   PostOrRefuse<v1::ListResponse>(
       [this, request = std::move(request), reply](int64_t) {
         const int limit = request.limit() == 0 ? kDefaultListLimit : request.limit();
@@ -157,7 +173,7 @@ void Coordinator::List(v1::ListRequest request, Reply<v1::ListResponse> reply) {
       reply);
 }
 
-void Coordinator::Explain(uint64_t id, Reply<v1::ExplainResponse> reply) {
+void Coordinator::Explain(uint64_t id, const Reply<v1::ExplainResponse>& reply) {
   PostOrRefuse<v1::ExplainResponse>(
       [this, id, reply](int64_t) {
         const uint64_t wanted = id == 0 ? scheduler_.newest() : id;
@@ -171,7 +187,7 @@ void Coordinator::Explain(uint64_t id, Reply<v1::ExplainResponse> reply) {
       reply);
 }
 
-void Coordinator::ListWorkers(Reply<v1::ListWorkersResponse> reply) {
+void Coordinator::ListWorkers(const Reply<v1::ListWorkersResponse>& reply) {
   PostOrRefuse<v1::ListWorkersResponse>(
       [this, reply](int64_t) {
         v1::ListWorkersResponse response;
@@ -181,7 +197,7 @@ void Coordinator::ListWorkers(Reply<v1::ListWorkersResponse> reply) {
       reply);
 }
 
-void Coordinator::ListBackends(Reply<v1::ListBackendsResponse> reply) {
+void Coordinator::ListBackends(const Reply<v1::ListBackendsResponse>& reply) {
   PostOrRefuse<v1::ListBackendsResponse>(
       [this, reply](int64_t) {
         v1::ListBackendsResponse response;
@@ -192,27 +208,32 @@ void Coordinator::ListBackends(Reply<v1::ListBackendsResponse> reply) {
 }
 
 void Coordinator::Watch(uint64_t id, std::shared_ptr<Watcher> watcher) {
-  const bool posted = Post([this, id, watcher](int64_t) {
+  const absl::Status posted = Post([this, id, watcher](int64_t) {
     absl::StatusOr<v1::Benchmark> benchmark = Snapshot(id);
     if (!benchmark.ok() || IsOver(*benchmark)) return watcher->Ended(benchmark);
     watcher->Started(*benchmark);
     watchers_[benchmark->id()].insert(watcher);
   });
-  if (!posted) watcher->Ended(absl::ResourceExhaustedError("the coordinator is overloaded or stopping; try again"));
+  if (!posted.ok()) watcher->Ended(posted);
 }
 
 void Coordinator::Unwatch(uint64_t id, const std::shared_ptr<Watcher>& watcher) {
-  Post([this, id, watcher](int64_t) {
+  const absl::Status posted = Post([this, id, watcher](int64_t) {
     // Id 0 was the newest benchmark of that time.
     for (auto it = watchers_.begin(); it != watchers_.end();) {
       if (id == 0 || it->first == id) it->second.erase(watcher);
       it = it->second.empty() ? watchers_.erase(it) : std::next(it);
     }
   });
+  posted.IgnoreError();  // then it goes with the coordinator
+}
+
+absl::Status Coordinator::Look(std::function<void(const Scheduler&)> look) {
+  return Post([this, look = std::move(look)](int64_t) { look(scheduler_); });
 }
 
 void Coordinator::WorkerJoined(v1::WorkerHello hello, std::shared_ptr<WorkerLink> link) {
-  const bool posted = Post([this, hello = std::move(hello), link](int64_t now) {
+  const absl::Status posted = Post([this, hello = std::move(hello), link](int64_t now) {
     const std::string& name = hello.worker().name();
     const auto found = links_.find(name);
     if (found != links_.end() && found->second.instance != hello.worker().instance()) {
@@ -225,7 +246,7 @@ void Coordinator::WorkerJoined(v1::WorkerHello hello, std::shared_ptr<WorkerLink
     to_welcome_.push_back(link);
     scheduler_.WorkerJoined(hello, now, effects_);
   });
-  if (!posted) link->End(absl::ResourceExhaustedError("the coordinator is overloaded or stopping"));
+  if (!posted.ok()) link->End(posted);
 }
 
 bool Coordinator::IsCurrent(const std::string& worker, const std::shared_ptr<WorkerLink>& link) const {
@@ -235,7 +256,7 @@ bool Coordinator::IsCurrent(const std::string& worker, const std::shared_ptr<Wor
 
 void Coordinator::WorkerSaid(const std::string& worker, v1::WorkerEvent event,
                              const std::shared_ptr<WorkerLink>& link) {
-  const bool posted = Post([this, worker, event = std::move(event), link](int64_t now) {
+  const absl::Status posted = Post([this, worker, event = std::move(event), link](int64_t now) {
     if (!IsCurrent(worker, link)) return;
     switch (event.event_case()) {
       case v1::WorkerEvent::kHeartbeat:
@@ -256,15 +277,16 @@ void Coordinator::WorkerSaid(const std::string& worker, v1::WorkerEvent event,
     }
   });
   // Ended rather than held up: the worker comes back with all that was not acknowledged.
-  if (!posted) link->End(absl::ResourceExhaustedError("the coordinator is overloaded or stopping"));
+  if (!posted.ok()) link->End(posted);
 }
 
 void Coordinator::WorkerGone(const std::string& worker, const std::shared_ptr<WorkerLink>& link) {
-  Post([this, worker, link](int64_t now) {
+  const absl::Status posted = Post([this, worker, link](int64_t now) {
     if (!IsCurrent(worker, link)) return;
     links_.erase(worker);
     scheduler_.WorkerDisconnected(worker, now);
   });
+  posted.IgnoreError();  // its lease ends
 }
 
 // The thread
@@ -288,8 +310,18 @@ void Coordinator::Loop() {
       stopping = stopping_;
     }
     RunBatch(std::move(events));
-    if (stopping) return;
+    if (stopping) return EndStreams();
   }
+}
+
+void Coordinator::EndStreams() {
+  const absl::Status stopping = absl::UnavailableError("the coordinator is stopping; connect again");
+  for (const auto& [worker, linked] : links_) linked.link->End(stopping);
+  links_.clear();
+  for (const auto& [id, watchers] : watchers_) {
+    for (const std::shared_ptr<Watcher>& watcher : watchers) watcher->Ended(stopping);
+  }
+  watchers_.clear();
 }
 
 void Coordinator::RunBatch(std::deque<Event> events) {
@@ -299,16 +331,18 @@ void Coordinator::RunBatch(std::deque<Event> events) {
   for (const Event& event : events) event(now);
   scheduler_.Tick(now, effects_);
 
+  const bool something = !effects_.benchmarks.empty() || !effects_.runs.empty();
   const auto start = std::chrono::steady_clock::now();
   const absl::Status saved = Save();
-  report.save_seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  if (something) report.save_seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  report.save_failed = !saved.ok();
   if (!saved.ok() && store_status_.ok()) {
     LogError(absl::StrCat(std::string(saved.message()), "; nothing is assigned or acknowledged until this is mended"));
   }
   if (saved.ok() && !store_status_.ok()) LogInfo("the store works again");
   store_status_ = saved;
   if (saved.ok()) {
-    CountEnded(report);
+    ReportEffects(report);
     SendEffects();
     Notify();
     effects_ = {};
@@ -316,7 +350,6 @@ void Coordinator::RunBatch(std::deque<Event> events) {
   std::vector<Continuation> continuations;
   continuations.swap(after_save_);
   for (const Continuation& continuation : continuations) continuation(saved);
-  report.counts = scheduler_.counts();
   if (options_.observe) options_.observe(report);
 }
 
@@ -324,10 +357,7 @@ absl::Status Coordinator::Save() {
   if (effects_.benchmarks.empty() && effects_.runs.empty())
     return store_status_.ok() ? absl::OkStatus() : store_.Save({});
   StoreChanges changes;
-  for (const uint64_t id : effects_.benchmarks) {
-    const auto request = requests_by_id_.find(id);
-    changes.benchmarks.push_back({scheduler_.Find(id), request == requests_by_id_.end() ? "" : request->second});
-  }
+  for (const uint64_t id : effects_.benchmarks) changes.benchmarks.push_back({scheduler_.Find(id), RequestIdOf(id)});
   changes.runs.reserve(effects_.runs.size());
   for (const auto& key : effects_.runs) changes.runs.push_back(&RunAt(key));
   return store_.Save(changes);
@@ -339,10 +369,39 @@ const v1::Run& Coordinator::RunAt(const std::tuple<uint64_t, uint32_t, uint32_t>
       .runs(static_cast<int>(std::get<2>(key)));
 }
 
-void Coordinator::CountEnded(BatchReport& report) const {
+std::string Coordinator::RequestIdOf(uint64_t benchmark_id) const {
+  const auto found = requests_by_id_.find(benchmark_id);
+  return found == requests_by_id_.end() ? "" : found->second;
+}
+
+void Coordinator::LogRun(const v1::Run& run, std::string_view what) const {
+  if (!LogsAt(Severity::kInfo)) return;
+  const std::string key = FormatRunKey(run.key());
+  LogInfo(absl::StrCat("run ", key, " ", std::string(what)), {{"request_id", RequestIdOf(run.key().benchmark_id())},
+                                                              {"run", key},
+                                                              {"attempt", std::to_string(run.attempt())},
+                                                              {"worker", run.worker()},
+                                                              {"slot", run.slot()}});
+}
+
+void Coordinator::ReportEffects(BatchReport& report) const {
+  for (const uint64_t id : effects_.benchmarks) {
+    const v1::Benchmark* benchmark = scheduler_.Find(id);
+    if (benchmark->state() == v1::BENCHMARK_STATE_FINISHED) report.finished.push_back(benchmark);
+  }
   for (const auto& key : effects_.runs) {
     const v1::Run& run = RunAt(key);
-    if (run.state() == v1::RUN_STATE_ENDED) ++report.ended[run.result().outcome()];
+    if (run.state() == v1::RUN_STATE_ASSIGNED) {
+      const int failures = run.failed_attempts_size();
+      // An attempt that was handed back leaves no time behind: when the run began to wait again is not known.
+      if (run.attempt() != static_cast<uint32_t>(failures) + 1) continue;
+      const int64_t since = failures > 0 ? run.failed_attempts(failures - 1).unix_ms()
+                                         : scheduler_.Find(std::get<0>(key))->submitted_unix_ms();
+      report.queue_seconds.push_back(static_cast<double>(run.started_unix_ms() - since) / 1000);
+    }
+    if (run.state() != v1::RUN_STATE_ENDED) continue;
+    ++report.ended[run.result().outcome()];
+    LogRun(run, OutcomeName(run.result().outcome()));
   }
 }
 
@@ -375,7 +434,9 @@ void Coordinator::SendEffects() {
     const v1::RunKey& key = assignment.start.run();
     const v1::Run& run = RunAt({key.benchmark_id(), key.job_index(), key.repetition()});
     if (run.state() != v1::RUN_STATE_ASSIGNED || run.attempt() != assignment.start.attempt()) continue;
+    LogRun(run, "is assigned");
     v1::WorkerCommand command;
+    assignment.start.set_request_id(RequestIdOf(key.benchmark_id()));
     *command.mutable_start() = std::move(assignment.start);
     send(assignment.worker, std::move(command));
   }

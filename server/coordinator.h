@@ -8,8 +8,10 @@
 #include <map>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <set>
 #include <string>
+#include <string_view>
 #include <thread>
 #include <unordered_map>
 #include <vector>
@@ -44,9 +46,11 @@ class Watcher {
 // What a batch of events came to. Called on the coordinator's thread.
 struct BatchReport {
   size_t events = 0;
-  double save_seconds = 0;
-  Scheduler::Counts counts;
-  std::map<v1::Outcome, int> ended;  // runs that ended, by outcome
+  std::optional<double> save_seconds;          // of the commit; none if there was nothing to save
+  bool save_failed = false;                    // then nothing of the following has happened yet
+  std::map<v1::Outcome, int> ended;            // runs that ended, by outcome
+  std::vector<double> queue_seconds;           // of each run that was assigned: how long it had waited
+  std::vector<const v1::Benchmark*> finished;  // without summaries; valid for the call
 };
 
 // The one place that owns state. A single thread takes whatever events have come, gives them to the scheduler, saves
@@ -64,24 +68,31 @@ class Coordinator {
 
   // Loads the store and starts the thread. The store must outlive the coordinator.
   static absl::StatusOr<std::unique_ptr<Coordinator>> Start(JobStore& store, Options options);
-  // Works off what has been posted, then stops.
   ~Coordinator();
+
+  // Works off what has been posted, ends all streams and watches with UNAVAILABLE, and takes nothing more: a call
+  // after it is answered with UNAVAILABLE. The destructor does it too.
+  void Stop();
 
   template <typename T>
   using Reply = std::function<void(absl::StatusOr<T>)>;
 
   // Replies come on the coordinator's thread and must return at once. RESOURCE_EXHAUSTED: the queue or the disk is
-  // full.
+  // full. UNAVAILABLE: it is stopping.
 
-  void Submit(v1::SubmitRequest request, Reply<v1::Benchmark> reply);
-  void Cancel(v1::CancelRequest request, Reply<v1::Benchmark> reply);
-  void Get(v1::GetRequest request, Reply<v1::Benchmark> reply);
-  void List(v1::ListRequest request, Reply<v1::ListResponse> reply);
-  void Explain(uint64_t id, Reply<v1::ExplainResponse> reply);
-  void ListWorkers(Reply<v1::ListWorkersResponse> reply);
-  void ListBackends(Reply<v1::ListBackendsResponse> reply);
+  void Submit(v1::SubmitRequest request, const Reply<v1::Benchmark>& reply);
+  // `owner` not empty: PERMISSION_DENIED unless the benchmark is that submitter's.
+  void Cancel(v1::CancelRequest request, const Reply<v1::Benchmark>& reply, std::string owner = "");
+  void Get(v1::GetRequest request, const Reply<v1::Benchmark>& reply);
+  void List(v1::ListRequest request, const Reply<v1::ListResponse>& reply);
+  void Explain(uint64_t id, const Reply<v1::ExplainResponse>& reply);
+  void ListWorkers(const Reply<v1::ListWorkersResponse>& reply);
+  void ListBackends(const Reply<v1::ListBackendsResponse>& reply);
   void Watch(uint64_t id, std::shared_ptr<Watcher> watcher);
   void Unwatch(uint64_t id, const std::shared_ptr<Watcher>& watcher);
+
+  // Calls `look` on the coordinator's thread; it must return at once. Errors as above, and then it is never called.
+  absl::Status Look(std::function<void(const Scheduler&)> look);
 
   // The stream's messages in their order, then exactly one WorkerGone. A hello that cannot be accepted ends the link.
   void WorkerJoined(v1::WorkerHello hello, std::shared_ptr<WorkerLink> link);
@@ -96,16 +107,20 @@ class Coordinator {
       : store_(store), options_(std::move(options)), scheduler_(options_.lease_ms) {}
 
   absl::Status Load();
-  // False if the queue is full.
-  bool Post(Event event);
+  // UNAVAILABLE if the coordinator is stopping, RESOURCE_EXHAUSTED if the queue is full.
+  absl::Status Post(Event event);
   template <typename T>
   void PostOrRefuse(Event event, const Reply<T>& reply);
   // Answers once the batch is saved; `what` happened to the benchmark, for the error if it is not.
   void ReplyAfterSave(const char* what, uint64_t id, const Reply<v1::Benchmark>& reply);
   void Loop();
+  void EndStreams();
   void RunBatch(std::deque<Event> events);
   absl::Status Save();
-  void CountEnded(BatchReport& report) const;
+  std::string RequestIdOf(uint64_t benchmark_id) const;  // empty: none was given
+  void LogRun(const v1::Run& run, std::string_view what) const;
+  // What the saved effects come to, before they are sent.
+  void ReportEffects(BatchReport& report) const;
   void SendEffects();
   void Notify();
   const v1::Run& RunAt(const std::tuple<uint64_t, uint32_t, uint32_t>& key) const;

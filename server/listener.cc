@@ -2,7 +2,7 @@
 
 #include <grpcpp/ext/proto_server_reflection_plugin.h>
 #include <grpcpp/health_check_service_interface.h>
-#include <grpcpp/security/server_credentials.h>
+#include <grpcpp/resource_quota.h>
 #include <grpcpp/server_builder.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include <cstring>
+#include <utility>
 
 #include "absl/status/status.h"
 #include "absl/strings/match.h"
@@ -31,32 +32,46 @@ bool SomebodyListens(const std::string& address) {
   return listens;
 }
 
+absl::Status CannotListen(const std::string& address) {
+  return absl::UnavailableError(absl::StrCat("cannot listen on ", address, " (in use by another process?)"));
+}
+
 }  // namespace
 
-absl::StatusOr<Listener> Listen(const std::string& address, const std::vector<grpc::Service*>& services) {
-  if (SomebodyListens(address)) {
-    return absl::UnavailableError(absl::StrCat(address, " is in use by another process"));
+absl::StatusOr<Listener> Listen(const ListenOptions& options, const std::vector<grpc::Service*>& services,
+                                Interceptors interceptors) {
+  const bool local = absl::StartsWith(options.address, "unix:");
+  if (SomebodyListens(options.address)) {
+    return absl::UnavailableError(absl::StrCat(options.address, " is in use by another process"));
   }
+  Listener listener{std::make_unique<CallGuard>(options.access, options.calls), nullptr, nullptr, options.address};
+  const std::shared_ptr<grpc::ServerCredentials> credentials = MakeServerCredentials(options.tls);
+  if (options.access != nullptr) credentials->SetAuthMetadataProcessor(listener.guard->MakeProcessor());
+
   grpc::EnableDefaultHealthCheckService(true);
-  grpc::reflection::InitProtoReflectionServerBuilderPlugin();
+  if (options.tls.empty()) grpc::reflection::InitProtoReflectionServerBuilderPlugin();
   grpc::ServerBuilder builder;
-  // gRPC's default lets a second server listen on the same port and take half of the connections.
-  builder.AddChannelArgument(GRPC_ARG_ALLOW_REUSEPORT, 0);
   ApplyServerLimits(builder);
-  int port = 0;
-  builder.AddListeningPort(address, grpc::InsecureServerCredentials(), &port);
+  interceptors.push_back(listener.guard->MakeInterceptorFactory());
+  builder.experimental().SetInterceptorCreators(std::move(interceptors));
   for (grpc::Service* service : services) builder.RegisterService(service);
+
+  std::unique_ptr<grpc::experimental::ExternalConnectionAcceptor> connections;
+  if (local) {
+    builder.AddListeningPort(options.address, credentials);
+  } else {
+    absl::StatusOr<std::unique_ptr<Acceptor>> acceptor = Acceptor::Bind(options.address, options.connections);
+    if (!acceptor.ok()) return acceptor.status();
+    listener.acceptor = *std::move(acceptor);
+    listener.address = listener.acceptor->address();
+    connections = builder.experimental().AddExternalConnectionAcceptor(
+        grpc::ServerBuilder::experimental_type::ExternalConnectionType::FROM_FD, credentials);
+  }
   const mode_t mask = umask(0177);
-  Listener listener;
   listener.server = builder.BuildAndStart();
   umask(mask);
-  if (listener.server == nullptr || port == 0) {
-    return absl::UnavailableError(absl::StrCat("cannot listen on ", address, " (in use by another process?)"));
-  }
-  listener.address = address;
-  if (!absl::StartsWith(address, "unix:")) {
-    listener.address = absl::StrCat(address.substr(0, address.rfind(':')), ":", port);
-  }
+  if (listener.server == nullptr) return CannotListen(options.address);
+  if (!local) listener.acceptor->Start(std::move(connections));
   return listener;
 }
 

@@ -2,24 +2,42 @@
 #define ATTNFLEET_SERVER_LISTENER_H_
 
 #include <grpcpp/server.h>
+#include <grpcpp/support/server_interceptor.h>
 
 #include <memory>
 #include <string>
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "proto/credentials.h"
+#include "server/acceptor.h"
+#include "server/access_control.h"
+#include "server/call_guard.h"
 
 namespace attnfleet::server {
 
+using Interceptors = std::vector<std::unique_ptr<grpc::experimental::ServerInterceptorFactoryInterface>>;
+
+struct ListenOptions {
+  std::string address;                // HOST:PORT or unix:PATH
+  TlsFiles tls = {};                  // none: plain text
+  AccessControl* access = nullptr;    // with TLS: who may call what; outlives the server
+  ConnectionLimits connections = {};  // not of a Unix socket
+  CallLimits calls = {};
+};
+
+// In the order in which they are made; they end in the reverse order.
 struct Listener {
+  std::unique_ptr<CallGuard> guard;
   std::unique_ptr<grpc::Server> server;
+  std::unique_ptr<Acceptor> acceptor;
   std::string address;  // as clients dial it: port 0 has become the one that was chosen
 };
 
-// Serves the services, and with them gRPC's health service and server reflection, in plain text on `address` (HOST:PORT
-// or unix:PATH; a socket file is for its owner alone). The services must outlive the server. UNAVAILABLE if another
-// process holds the address.
-absl::StatusOr<Listener> Listen(const std::string& address, const std::vector<grpc::Service*>& services);
+// Serves the services, and with them gRPC's health service and, in plain text, server reflection. A Unix socket is for
+// its owner alone. The services must outlive the server. UNAVAILABLE if another process holds the address.
+absl::StatusOr<Listener> Listen(const ListenOptions& options, const std::vector<grpc::Service*>& services,
+                                Interceptors interceptors = {});
 
 }  // namespace attnfleet::server
 

@@ -1,5 +1,6 @@
 // attnfleet-server: flags, start, and an orderly end.
 
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include <chrono>
@@ -9,22 +10,26 @@
 #include <memory>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include "absl/flags/flag.h"
-#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
 #include "proto/address.h"
+#include "proto/credentials.h"
 #include "proto/support/exit_code.h"
 #include "proto/support/flags.h"
 #include "proto/support/log.h"
+#include "proto/support/metrics_endpoint.h"
 #include "proto/support/process.h"
 #include "proto/support/state_dir.h"
 #include "proto/support/stop_signals.h"
 #include "proto/version.h"
+#include "server/access_control.h"
 #include "server/benchmark_service.h"
 #include "server/coordinator.h"
+#include "server/fleet_metrics.h"
 #include "server/fleet_service.h"
 #include "server/listener.h"
 #include "server/metrics.h"
@@ -36,8 +41,15 @@ ABSL_FLAG(std::string, metrics_listen, "127.0.0.1:7601", "");
 ABSL_FLAG(std::string, state_dir, "", "");
 ABSL_FLAG(absl::Duration, lease, absl::Seconds(15), "");
 ABSL_FLAG(absl::Duration, heartbeat, absl::Seconds(5), "");
+ABSL_FLAG(std::string, ca, "", "");
+ABSL_FLAG(std::string, cert, "", "");
+ABSL_FLAG(std::string, key, "", "");
+ABSL_FLAG(std::string, roles, "", "");
 ABSL_FLAG(bool, insecure, false, "");
+ABSL_FLAG(int, max_connections, 10'000, "");
+ABSL_FLAG(int, max_connections_per_address, 256, "");
 ABSL_FLAG(int, parent_pid, 0, "");
+ABSL_FLAG(std::string, log_format, "text", "");
 ABSL_FLAG(bool, verbose, false, "");
 
 namespace attnfleet::server {
@@ -48,17 +60,30 @@ constexpr char kHelp[] =
 
   attnfleet-server                                     on 127.0.0.1:7600, metrics on 127.0.0.1:7601
   attnfleet-server --listen=unix:/run/attnfleet.sock   for this machine only
+  attnfleet-server --listen=0.0.0.0:7600 --ca=ca.pem --cert=server.pem --key=server.key --roles=roles
+                                                       for a network: TLS, and only who is in the file `roles`
   attnfleet-server --listen=10.0.0.5:7600 --insecure   plain text where others can reach it: said on purpose
   curl -s 127.0.0.1:7601/metrics                       what Prometheus scrapes
 
 Flags
   --listen=ADDRESS          HOST:PORT (port 0: any free one) or unix:PATH; default 127.0.0.1:7600
-  --metrics-listen=ADDRESS  HOST:PORT of /metrics; "off" for none; default 127.0.0.1:7601
+  --metrics-listen=ADDRESS  HOST:PORT of /metrics; "off" for none; default 127.0.0.1:7601. Always plain text, open to
+                            whoever reaches the address, read only: figures and no user's, host's or benchmark's name
+  --ca=FILE --cert=FILE --key=FILE
+                            TLS: the CA that signs the peers' certificates, and the server's own certificate and key
+                            (PEM); deploy/certificates.sh makes them. Read again within a second after they change
+  --roles=FILE              with TLS: lines of `NAME ROLE[,ROLE]` by the certificate's common name (viewer, submitter,
+                            worker, admin) and of `revoked SHA256-FINGERPRINT`. Read again within a second after it
+                            changes; whoever has lost a role loses open calls too
+  --max-connections=N       open at once; more are closed at once; default 10000
+  --max-connections-per-address=N
+                            of them from one IPv4 address or IPv6 /64; default 256
   --state-dir=DIR           the store; default $XDG_STATE_HOME/attnfleet/server
   --lease=TIME              silence after which a worker's runs go elsewhere; default 15s
   --heartbeat=TIME          how often workers report; default 5s
   --insecure                allow plain text on an address that other machines can reach
   --parent-pid=PID          stop when that process, the parent, dies
+  --log-format=FORMAT       text, or json: one object a line; with a run's request id where there is one
   --verbose                 log what workers and clients do
   --help, --version
 
@@ -73,31 +98,67 @@ Exit codes
 )";
 
 constexpr char kPlainTextRefused[] =
-    "--listen: other machines can reach this address and the traffic is plain text; say --insecure if that is meant";
+    "--listen: other machines can reach this address and the traffic is plain text; give --ca, --cert, --key and "
+    "--roles for TLS, or say --insecure if that is meant";
+// Descriptors that are no connections: the store, the log, gRPC's own.
+constexpr rlim_t kOtherDescriptors = 200;
 constexpr std::chrono::milliseconds kShutdownLimit{1'000};
 
 struct Settings {
   std::string listen;
+  TlsFiles tls;
+  std::string roles;
+  ConnectionLimits connections;
   std::string metrics_listen;
   std::string state_directory;
   absl::Duration lease;
   absl::Duration heartbeat;
 };
 
+absl::Status ReadAccessFlags(Settings& settings) {
+  settings.tls = {absl::GetFlag(FLAGS_ca), absl::GetFlag(FLAGS_cert), absl::GetFlag(FLAGS_key)};
+  settings.roles = absl::GetFlag(FLAGS_roles);
+  if (absl::Status status = CheckTlsFiles(settings.tls, absl::Now()); !status.ok()) return status;
+  if (settings.tls.empty() != settings.roles.empty()) {
+    return absl::InvalidArgumentError(settings.roles.empty()
+                                          ? "--roles: missing; a server with TLS needs the file of who may do what"
+                                          : "--ca: missing; --roles needs TLS (--ca, --cert, --key)");
+  }
+  const int total = absl::GetFlag(FLAGS_max_connections);
+  const int per_address = absl::GetFlag(FLAGS_max_connections_per_address);
+  if (total < 1) return absl::InvalidArgumentError("--max-connections: at least 1 is needed");
+  if (per_address < 1) return absl::InvalidArgumentError("--max-connections-per-address: at least 1 is needed");
+  settings.connections = {static_cast<size_t>(total), static_cast<size_t>(per_address)};
+  return absl::OkStatus();
+}
+
+// Every connection takes a descriptor. As many as the system allows are taken, and fewer connections if need be.
+void FitConnections(ConnectionLimits& connections) {
+  rlimit limit{};
+  if (getrlimit(RLIMIT_NOFILE, &limit) != 0) return;
+  limit.rlim_cur = limit.rlim_max;
+  setrlimit(RLIMIT_NOFILE, &limit);
+  const rlim_t possible =
+      limit.rlim_max > 2 * kOtherDescriptors ? limit.rlim_max - kOtherDescriptors : kOtherDescriptors;
+  if (connections.total <= possible) return;
+  LogWarning(absl::StrCat("--max-connections: ", connections.total, " need more than the ", limit.rlim_max,
+                          " file descriptors of this process (ulimit -n); ", possible, " are possible"));
+  connections.total = possible;
+}
+
 absl::StatusOr<Settings> ReadFlags() {
-  Settings settings{absl::GetFlag(FLAGS_listen), absl::GetFlag(FLAGS_metrics_listen), absl::GetFlag(FLAGS_state_dir),
-                    absl::GetFlag(FLAGS_lease), absl::GetFlag(FLAGS_heartbeat)};
+  Settings settings;
+  settings.listen = absl::GetFlag(FLAGS_listen);
+  settings.metrics_listen = absl::GetFlag(FLAGS_metrics_listen);
+  settings.state_directory = absl::GetFlag(FLAGS_state_dir);
+  settings.lease = absl::GetFlag(FLAGS_lease);
+  settings.heartbeat = absl::GetFlag(FLAGS_heartbeat);
   if (absl::Status status = ValidateAddress("--listen", settings.listen); !status.ok()) return status;
-  if (!IsLocalAddress(settings.listen) && !absl::GetFlag(FLAGS_insecure)) {
+  if (absl::Status status = ReadAccessFlags(settings); !status.ok()) return status;
+  if (settings.tls.empty() && !IsLocalAddress(settings.listen) && !absl::GetFlag(FLAGS_insecure)) {
     return absl::InvalidArgumentError(kPlainTextRefused);
   }
-  if (settings.metrics_listen == "off") settings.metrics_listen.clear();
-  if (!settings.metrics_listen.empty()) {
-    if (absl::Status status = ValidateAddress("--metrics-listen", settings.metrics_listen); !status.ok()) return status;
-    if (absl::StartsWith(settings.metrics_listen, "unix:")) {
-      return absl::InvalidArgumentError("--metrics-listen: give HOST:PORT; Prometheus cannot scrape a Unix socket");
-    }
-  }
+  if (absl::Status status = ReadMetricsAddress(settings.metrics_listen); !status.ok()) return status;
   if (settings.state_directory.empty()) settings.state_directory = DefaultStateDirectory() + "/server";
   if (settings.lease < absl::Milliseconds(100) || settings.lease > absl::Hours(24)) {
     return absl::InvalidArgumentError("--lease: 100ms to 24h is possible");
@@ -119,6 +180,12 @@ int FailStore(const absl::Status& status) {
 }
 
 int Serve(const Settings& settings, StopSignals& signals) {
+  std::unique_ptr<AccessControl> access;  // null in plain text
+  if (!settings.roles.empty()) {
+    absl::StatusOr<std::unique_ptr<AccessControl>> opened = AccessControl::Open(settings.roles);
+    if (!opened.ok()) return Fail(kExitUsage, absl::StrCat("--roles: ", std::string(opened.status().message())));
+    access = *std::move(opened);
+  }
   if (absl::Status status = PrepareStateDirectory(settings.state_directory); !status.ok()) {
     return Fail(kExitUnavailable, status.message());
   }
@@ -136,19 +203,29 @@ int Serve(const Settings& settings, StopSignals& signals) {
     const auto elapsed = std::chrono::steady_clock::now() - begin;
     return start + std::chrono::duration_cast<std::chrono::milliseconds>(elapsed).count();
   };
-  options.observe = [&metrics](const BatchReport& report) { metrics.Observe(report); };
+  if (!settings.metrics_listen.empty()) {
+    options.observe = [&metrics](const BatchReport& report) { metrics.Observe(report); };
+  }
   absl::StatusOr<std::unique_ptr<Coordinator>> coordinator = Coordinator::Start(**store, options);
   if (!coordinator.ok()) return FailStore(coordinator.status());
+  std::vector<std::shared_ptr<prometheus::Collectable>> collectables = metrics.collectables();
+  collectables.push_back(std::make_shared<FleetMetrics>(**coordinator));
+  std::unique_ptr<prometheus::Exposer> exposer;  // after what it reads, so that it ends before
   if (!settings.metrics_listen.empty()) {
-    if (absl::Status status = metrics.Serve(settings.metrics_listen); !status.ok()) {
-      return Fail(kExitUnavailable, status.message());
-    }
+    absl::StatusOr<std::unique_ptr<prometheus::Exposer>> serving = ServeMetrics(settings.metrics_listen, collectables);
+    if (!serving.ok()) return Fail(kExitUnavailable, serving.status().message());
+    exposer = *std::move(serving);
   }
 
-  BenchmarkService benchmarks(**coordinator);
+  BenchmarkService benchmarks(**coordinator, access.get());
   FleetService fleet(**coordinator);
   WorkerService workers(**coordinator);
-  const absl::StatusOr<Listener> listener = Listen(settings.listen, {&benchmarks, &fleet, &workers});
+  ListenOptions listen{
+      .address = settings.listen, .tls = settings.tls, .access = access.get(), .connections = settings.connections};
+  FitConnections(listen.connections);
+  Interceptors interceptors;
+  interceptors.push_back(metrics.rpcs().MakeInterceptors());
+  const absl::StatusOr<Listener> listener = Listen(listen, {&benchmarks, &fleet, &workers}, std::move(interceptors));
   if (!listener.ok())
     return Fail(kExitUnavailable, absl::StrCat("--listen: ", std::string(listener.status().message())));
   LogInfo(absl::StrCat("listening on ", listener->address, ", store ", settings.state_directory));
@@ -158,6 +235,8 @@ int Serve(const Settings& settings, StopSignals& signals) {
   while (signals.Wait(std::chrono::hours(1)) == 0) {
   }
   LogInfo("stopping");
+  listener->server->GetHealthCheckService()->SetServingStatus(false);
+  (*coordinator)->Stop();  // tells workers and watchers, so that few are left for the server to cut off
   listener->server->Shutdown(std::chrono::system_clock::now() + kShutdownLimit);
   return kExitOk;
 }
@@ -178,7 +257,9 @@ int Main(int argc, char** argv) {
   if (!line->positional.empty()) {
     return Fail(kExitUsage, absl::StrCat("unexpected argument \"", line->positional[0], "\" (see --help)"));
   }
-  InitLog("attnfleet-server", absl::GetFlag(FLAGS_verbose) ? Severity::kInfo : Severity::kWarning);
+  const absl::StatusOr<LogFormat> log_format = ParseLogFormat(absl::GetFlag(FLAGS_log_format));
+  if (!log_format.ok()) return Fail(kExitUsage, log_format.status().message());
+  InitLog("attnfleet-server", absl::GetFlag(FLAGS_verbose) ? Severity::kInfo : Severity::kWarning, *log_format);
   const absl::StatusOr<Settings> settings = ReadFlags();
   if (!settings.ok()) return Fail(kExitUsage, settings.status().message());
   if (const int parent = absl::GetFlag(FLAGS_parent_pid); parent > 0) {

@@ -1,41 +1,44 @@
 #ifndef ATTNFLEET_SERVER_METRICS_H_
 #define ATTNFLEET_SERVER_METRICS_H_
 
+#include <prometheus/collectable.h>
 #include <prometheus/counter.h>
-#include <prometheus/exposer.h>
-#include <prometheus/gauge.h>
 #include <prometheus/histogram.h>
 #include <prometheus/registry.h>
 
 #include <map>
 #include <memory>
-#include <string>
+#include <vector>
 
-#include "absl/status/statusor.h"
 #include "server/coordinator.h"
+#include "server/result_metrics.h"
+#include "server/rpc_metrics.h"
 
 namespace attnfleet::server {
 
-// The coordinator's figures for Prometheus. Labels are bounded: never a benchmark or a job.
+// The coordinator's figures for Prometheus, as far as they are kept from batch to batch (see FleetMetrics for the
+// rest). Labels are bounded: never a benchmark, a job, a worker or a user.
 class Metrics {
  public:
   Metrics();
 
-  // Serves /metrics on HOST:PORT. UNAVAILABLE names the address.
-  absl::Status Serve(const std::string& address);
-
+  // On the coordinator's thread.
   void Observe(const BatchReport& report);
+
+  RpcMetrics& rpcs() { return rpcs_; }
+
+  // What is to be served (see ServeMetrics).
+  std::vector<std::shared_ptr<prometheus::Collectable>> collectables() const { return {registry_, results_}; }
 
  private:
   const std::shared_ptr<prometheus::Registry> registry_;
-  prometheus::Gauge& runs_queued_;
-  prometheus::Gauge& runs_active_;
-  prometheus::Gauge& workers_connected_;
-  prometheus::Gauge& slots_;
+  const std::shared_ptr<ResultMetrics> results_;
+  RpcMetrics rpcs_;
+  prometheus::Histogram& queue_seconds_;
   prometheus::Histogram& save_seconds_;
+  prometheus::Counter& save_failures_;
   prometheus::Histogram& batch_events_;
-  std::map<v1::Outcome, prometheus::Counter*> runs_ended_;
-  std::unique_ptr<prometheus::Exposer> exposer_;  // last: it reads the registry
+  const std::map<v1::Outcome, prometheus::Counter*> runs_ended_;
 };
 
 }  // namespace attnfleet::server

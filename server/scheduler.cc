@@ -6,7 +6,9 @@
 #include "absl/strings/ascii.h"
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
 #include "absl/strings/str_join.h"
+#include "proto/reason.h"
 #include "proto/spec.h"
 
 namespace attnfleet::server {
@@ -170,7 +172,8 @@ void Scheduler::WorkerJoined(const v1::WorkerHello& hello, int64_t now, Effects&
   std::vector<v1::RunKey> claimed;
   for (const v1::ActiveRun& active : hello.active()) {
     const v1::Run* run = FindCurrent(name, active.run(), active.attempt());
-    if (run != nullptr && run->slot() == active.slot()) {
+    // A slot that is not offered (any more) runs nothing, whatever the worker says.
+    if (run != nullptr && run->slot() == active.slot() && !before.contains(active.slot())) {
       claimed.push_back(active.run());
       continue;
     }
@@ -299,7 +302,7 @@ void Scheduler::TakeReport(const std::string& name, const v1::RunReport& report,
   v1::Run* run = FindCurrent(name, report.run(), report.attempt());
   if (run == nullptr) return;  // stale, or known already
   Entry& entry = *FindEntry(report.run());
-  if (report.result().outcome() == v1::OUTCOME_FAILED) {
+  if (report.result().outcome() == v1::OUTCOME_FAILED && !report.result().failure().timed_out()) {
     FailAttempt(entry, *run, report.result(), now, effects);
   } else if (report.result().outcome() == v1::OUTCOME_CANCELLED) {
     Requeue(entry, *run, effects);  // nobody here cancelled it: a current run would not be current then
@@ -514,7 +517,8 @@ std::string Scheduler::Misfit(const Entry& entry, const Group& group, const Work
     return absl::StrCat("is a ", slot.slot.device_name(), ", needs \"", needs.device_name_contains(), "\"");
   }
   if (slot.slot.memory_bytes() < needs.min_memory_bytes()) {
-    return absl::StrCat("has ", slot.slot.memory_bytes(), " bytes of memory, needs ", needs.min_memory_bytes());
+    return absl::StrFormat("has %.1f GB of memory, needs %.1f GB", static_cast<double>(slot.slot.memory_bytes()) / 1e9,
+                           static_cast<double>(needs.min_memory_bytes()) / 1e9);
   }
   for (const auto& [label, value] : needs.labels()) {
     const auto found = worker.info.labels().find(label);
@@ -602,8 +606,8 @@ Scheduler::Counts Scheduler::counts() const {
 
 std::string Scheduler::ExplainGroup(const Entry& entry, const Group& group) const {
   if (!group.bound.first.empty()) {
-    return absl::StrCat("waits for its turn on ", group.bound.first, " ", group.bound.second,
-                        " (the runs of one shape go to one slot, one after another)");
+    return absl::StrCat("its turn on ", group.bound.first, " ", group.bound.second,
+                        " has not come (the runs of one shape go to one slot, one after another)");
   }
   std::vector<std::string> misfits;
   std::string busy;
@@ -617,16 +621,16 @@ std::string Scheduler::ExplainGroup(const Entry& entry, const Group& group) cons
       if (!misfit.empty()) {
         misfits.push_back(absl::StrCat(where, " ", misfit));
       } else if (slot.busy && busy.empty()) {
-        busy = absl::StrCat(where, " runs ", FormatRunKey(slot.run));
+        busy = absl::StrCat(where, " with benchmark ", slot.run.benchmark_id());
       }
     }
   }
-  if (!connected) return "waits: no worker is connected";
-  if (!busy.empty()) return absl::StrCat("waits: every slot that fits is busy (", busy, ")");
+  if (!connected) return "no worker is connected";
+  if (!busy.empty()) return absl::StrCat("every slot that fits is busy (", busy, ")");
   constexpr size_t kShown = 4;
   const size_t more = misfits.size() > kShown ? misfits.size() - kShown : 0;
   misfits.resize(misfits.size() - more);
-  return absl::StrCat("waits: no slot fits: ", absl::StrJoin(misfits, "; "),
+  return absl::StrCat("no slot fits: ", absl::StrJoin(misfits, "; "),
                       more > 0 ? absl::StrCat(" (and ", more, " more)") : "");
 }
 
@@ -654,13 +658,15 @@ std::vector<v1::Explanation> Scheduler::Explain(uint64_t id) const {
     std::string text = absl::StrCat(ended, " of ", job.runs_size(), " runs ended");
     if (last != nullptr && !last->worker().empty()) {
       absl::StrAppend(&text, ", the last on ", last->worker(), " ", last->slot(), ": ",
-                      OutcomeName(last->result().outcome()));
+                      OutcomeLine(last->result().outcome(), ReasonLine(last->result())));
     }
     if (active != nullptr) {
       absl::StrAppend(&text, "; repetition ", active->key().repetition(), " is on ", active->worker(), " ",
                       active->slot(), ", attempt ", active->attempt());
     } else if (ended < job.runs_size()) {
-      absl::StrAppend(&text, "; ", ExplainGroup(entry, group));
+      const std::string why = ExplainGroup(entry, group);
+      absl::StrAppend(&text, "; waits: ", why);
+      if (!group.active) explanation.set_waits(why);
     }
     explanation.set_text(text);
   }

@@ -150,6 +150,7 @@ class Scheduler {
   void Assign(Entry& entry, Group& group, const SlotKey& key, SlotState& slot, int64_t now, Effects& effects);
   // "" if every backend of the group may run there; else why not.
   std::string Misfit(const Entry& entry, const Group& group, const WorkerState& worker, const SlotState& slot) const;
+  // Why none of its waiting runs is on a slot.
   std::string ExplainGroup(const Entry& entry, const Group& group) const;
 
   const int64_t lease_ms_;

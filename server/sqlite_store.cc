@@ -7,6 +7,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "proto/spec.h"
+#include "server/stored_check.h"
 
 namespace attnfleet::server {
 namespace {
@@ -159,6 +160,9 @@ absl::StatusOr<std::vector<StoredBenchmark>> SqliteStore::Load() {
       return absl::DataLossError(absl::StrCat("store ", path_, ": benchmark ", id, " is damaged"));
     }
     stored.request_id = reinterpret_cast<const char*>(sqlite3_column_text(query->get(), 1));
+    if (absl::Status status = CheckStoredSpec(stored.benchmark.id(), stored.benchmark.spec()); !status.ok()) {
+      return absl::DataLossError(absl::StrCat("store ", path_, ": ", std::string(status.message())));
+    }
     stored.benchmark.clear_jobs();
     stored.benchmark.set_runs_ended(0);
     for (v1::Job& job : ExpandJobs(stored.benchmark.id(), stored.benchmark.spec())) {

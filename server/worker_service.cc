@@ -3,6 +3,7 @@
 #include <deque>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <set>
 #include <string>
 #include <utility>
@@ -11,12 +12,16 @@
 #include "proto/status.h"
 #include "proto/support/log.h"
 #include "proto/version.h"
+#include "server/access.h"
+#include "server/access_control.h"
 
 namespace attnfleet::server {
 namespace {
 
 constexpr size_t kMaxName = 128;
 constexpr int kMaxSlots = 256;
+constexpr int kMaxLabels = 64;
+constexpr int kMaxBackends = 64;
 // Commands that wait for a worker that does not read. Beyond it the stream is ended: its next hello settles all.
 constexpr size_t kMaxQueuedCommands = 4096;
 
@@ -25,7 +30,9 @@ class WorkerStream : public grpc::ServerBidiReactor<v1::WorkerEvent, v1::WorkerC
                      public WorkerLink,
                      public std::enable_shared_from_this<WorkerStream> {
  public:
-  explicit WorkerStream(Coordinator& coordinator) : coordinator_(coordinator) {}
+  // `certificate`: the name in the worker's certificate; none in plain text.
+  WorkerStream(Coordinator& coordinator, std::optional<std::string> certificate)
+      : coordinator_(coordinator), certificate_(std::move(certificate)) {}
 
   void Begin() {
     const std::lock_guard<std::mutex> lock(mutex_);
@@ -91,14 +98,14 @@ class WorkerStream : public grpc::ServerBidiReactor<v1::WorkerEvent, v1::WorkerC
  private:
   // False if the stream is to read no more.
   bool Take(v1::WorkerEvent event) {
+    NormalizeResults(event);
     std::string worker;
     {
       const std::lock_guard<std::mutex> lock(mutex_);
       if (finished_) return false;
       worker = worker_;
       if (worker.empty()) {
-        const absl::Status status = event.has_hello() ? ValidateHello(event.hello())
-                                                      : absl::InvalidArgumentError("the first message must be a hello");
+        const absl::Status status = CheckFirst(event);
         if (!status.ok()) {
           FinishLocked(status);
           return false;
@@ -119,6 +126,16 @@ class WorkerStream : public grpc::ServerBidiReactor<v1::WorkerEvent, v1::WorkerC
     return true;
   }
 
+  absl::Status CheckFirst(const v1::WorkerEvent& event) const {
+    if (!event.has_hello()) return absl::InvalidArgumentError("the first message must be a hello");
+    if (absl::Status status = ValidateHello(event.hello()); !status.ok()) return status;
+    const std::string& name = event.hello().worker().name();
+    if (!certificate_ || MayBeWorker(*certificate_, name)) return absl::OkStatus();
+    return absl::InvalidArgumentError(absl::StrCat("hello.worker.name: the certificate is that of ", *certificate_,
+                                                   ", so the worker must be --name=", *certificate_,
+                                                   " or --name=", *certificate_, "/..., not ", name));
+  }
+
   void FinishLocked(const absl::Status& status) {
     if (std::exchange(finished_, true)) return;
     Finish(ToGrpc(status));
@@ -126,6 +143,7 @@ class WorkerStream : public grpc::ServerBidiReactor<v1::WorkerEvent, v1::WorkerC
 
   // Constant after construction.
   Coordinator& coordinator_;
+  const std::optional<std::string> certificate_;
 
   std::mutex mutex_;
   // Guarded by mutex_.
@@ -153,6 +171,22 @@ absl::Status ValidateHello(const v1::WorkerHello& hello) {
   if (worker.slots().empty() || worker.slots_size() > kMaxSlots) {
     return absl::InvalidArgumentError("hello.worker.slots: 1 to 256 are possible");
   }
+  if (worker.host().size() > kMaxName || worker.version().size() > kMaxName ||
+      worker.libtorch_version().size() > kMaxName) {
+    return absl::InvalidArgumentError("hello.worker: host and versions may have 128 characters");
+  }
+  if (worker.labels_size() > kMaxLabels) return absl::InvalidArgumentError("hello.worker.labels: more than 64");
+  for (const auto& [name, value] : worker.labels()) {
+    if (bad_name(name) || value.size() > kMaxName) {
+      return absl::InvalidArgumentError("hello.worker.labels: names of 1 to 128 and values of up to 128 characters");
+    }
+  }
+  if (worker.backends_size() > kMaxBackends) return absl::InvalidArgumentError("hello.worker.backends: more than 64");
+  for (const v1::Backend& backend : worker.backends()) {
+    if (bad_name(backend.name())) {
+      return absl::InvalidArgumentError("hello.worker.backends.name: 1 to 128 characters are possible");
+    }
+  }
   std::set<std::string> ids;
   for (const v1::Slot& slot : worker.slots()) {
     if (bad_name(slot.id()))
@@ -164,8 +198,22 @@ absl::Status ValidateHello(const v1::WorkerHello& hello) {
   return absl::OkStatus();
 }
 
-grpc::ServerBidiReactor<v1::WorkerEvent, v1::WorkerCommand>* WorkerService::Connect(grpc::CallbackServerContext*) {
-  const auto stream = std::make_shared<WorkerStream>(coordinator_);
+void NormalizeResults(v1::WorkerEvent& event) {
+  const auto normalize = [](v1::RunResult& result) {
+    const int outcome = result.outcome();
+    if (v1::Outcome_IsValid(outcome) && outcome != v1::OUTCOME_UNSPECIFIED) return;
+    result.set_outcome(v1::OUTCOME_FAILED);
+    result.set_reason(absl::StrCat("the worker reports outcome ", outcome, ", which this coordinator (", kVersion,
+                                   ") does not know"));
+  };
+  if (event.has_report()) normalize(*event.mutable_report()->mutable_result());
+  if (!event.has_hello()) return;
+  for (v1::RunReport& report : *event.mutable_hello()->mutable_unacknowledged()) normalize(*report.mutable_result());
+}
+
+grpc::ServerBidiReactor<v1::WorkerEvent, v1::WorkerCommand>* WorkerService::Connect(
+    grpc::CallbackServerContext* context) {
+  const auto stream = std::make_shared<WorkerStream>(coordinator_, PeerName(*context));
   stream->Begin();
   return stream.get();
 }

@@ -9,6 +9,9 @@ namespace attnfleet::server {
 // INVALID_ARGUMENT names the field; FAILED_PRECONDITION if the worker speaks another protocol.
 absl::Status ValidateHello(const v1::WorkerHello& hello);
 
+// A result whose outcome this build does not know (of a newer worker, or none at all) becomes a failure that says so.
+void NormalizeResults(v1::WorkerEvent& event);
+
 // The workers' streams, one reactor each.
 class WorkerService : public v1::WorkerService::CallbackService {
  public:

@@ -1,12 +1,13 @@
 #!/usr/bin/env bash
 # Sets up like deploy/quickstart.sh and runs every test: formatting, the release build's tests (pure logic, the model,
-# the real programs with faults, the GPU where there is one), then the sanitizers. Each build compiles only what its
-# tests need.  bash tests/run.sh [release|asan|tsan|format ...]   one part or several, default all
+# the real programs with faults, the GPU where there is one), then the sanitizers, and the fuzzers for some seconds. Each
+# build compiles only what its tests need.  bash tests/run.sh [release|asan|tsan|fuzz|format ...]   default all
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/../deploy/setup.sh"
 
-[ $# -gt 0 ] || set -- format asan tsan release
+[ $# -gt 0 ] || set -- format fuzz asan tsan release
 setup_packages
+setup_prometheus
 setup_libtorch
 setup_cuda
 cd "$project"
@@ -25,7 +26,11 @@ for part in "$@"; do
       setup_build tsan tsan_tests
       say "Testing preset tsan"
       ctest --preset tsan || failed+=(tsan) ;;
-    *) die "unknown part \"$part\"; available: format, asan, tsan, release" ;;
+    fuzz)
+      setup_build fuzz fuzzers
+      say "Testing preset fuzz"
+      ctest --preset fuzz || failed+=(fuzz) ;;
+    *) die "unknown part \"$part\"; available: format, fuzz, asan, tsan, release" ;;
   esac
 done
 [ ${#failed[@]} -eq 0 ] || die "failed: ${failed[*]}"

@@ -1,6 +1,7 @@
 #include "worker/child.h"
 
 #include <fcntl.h>
+#include <sys/resource.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -119,11 +120,17 @@ void Child::Close(Stream& stream) {
 void Child::Exited() {
   // First the group, whose id is the process's and stays taken only until it is reaped.
   kill(-pid_, SIGKILL);
-  siginfo_t info{};
-  if (waitid(P_PID, static_cast<id_t>(pid_), &info, WEXITED) != 0) return;
+  int status = 0;
+  rusage usage{};
+  if (wait4(pid_, &status, 0, &usage) != pid_) return;
   reaped_ = true;
   ExitState state;
-  (info.si_code == CLD_EXITED ? state.status : state.signal) = info.si_status;
+  if (WIFSIGNALED(status)) {
+    state.signal = WTERMSIG(status);
+  } else {
+    state.status = WEXITSTATUS(status);
+  }
+  state.peak_resident_bytes = int64_t{usage.ru_maxrss} * 1024;
   // What it wrote is in the pipes. A descendant that left the group may still hold them open, so the end of the streams
   // is not waited for.
   Read(output_, callbacks_.output);

@@ -3,6 +3,7 @@
 
 #include <sys/types.h>
 
+#include <cstdint>
 #include <functional>
 #include <memory>
 #include <string>
@@ -18,6 +19,7 @@ namespace attnfleet::worker {
 struct ExitState {
   int status = 0;  // valid if signal is 0
   int signal = 0;
+  int64_t peak_resident_bytes = 0;
 };
 
 // A program in a process group of its own, its two output streams read on the event loop. Destroying it kills the

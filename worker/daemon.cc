@@ -11,9 +11,12 @@
 #include "absl/strings/str_join.h"
 #include "proto/support/exit_code.h"
 #include "proto/support/log.h"
+#include "proto/support/metrics_endpoint.h"
 #include "proto/support/state_dir.h"
 #include "proto/version.h"
 #include "worker/event_loop.h"
+#include "worker/gpu_telemetry.h"
+#include "worker/metrics.h"
 #include "worker/slot_lock.h"
 #include "worker/slots.h"
 #include "worker/spool.h"
@@ -80,6 +83,7 @@ class Daemon {
   }
 
   void TakeCapabilities(absl::StatusOr<v1::TrainerCapabilities> answer) {
+    if (absl::IsFailedPrecondition(answer.status())) return End(Failed(answer.status(), kExitUnavailable));
     if (!answer.ok()) {
       End(Failed(absl::Status(answer.status().code(), absl::StrCat("cannot use the trainer ", options_.trainer.path,
                                                                    ": ", std::string(answer.status().message()))),
@@ -88,8 +92,8 @@ class Daemon {
     }
     LogInfo(absl::StrCat("LibTorch ", answer->libtorch_version(), " from ", answer->libtorch_directory()));
     const std::unique_ptr<GpuLister> lister = MakeNvmlLister();
-    SlotOptions slot_options{options_.slots, options_.cuda_visible_devices, answer->cuda_module(),
-                             answer->cuda_module_error()};
+    const SlotOptions slot_options{options_.slots, options_.cuda_visible_devices, options_.cuda_device_order,
+                                   answer->cuda_module(), answer->cuda_module_error()};
     absl::StatusOr<std::vector<v1::Slot>> slots = DiscoverSlots(slot_options, *lister);
     if (!slots.ok()) return End(Failed(slots.status(), kExitUsage));
     absl::StatusOr<std::vector<FileLock>> locks =
@@ -116,9 +120,14 @@ class Daemon {
     if (options.trainer.torch.empty()) options.trainer.torch = capabilities.libtorch_directory();
     options.capabilities = std::move(capabilities);
     options.link.server = options_.server;
+    options.link.tls = options_.tls;
     options.link.connect_limit = options_.connect_limit;
     options.drain_timeout = options_.drain_timeout;
     options.verbose = options_.verbose;
+    if (!options_.metrics_listen.empty()) {
+      if (absl::Status status = ServeFigures(slots); !status.ok()) return End(Failed(status, kExitUnavailable));
+      options.metrics = metrics_;
+    }
     const std::string name = options.info.name();
     worker_ = std::make_unique<Worker>(loop_, std::move(options), std::move(spool_),
                                        Worker::Callbacks{.ready =
@@ -135,6 +144,16 @@ class Daemon {
     worker_->Start();
   }
 
+  absl::Status ServeFigures(const std::vector<v1::Slot>& slots) {
+    metrics_ = std::make_shared<Metrics>(slots);
+    telemetry_ = std::make_shared<GpuTelemetry>(slots, MakeNvmlReader());
+    absl::StatusOr<std::unique_ptr<prometheus::Exposer>> exposer =
+        ServeMetrics(options_.metrics_listen, {metrics_, telemetry_});
+    if (!exposer.ok()) return exposer.status();
+    exposer_ = *std::move(exposer);
+    return absl::OkStatus();
+  }
+
   // Constant after construction.
   const DaemonOptions& options_;
   StopSignals& signals_;
@@ -143,6 +162,9 @@ class Daemon {
   std::unique_ptr<Spool> spool_;  // until the worker has it
   std::unique_ptr<TrainerProbe> probe_;
   std::vector<FileLock> locks_;
+  std::shared_ptr<Metrics> metrics_;
+  std::shared_ptr<GpuTelemetry> telemetry_;
+  std::unique_ptr<prometheus::Exposer> exposer_;
   std::unique_ptr<Worker> worker_;
   bool stopping_ = false;
   int exit_code_ = kExitOk;

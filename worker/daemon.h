@@ -6,6 +6,7 @@
 #include <string>
 
 #include "attnfleet/v1/worker.pb.h"
+#include "proto/credentials.h"
 #include "proto/support/stop_signals.h"
 #include "worker/trainer_command.h"
 
@@ -15,13 +16,16 @@ namespace attnfleet::worker {
 struct DaemonOptions {
   v1::WorkerInfo info;  // name, host, labels; the rest is found out
   std::string server;
+  TlsFiles tls;  // none: plain text
   std::string state_directory;
   std::string slots;
   std::optional<std::string> cuda_visible_devices;
+  std::string cuda_device_order;
   std::string lock_directory;
   TrainerProgram trainer;
   std::chrono::milliseconds connect_limit{0};
   std::chrono::milliseconds drain_timeout{0};
+  std::string metrics_listen;  // HOST:PORT of /metrics; empty: none
   bool verbose = false;
 };
 

@@ -51,7 +51,7 @@ void Link::Open() {
   };
   // A channel of its own for each try, so that gRPC's backoff never adds to this one.
   stream_ = std::make_unique<Stream>(
-      MakeChannel(options_.server),
+      MakeChannel(options_.server, options_.tls),
       Stream::Callbacks{
           .readable = [post] { post([](Link& link) { link.TakeCommands(); }); },
           .ended = [post](const grpc::Status& status) { post([status](Link& link) { link.Lost(status); }); }});
@@ -105,6 +105,7 @@ void Link::Send(v1::WorkerEvent event) {
 
 void Link::Lost(const grpc::Status& status) {
   const bool was_connected = std::exchange(connected_, false);
+  if (was_connected && callbacks_.disconnected) callbacks_.disconnected();
   stream_.reset();
   ++generation_;
   loop_.CancelTimer(welcome_timer_);

@@ -9,6 +9,7 @@
 
 #include "absl/status/status.h"
 #include "attnfleet/v1/worker.pb.h"
+#include "proto/credentials.h"
 #include "worker/event_loop.h"
 #include "worker/stream.h"
 
@@ -16,6 +17,7 @@ namespace attnfleet::worker {
 
 struct LinkOptions {
   std::string server;  // as MakeChannel takes it
+  TlsFiles tls;
   std::chrono::milliseconds first_backoff{100};
   std::chrono::milliseconds longest_backoff{5'000};
   std::chrono::milliseconds welcome_limit{10'000};  // a stream without Welcome for longer is given up
@@ -36,6 +38,8 @@ class Link {
     // Part of every heartbeat.
     std::function<bool()> draining;
     std::function<void(const v1::Welcome&)> welcomed;
+    // The stream of the last Welcome is lost. May be empty.
+    std::function<void()> disconnected{};
     // Start, stop or acknowledge.
     std::function<void(const v1::WorkerCommand&)> command;
     // The coordinator refuses this worker, or could not be reached in time; nothing is tried any more.

@@ -3,6 +3,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <set>
 #include <utility>
 
 #include "absl/status/status.h"
@@ -136,6 +137,23 @@ absl::StatusOr<std::vector<v1::Slot>> ChooseAll(const std::vector<v1::Slot>& vis
   return slots;
 }
 
+// GPUs that are alike have one order, whoever counts them.
+absl::Status CheckOrder(const SlotOptions& options, const std::vector<Gpu>& gpus) {
+  if (!options.cuda_visible_devices || options.cuda_device_order == "PCI_BUS_ID") return absl::OkStatus();
+  std::set<std::string> names;
+  for (const Gpu& gpu : gpus) names.insert(gpu.name);
+  names.erase("");
+  for (const std::string& entry : Entries(*options.cuda_visible_devices)) {
+    int index = -1;
+    if (names.size() < 2 || !absl::SimpleAtoi(entry, &index) || index < 0) continue;
+    return absl::InvalidArgumentError(absl::StrCat(
+        "CUDA_VISIBLE_DEVICES=", *options.cuda_visible_devices, ": the GPUs of this host differ (",
+        absl::StrJoin(names, ", "), "), and CUDA counts the fastest first; name UUIDs (nvidia-smi -L), or ",
+        "set CUDA_DEVICE_ORDER=PCI_BUS_ID to count as nvidia-smi does"));
+  }
+  return absl::OkStatus();
+}
+
 absl::StatusOr<int> CpuCount(const std::string& slots) {
   if (slots == "cpu") return 1;
   int count = 0;
@@ -168,6 +186,7 @@ absl::StatusOr<std::vector<v1::Slot>> DiscoverSlots(const SlotOptions& options, 
     if (automatic) return CpuSlots(1);
     return absl::NotFoundError(absl::StrCat("--slots=", options.slots, ": ", std::string(gpus.status().message())));
   }
+  if (absl::Status status = CheckOrder(options, *gpus); !status.ok()) return status;
   std::vector<v1::Slot> visible = VisibleGpus(*gpus, options.cuda_visible_devices);
   if (!visible.empty() && !options.cuda_works) {
     const std::string why = absl::StrCat("the trainer cannot use CUDA: ", options.cuda_error);

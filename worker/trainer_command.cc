@@ -5,6 +5,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "proto/request_id.h"
 #include "proto/spec.h"
 #include "proto/suggest.h"
 
@@ -129,8 +130,12 @@ absl::StatusOr<TrainerCommand> MakeRunCommand(const TrainerProgram& program, con
   }
   AddNewerSettings(training, command.argv);
   if (absl::Status status = AddFiles(program.files, training, command.argv); !status.ok()) return status;
+  // Always set, so that none of the worker's own environment is taken for it.
+  command.environment = {
+      absl::StrCat(kRequestIdVariable, "=", IsRequestId(start.request_id()) ? start.request_id() : std::string())};
   if (cuda) {
-    command.environment = {absl::StrCat("CUDA_VISIBLE_DEVICES=", slot.id()), "CUDA_DEVICE_ORDER=PCI_BUS_ID"};
+    command.environment.push_back(absl::StrCat("CUDA_VISIBLE_DEVICES=", slot.id()));
+    command.environment.emplace_back("CUDA_DEVICE_ORDER=PCI_BUS_ID");
   }
   return command;
 }

@@ -5,6 +5,8 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/strip.h"
+#include "worker/trainer/exit_code.h"
 
 namespace attnfleet::worker {
 namespace {
@@ -47,6 +49,10 @@ absl::StatusOr<v1::TrainerCapabilities> TrainerProbe::Result(ExitState state) co
   if (timed_out_) {
     return absl::DeadlineExceededError(
         absl::StrCat("the trainer did not list its backends within ", limit_.count(), " ms"));
+  }
+  if (state.signal == 0 && state.status == trainer::kExitNoTorch) {
+    const std::string words = log_.LastLine();
+    return absl::FailedPreconditionError(absl::StripPrefix(words, "attnfleet-trainer: "));
   }
   if (state.signal != 0 || state.status != 0) return absl::InternalError(DescribeExit(state, log_));
   google::protobuf::util::JsonParseOptions options;

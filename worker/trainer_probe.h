@@ -19,8 +19,8 @@ class TrainerProbe {
  public:
   using Answer = std::function<void(absl::StatusOr<v1::TrainerCapabilities>)>;
 
-  // `answer` comes once, later, on the loop's thread; an error carries the trainer's own message. It may destroy the
-  // TrainerProbe.
+  // `answer` comes once, later, on the loop's thread; an error carries the trainer's own message, and is
+  // FAILED_PRECONDITION where there is no usable LibTorch. It may destroy the TrainerProbe.
   static absl::StatusOr<std::unique_ptr<TrainerProbe>> Start(EventLoop& loop, const TrainerCommand& command,
                                                              std::chrono::milliseconds limit, Answer answer);
   ~TrainerProbe();

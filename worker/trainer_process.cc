@@ -1,6 +1,7 @@
 #include "worker/trainer_process.h"
 
 #include <algorithm>
+#include <csignal>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -20,6 +21,7 @@ absl::StatusOr<std::unique_ptr<TrainerProcess>> TrainerProcess::Start(EventLoop&
                                                                       double timeout_seconds, Callbacks callbacks) {
   std::unique_ptr<TrainerProcess> process(new TrainerProcess(loop, std::move(callbacks)));
   TrainerProcess* self = process.get();
+  process->oom_kills_before_ = process->callbacks_.oom_kills();
   absl::StatusOr<std::unique_ptr<Child>> child =
       Child::Start(loop, command.argv, command.environment,
                    {.output = [self](std::string_view bytes) { self->TakeOutput(bytes); },
@@ -29,9 +31,8 @@ absl::StatusOr<std::unique_ptr<TrainerProcess>> TrainerProcess::Start(EventLoop&
   process->child_ = std::move(*child);
   if (timeout_seconds > 0) {
     const std::chrono::duration<double> timeout(std::min(timeout_seconds, kLongestTimeoutSeconds));
-    process->timeout_ = loop.RunAfter(std::chrono::ceil<std::chrono::milliseconds>(timeout), [self, timeout_seconds] {
-      self->Fail(absl::StrCat("stopped after its time limit of ", timeout_seconds, " s"));
-    });
+    process->timeout_ = loop.RunAfter(std::chrono::ceil<std::chrono::milliseconds>(timeout),
+                                      [self, timeout_seconds] { self->TimedOut(timeout_seconds); });
   }
   return process;
 }
@@ -59,6 +60,12 @@ void TrainerProcess::Fail(std::string reason) {
   child_->Stop(kStopGrace);
 }
 
+void TrainerProcess::TimedOut(double timeout_seconds) {
+  if (result_ || failure_ || stop_reason_) return;
+  timed_out_ = true;
+  Fail(absl::StrCat("stopped after its time limit of ", timeout_seconds, " s (--run-timeout)"));
+}
+
 void TrainerProcess::TakeOutput(std::string_view bytes) {
   const absl::Status status = lines_.Add(bytes, [this](std::string_view line) { TakeLine(line); });
   if (!status.ok()) Fail(std::string(status.message()));
@@ -76,6 +83,7 @@ void TrainerProcess::TakeLine(std::string_view line) {
   }
   switch (event->event_case()) {
     case v1::TrainerEvent::kStarted:
+      if (callbacks_.started) callbacks_.started(event->started());
       environment_ = std::move(*event->mutable_started()->mutable_environment());
       unsent_progress_.emplace().set_phase(v1::TRAINER_PHASE_SETUP);
       break;
@@ -98,8 +106,21 @@ void TrainerProcess::Exited(ExitState state) {
   ended(MakeResult(state));
 }
 
+bool TrainerProcess::KilledByKernel(ExitState state) const {
+  const bool by_somebody = state.signal == SIGKILL && !result_ && !failure_ && !stop_reason_;
+  return by_somebody && callbacks_.oom_kills() > oom_kills_before_;
+}
+
 v1::RunResult TrainerProcess::MakeResult(ExitState state) {
   v1::RunResult result;
+  if (KilledByKernel(state)) {
+    result.set_outcome(v1::OUTCOME_OUT_OF_MEMORY);
+    result.set_reason("the kernel killed the trainer: the host's memory was used up");
+    result.mutable_out_of_memory()->set_host_memory(true);
+    result.mutable_out_of_memory()->set_killed_at_bytes(state.peak_resident_bytes);
+    *result.mutable_environment() = environment_;
+    return result;
+  }
   if (result_) result = std::move(*result_);
   const bool ended_itself = result.outcome() == v1::OUTCOME_CANCELLED || result.outcome() == v1::OUTCOME_UNSPECIFIED;
   if (!ended_itself && result.outcome() != v1::OUTCOME_FAILED) return result;
@@ -124,6 +145,7 @@ v1::RunResult TrainerProcess::MakeResult(ExitState state) {
   v1::TrainerFailure& failure = *result.mutable_failure();
   failure.set_exit_status(state.status);
   failure.set_signal(state.signal);
+  failure.set_timed_out(timed_out_);
   failure.set_log_tail(ToUtf8(log_.text()));
   return result;
 }

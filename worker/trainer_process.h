@@ -2,6 +2,7 @@
 #define ATTNFLEET_WORKER_TRAINER_PROCESS_H_
 
 #include <chrono>
+#include <cstdint>
 #include <functional>
 #include <memory>
 #include <optional>
@@ -12,6 +13,7 @@
 #include "attnfleet/v1/trainer.pb.h"
 #include "worker/child.h"
 #include "worker/event_loop.h"
+#include "worker/oom_kills.h"
 #include "worker/trainer_command.h"
 #include "worker/trainer_output.h"
 
@@ -25,12 +27,17 @@ class TrainerProcess {
  public:
   struct Callbacks {
     std::function<void(const v1::TrainerProgress&)> progress;
+    // It has said what it runs on. May be empty.
+    std::function<void(const v1::TrainerStarted&)> started{};
     // Comes once and last, when the process is gone. Every result has an outcome; one that is not MEASURED has a
     // reason. CANCELLED means that Stop() or Kill() ended it. May destroy the TrainerProcess.
     std::function<void(v1::RunResult)> ended;
+    // A trainer that somebody killed while this count grew was killed by the kernel, for want of memory.
+    std::function<int64_t()> oom_kills = OomKillsNow;
   };
 
-  // `timeout_seconds` 0 = no limit. On the loop's thread.
+  // `timeout_seconds` 0 = no limit; one that takes longer has failed and its failure says timed_out. On the loop's
+  // thread.
   static absl::StatusOr<std::unique_ptr<TrainerProcess>> Start(EventLoop& loop, const TrainerCommand& command,
                                                                double timeout_seconds, Callbacks callbacks);
   ~TrainerProcess();
@@ -48,7 +55,9 @@ class TrainerProcess {
   void TakeOutput(std::string_view bytes);
   void TakeLine(std::string_view line);
   void Fail(std::string reason);
+  void TimedOut(double timeout_seconds);
   void Exited(ExitState state);
+  bool KilledByKernel(ExitState state) const;
   v1::RunResult MakeResult(ExitState state);
 
   // Constant after Start.
@@ -56,6 +65,7 @@ class TrainerProcess {
   Callbacks callbacks_;
   std::unique_ptr<Child> child_;
   EventLoop::Id timeout_ = 0;
+  int64_t oom_kills_before_ = 0;
 
   EventLoop::Id linger_timer_ = 0;
   LineSplitter lines_;
@@ -65,6 +75,7 @@ class TrainerProcess {
   // The first of these decides the result.
   std::optional<v1::RunResult> result_;
   std::optional<std::string> failure_;      // why this worker gave it up
+  bool timed_out_ = false;                  // and whether that was its time limit
   std::optional<std::string> stop_reason_;  // why others did
 };
 

@@ -32,6 +32,15 @@ v1::RunResult MakeFailed(const absl::Status& status) {
   return result;
 }
 
+void LogAboutRun(Severity severity, const v1::StartRun& start, std::string_view text) {
+  const std::string key = FormatRunKey(start.run());
+  Log(severity, absl::StrCat("run ", key, " ", std::string(text)),
+      {{"request_id", start.request_id()},
+       {"run", key},
+       {"attempt", std::to_string(start.attempt())},
+       {"slot", start.slot()}});
+}
+
 }  // namespace
 
 Worker::Worker(EventLoop& loop, WorkerOptions options, std::unique_ptr<Spool> spool, Callbacks callbacks)
@@ -43,9 +52,11 @@ Worker::Worker(EventLoop& loop, WorkerOptions options, std::unique_ptr<Spool> sp
             {.hello = [this] { return Hello(); },
              .draining = [this] { return draining_; },
              .welcomed = [this](const v1::Welcome&) { Welcomed(); },
+             .disconnected = [this] { Disconnected(); },
              .command = [this](const v1::WorkerCommand& command) { Take(command); },
              .refused = [this](const absl::Status& status) { Refused(status); }}) {
   for (const v1::Slot& slot : options_.info.slots()) slots_[slot.id()].slot = slot;
+  CountUndelivered();
 }
 
 Worker::~Worker() { loop_.CancelTimer(drain_timer_); }
@@ -71,7 +82,16 @@ v1::WorkerHello Worker::Hello() {
   return hello;
 }
 
+void Worker::Disconnected() {
+  if (options_.metrics != nullptr) options_.metrics->SetConnected(false);
+}
+
+void Worker::CountUndelivered() const {
+  if (options_.metrics != nullptr) options_.metrics->SetUndelivered(spool_->reports().size());
+}
+
 void Worker::Welcomed() {
+  if (options_.metrics != nullptr) options_.metrics->SetConnected(true);
   if (first_left_out_) {
     const auto& reports = spool_->reports();
     for (auto report = reports.lower_bound(*first_left_out_); report != reports.end(); ++report) {
@@ -135,15 +155,20 @@ void Worker::Launch(SlotState& state, const v1::StartRun& start) {
   absl::StatusOr<std::unique_ptr<TrainerProcess>> process = TrainerProcess::Start(
       loop_, *command, start.timeout_seconds(),
       {.progress = [this, &state](const v1::TrainerProgress& progress) { SendProgress(state, progress); },
+       .started =
+           [this, &state](const v1::TrainerStarted& started) {
+             // The trainer's own words, not what it was told: proof that the id has come so far.
+             LogRun(*state.active,
+                    absl::StrCat("has begun, says its trainer", started.request_id().empty() ? "" : " of request ",
+                                 started.request_id()));
+           },
        .ended = [this, &state](v1::RunResult result) { Ended(state, std::move(result)); }});
   if (!process.ok()) {
     Report(start, MakeFailed(process.status()));
     return;
   }
-  if (options_.verbose) {
-    LogInfo(absl::StrCat("run ", FormatRunKey(start.run()), " attempt ", start.attempt(), " starts on ", start.slot(),
-                         ": ", start.backend(), " ", FormatShape(start.shape())));
-  }
+  if (options_.metrics != nullptr) options_.metrics->TrainerStarted(start);
+  LogRun(start, absl::StrCat("starts: ", start.backend(), " ", FormatShape(start.shape())));
   state.active = start;
   state.process = std::move(*process);
   state.forgotten = false;
@@ -161,6 +186,7 @@ void Worker::Stop(const v1::StopRun& stop) {
 
 void Worker::Acknowledge(const v1::Acknowledge& acknowledge) {
   for (const v1::ActiveRun& report : acknowledge.reports()) spool_->Remove(report.run(), report.attempt());
+  CountUndelivered();
   AdvanceEnding();
 }
 
@@ -168,8 +194,9 @@ void Worker::Ended(SlotState& state, v1::RunResult result) {
   const v1::StartRun start = std::move(*std::exchange(state.active, std::nullopt));
   const std::optional<v1::StartRun> next = std::exchange(state.next, std::nullopt);
   state.process.reset();
+  if (options_.metrics != nullptr) options_.metrics->TrainerEnded(start, result.outcome());
   if (std::exchange(state.forgotten, false)) {
-    if (options_.verbose) LogInfo(absl::StrCat("run ", FormatRunKey(start.run()), " is stopped"));
+    LogRun(start, "is stopped");
   } else if (result.outcome() == v1::OUTCOME_CANCELLED) {
     HandBack(start, result.reason());
   } else {
@@ -179,13 +206,17 @@ void Worker::Ended(SlotState& state, v1::RunResult result) {
   AdvanceEnding();
 }
 
+void Worker::LogRun(const v1::StartRun& start, std::string_view text) const {
+  if (options_.verbose) LogAboutRun(Severity::kInfo, start, text);
+}
+
 void Worker::Report(const v1::StartRun& start, v1::RunResult result) {
-  const std::string what = absl::StrCat("run ", FormatRunKey(start.run()), " (", start.backend(), " ",
-                                        FormatShape(start.shape()), ") ", OutcomeName(result.outcome()));
+  const std::string what =
+      absl::StrCat("(", start.backend(), " ", FormatShape(start.shape()), ") ", OutcomeName(result.outcome()));
   if (result.outcome() == v1::OUTCOME_FAILED) {
-    LogWarning(absl::StrCat(what, ": ", result.reason()));
-  } else if (options_.verbose) {
-    LogInfo(what);
+    LogAboutRun(Severity::kWarning, start, absl::StrCat(what, ": ", result.reason()));
+  } else {
+    LogRun(start, what);
   }
   v1::RunReport report;
   *report.mutable_run() = start.run();
@@ -193,6 +224,7 @@ void Worker::Report(const v1::StartRun& start, v1::RunResult result) {
   report.set_slot(start.slot());
   *report.mutable_result() = std::move(result);
   spool_->Add(report);
+  CountUndelivered();
   SendReport(report);
 }
 

@@ -7,11 +7,13 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <string_view>
 
 #include "absl/status/status.h"
 #include "attnfleet/v1/worker.pb.h"
 #include "worker/event_loop.h"
 #include "worker/link.h"
+#include "worker/metrics.h"
 #include "worker/spool.h"
 #include "worker/trainer_command.h"
 #include "worker/trainer_process.h"
@@ -26,6 +28,7 @@ struct WorkerOptions {
   std::chrono::milliseconds drain_timeout{0};  // how long a drain lets active runs go on
   std::chrono::milliseconds ack_limit{5'000};  // how long a drain waits for the coordinator in the end
   bool verbose = false;                        // log every run
+  std::shared_ptr<Metrics> metrics;            // kept up to date; may be null
 };
 
 // The daemon's state: one trainer for each slot at most, results until they are acknowledged. Lives on the loop's
@@ -71,12 +74,15 @@ class Worker {
 
   v1::WorkerHello Hello();
   void Welcomed();
+  void Disconnected();
   void Take(const v1::WorkerCommand& command);
   void Assign(const v1::StartRun& start);
   void Launch(SlotState& state, const v1::StartRun& start);
   void Stop(const v1::StopRun& stop);
   void Acknowledge(const v1::Acknowledge& acknowledge);
   void Ended(SlotState& state, v1::RunResult result);
+  // A line about a run, if every run is logged.
+  void LogRun(const v1::StartRun& start, std::string_view text) const;
   void Report(const v1::StartRun& start, v1::RunResult result);
   void SendReport(const v1::RunReport& report);
   void SendProgress(const SlotState& state, const v1::TrainerProgress& progress);
@@ -87,6 +93,7 @@ class Worker {
   // Takes the next steps of the ending, if there is one.
   void AdvanceEnding();
   void CloseLink();
+  void CountUndelivered() const;
   void End();
 
   // Constant after construction.

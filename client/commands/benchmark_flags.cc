@@ -6,8 +6,10 @@
 #include <array>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
 #include "client/commands/flags.h"
 #include "client/output.h"
+#include "proto/request_id.h"
 #include "proto/spec.h"
 #include "proto/spec_text.h"
 #include "proto/support/exit_code.h"
@@ -23,22 +25,7 @@ std::string Submitter() {
   return absl::StrCat(user != nullptr ? std::string(user->pw_name) : absl::StrCat(getuid()), "@", host.data());
 }
 
-}  // namespace
-
-std::vector<Flag> BenchmarkFlags::Flags() {
-  return Join(
-      {spec.Flags(), {{"dry-run", "", "print the jobs and the complete spec, and start nothing", SetBool(dry_run)}}});
-}
-
-absl::StatusOr<v1::BenchmarkSpec> BenchmarkFlags::Read() const {
-  const absl::StatusOr<std::optional<std::string>> text = ReadSpecFile(spec.file());
-  if (!text.ok()) return text.status();
-  absl::StatusOr<v1::BenchmarkSpec> result = spec.Spec(*text, {});
-  if (result.ok() && result->submitter().empty()) result->set_submitter(Submitter());
-  return result;
-}
-
-absl::StatusOr<int> ShowDryRun(const v1::BenchmarkSpec& spec, const OutputFlags& output) {
+absl::StatusOr<int> ShowJobs(const v1::BenchmarkSpec& spec, const OutputFlags& output) {
   v1::Benchmark benchmark;
   *benchmark.mutable_spec() = spec;
   Grid grid;
@@ -59,6 +46,54 @@ absl::StatusOr<int> ShowDryRun(const v1::BenchmarkSpec& spec, const OutputFlags&
   }
   if (!status.ok()) return status;
   return kExitOk;
+}
+
+}  // namespace
+
+std::vector<Flag> BenchmarkFlags::Flags() {
+  return Join({spec.Flags(),
+               {{"dry-run", "", "print the jobs and the complete spec, and start nothing", SetBool(dry_run)},
+                {"request-id", "ID",
+                 "name of this submit in all logs; again with the same one is the same benchmark; default random",
+                 [this](const std::string& text) {
+                   if (!IsRequestId(text) || text.empty()) {
+                     return absl::InvalidArgumentError("give 1 to 64 letters, digits and -._:");
+                   }
+                   request_id = text;
+                   return absl::OkStatus();
+                 }}}});
+}
+
+absl::StatusOr<v1::BenchmarkSpec> BenchmarkFlags::Read() const {
+  const absl::StatusOr<std::optional<std::string>> text = ReadSpecFile(spec.file());
+  if (!text.ok()) return text.status();
+  absl::StatusOr<v1::BenchmarkSpec> result = spec.Spec(*text, {});
+  if (result.ok() && result->submitter().empty()) result->set_submitter(Submitter());
+  return result;
+}
+
+absl::StatusOr<int> BenchmarkFlags::DryRun(const v1::BenchmarkSpec& checked, const ConnectionFlags& connection,
+                                           const OutputFlags& output, StopSignals& signals) const {
+  if (connection.local()) {
+    PrintNote("nothing is started, so whether this machine has these backends is not known");
+    return ShowJobs(checked, output);
+  }
+  const auto opened = Connection::Open(connection, "attnfleet --dry-run", signals);
+  if (!opened.ok()) return opened.status();
+  if (const absl::Status status = CheckBackends((*opened)->server(), checked); !status.ok()) return status;
+  return ShowJobs(checked, output);
+}
+
+absl::Status BenchmarkFlags::CheckBackends(Server& server, const v1::BenchmarkSpec& checked) const {
+  const absl::StatusOr<v1::ListBackendsResponse> backends = server.ListBackends();
+  if (!backends.ok()) return backends.status();
+  if (backends->backends().empty()) {
+    PrintNote(absl::StrCat("no worker is connected yet; the benchmark waits until one offers ",
+                           absl::StrJoin(checked.backends(), ", ")));
+  }
+  std::vector<std::string> names;
+  for (const v1::Backend& backend : backends->backends()) names.push_back(backend.name());
+  return spec.NameFlag(ValidateSpec(checked, names));
 }
 
 }  // namespace attnfleet::client

@@ -1,10 +1,13 @@
 #ifndef ATTNFLEET_CLIENT_COMMANDS_BENCHMARK_FLAGS_H_
 #define ATTNFLEET_CLIENT_COMMANDS_BENCHMARK_FLAGS_H_
 
+#include <string>
 #include <vector>
 
 #include "absl/status/statusor.h"
 #include "attnfleet/v1/benchmark.pb.h"
+#include "client/connection.h"
+#include "client/server.h"
 #include "client/show.h"
 #include "client/spec_flags.h"
 
@@ -14,15 +17,21 @@ namespace attnfleet::client {
 struct BenchmarkFlags {
   SpecFlags spec;
   bool dry_run = false;
+  std::string request_id = RandomRequestId();  // of the submit
 
   std::vector<Flag> Flags();
 
-  // Reads and completes it; which backends there are is not known yet.
+  // Reads and completes it; which backends there are is not known here.
   absl::StatusOr<v1::BenchmarkSpec> Read() const;
-};
 
-// Prints the jobs and the spec as it would run. Returns the exit code.
-absl::StatusOr<int> ShowDryRun(const v1::BenchmarkSpec& spec, const OutputFlags& output);
+  // Checks the backends against those that a server's workers offer; where none is connected, says on standard error
+  // that the benchmark waits for one.
+  absl::Status CheckBackends(Server& server, const v1::BenchmarkSpec& checked) const;
+
+  // Prints the jobs and the spec as it would run, and returns the exit code.
+  absl::StatusOr<int> DryRun(const v1::BenchmarkSpec& checked, const ConnectionFlags& connection,
+                             const OutputFlags& output, StopSignals& signals) const;
+};
 
 }  // namespace attnfleet::client
 

@@ -18,7 +18,7 @@ constexpr char kExitCodes[] =
     "  0    done; out of memory and \"unsupported here\" are results, not failures\n"
     "  1    at least one run failed, or the result could not be written\n"
     "  2    wrong usage: a flag, a spec file, an unknown benchmark\n"
-    "  3    the server cannot be reached, or the state directory is in use or cannot be written\n"
+    "  3    the server cannot be reached, the state directory is in use or cannot be written, or there is no LibTorch\n"
     "  130  interrupted; what was measured is kept and shown\n";
 
 const std::array<const CommandInfo*, 9>& Table() {

@@ -27,8 +27,8 @@ std::string StateName(v1::BenchmarkState state) {
 
 Grid MakeGrid(const v1::ListResponse& list) {
   Grid grid;
-  grid.columns = {{"ID", true}, {"State"},    {"Runs", true},   {"Submitted"},
-                  {"By"},       {"Backends"}, {"Shapes", true}, {"Name"}};
+  grid.columns = {{"ID", true}, {"State"},        {"Runs", true}, {"Submitted"},        {"By"},
+                  {"Backends"}, {"Shapes", true}, {"Name"},       {"Cancelled because"}};
   for (const v1::Benchmark& benchmark : list.benchmarks()) {
     grid.rows.push_back({{absl::StrCat(benchmark.id())},
                          {StateName(benchmark.state())},
@@ -38,7 +38,8 @@ Grid MakeGrid(const v1::ListResponse& list) {
                          {benchmark.spec().submitter()},
                          {absl::StrJoin(benchmark.spec().backends(), ",")},
                          {absl::StrCat(benchmark.spec().shapes_size())},
-                         {benchmark.spec().name()}});
+                         {benchmark.spec().name()},
+                         {benchmark.cancel_reason()}});
   }
   return grid;
 }

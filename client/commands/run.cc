@@ -32,14 +32,19 @@ class RunBenchmark : public Command {
     const absl::StatusOr<std::string> folder = files_.Apply(connection_.local(), *spec);
     if (!folder.ok()) return folder.status();
     connection_.files = *folder;
-    if (benchmark_.dry_run) return ShowDryRun(*spec, output_);
+    if (const absl::Status status = connection_.CheckWorkerFlags(); !status.ok()) return status;
+    if (benchmark_.dry_run) return benchmark_.DryRun(*spec, connection_, output_, signals);
     if (const absl::Status status = CheckOutput(output_.path); !status.ok()) return status;
     const auto connection =
         connection_.local() ? StartLocal(*spec, signals) : Connection::Open(connection_, "attnfleet run", signals);
     if (!connection.ok()) return connection.status();
-    const absl::StatusOr<v1::Benchmark> submitted = (*connection)->server().Submit(*spec);
+    if (const absl::Status status = benchmark_.CheckBackends((*connection)->server(), *spec); !status.ok()) {
+      return status;
+    }
+    const absl::StatusOr<v1::Benchmark> submitted = (*connection)->server().Submit(*spec, benchmark_.request_id);
     if (!submitted.ok()) return benchmark_.spec.NameFlag(submitted.status());
     const uint64_t id = submitted->id();
+    if (connection_.verbose) PrintNote(absl::StrCat("benchmark ", id, ", request ", benchmark_.request_id));
     const absl::StatusOr<FollowResult> result =
         Follow((*connection)->server(), id, {true, (*connection)->fleet(), output_.include_contaminated}, signals);
     if (!result.ok()) return result.status();
@@ -54,35 +59,13 @@ class RunBenchmark : public Command {
         Connection::OpenOwn(connection_, "attnfleet run", SlotsFor(spec.requirements().device_kind()), signals);
     if (!connection.ok()) return connection;
     Server& server = (*connection)->server();
-    // Before there is a worker that would take up what was left.
-    if (const absl::Status status = CancelLeft(server); !status.ok()) return status;
     if (const absl::Status status = (*connection)->fleet()->StartWorker(signals); !status.ok()) return status;
-
-    const absl::StatusOr<v1::ListBackendsResponse> backends = server.ListBackends();
-    if (!backends.ok()) return backends.status();
-    std::vector<std::string> names;
-    for (const v1::Backend& backend : backends->backends()) names.push_back(backend.name());
-    if (const absl::Status status = ValidateSpec(spec, names); !status.ok()) return benchmark_.spec.NameFlag(status);
 
     const absl::StatusOr<v1::ListWorkersResponse> workers = server.ListWorkers();
     if (!workers.ok()) return workers.status();
     const absl::Status status = CheckRequirements(spec.requirements(), *workers);
     if (!status.ok()) return benchmark_.spec.NameFlag(status);
     return connection;
-  }
-
-  // Benchmarks whose client was killed: nobody waits for them.
-  absl::Status CancelLeft(Server& server) {
-    const absl::StatusOr<v1::ListResponse> list = server.List(0, 0);
-    if (!list.ok()) return list.status();
-    for (const v1::Benchmark& benchmark : list->benchmarks()) {
-      if (HasEnded(benchmark)) continue;
-      absl::Status status = server.Cancel(benchmark.id(), "interrupted: its client ended").status();
-      if (!status.ok()) return status;
-      PrintNote(absl::StrCat("benchmark ", benchmark.id(), " was interrupted; what was measured is kept: ",
-                             "attnfleet results ", benchmark.id(), connection_.Suffix()));
-    }
-    return absl::OkStatus();
   }
 
   absl::StatusOr<int> Show(uint64_t id, const FollowResult& result) {

@@ -17,17 +17,20 @@ class Submit : public Command {
   absl::StatusOr<int> Run(const std::vector<std::string>&, StopSignals& signals) override {
     const absl::StatusOr<v1::BenchmarkSpec> spec = benchmark_.Read();
     if (!spec.ok()) return spec.status();
-    if (benchmark_.dry_run) return ShowDryRun(*spec, output_);
+    if (benchmark_.dry_run) return benchmark_.DryRun(*spec, connection_, output_, signals);
     if (connection_.local()) {
       return absl::InvalidArgumentError(
           "--server is needed, for example --server=127.0.0.1:7600; without a server, attnfleet run does it all");
     }
-    Server server(connection_.server, absl::Seconds(connection_.timeout_seconds), signals);
-    const absl::StatusOr<v1::Benchmark> benchmark = server.Submit(*spec);
+    const auto connection = Connection::Open(connection_, "attnfleet submit", signals);
+    if (!connection.ok()) return connection.status();
+    Server& server = (*connection)->server();
+    if (const absl::Status status = benchmark_.CheckBackends(server, *spec); !status.ok()) return status;
+    const absl::StatusOr<v1::Benchmark> benchmark = server.Submit(*spec, benchmark_.request_id);
     if (!benchmark.ok()) return benchmark_.spec.NameFlag(benchmark.status());
     if (const absl::Status status = WriteOutput("", absl::StrCat(benchmark->id(), "\n")); !status.ok()) return status;
-    PrintNote(absl::StrCat(benchmark->runs_total(), " runs; to follow them: attnfleet watch ", benchmark->id(),
-                           connection_.Suffix()));
+    PrintNote(absl::StrCat(benchmark->runs_total(), " runs, request ", benchmark_.request_id,
+                           "; to follow them: attnfleet watch ", benchmark->id(), connection_.Suffix()));
     return kExitOk;
   }
 

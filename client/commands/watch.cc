@@ -24,10 +24,6 @@ class Watch : public Command {
     Server& server = (*connection)->server();
     const absl::StatusOr<v1::Benchmark> now = server.Get(*id);  // tells at once if there is none, or no server
     if (!now.ok()) return now.status();
-    if ((*connection)->fleet() != nullptr && !HasEnded(*now)) {
-      return absl::InvalidArgumentError(absl::StrCat("benchmark ", *id, " was interrupted and nothing runs it; see: ",
-                                                     "attnfleet results ", *id, connection_.Suffix()));
-    }
     const absl::StatusOr<FollowResult> result =
         Follow(server, *id, {false, nullptr, output_.include_contaminated}, signals);
     if (!result.ok()) return result.status();

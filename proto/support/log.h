@@ -1,21 +1,44 @@
 #ifndef ATTNFLEET_PROTO_SUPPORT_LOG_H_
 #define ATTNFLEET_PROTO_SUPPORT_LOG_H_
 
+#include <initializer_list>
+#include <string>
 #include <string_view>
+
+#include "absl/status/statusor.h"
 
 namespace attnfleet {
 
 enum class Severity { kInfo, kWarning, kError };
 
-// Sets the program's name and the least severity that is written. Before it, everything is. Call once, early in main.
-void InitLog(std::string_view program, Severity least);
+enum class LogFormat {
+  kText,  // for people: time severity program: text name=value ...
+  kJson,  // JSON Lines: {"time", "level", "program", "message", and the fields}
+};
 
-// One line on standard error: time, severity, program, text. Thread-safe.
-void Log(Severity severity, std::string_view text);
+// What a line is about, besides its text. One with an empty value is left out.
+struct LogField {
+  std::string_view name;  // "request_id", "run", ...: lower case, for JSON as it is
+  std::string_view value;
+};
+using LogFields = std::initializer_list<LogField>;
 
-inline void LogInfo(std::string_view text) { Log(Severity::kInfo, text); }
-inline void LogWarning(std::string_view text) { Log(Severity::kWarning, text); }
-inline void LogError(std::string_view text) { Log(Severity::kError, text); }
+// "text" or "json"; INVALID_ARGUMENT opens with "--log-format".
+absl::StatusOr<LogFormat> ParseLogFormat(const std::string& text);
+
+// Sets the program's name, the least severity that is written, and how. Before it, everything is, as text. Call once,
+// early in main.
+void InitLog(std::string_view program, Severity least, LogFormat format = LogFormat::kText);
+
+// Whether lines of this severity are written; for what is costly to put together.
+bool LogsAt(Severity severity);
+
+// One line on standard error. Thread-safe.
+void Log(Severity severity, std::string_view text, LogFields fields = {});
+
+inline void LogInfo(std::string_view text, LogFields fields = {}) { Log(Severity::kInfo, text, fields); }
+inline void LogWarning(std::string_view text, LogFields fields = {}) { Log(Severity::kWarning, text, fields); }
+inline void LogError(std::string_view text, LogFields fields = {}) { Log(Severity::kError, text, fields); }
 
 }  // namespace attnfleet
 

@@ -57,7 +57,7 @@ TEST_F(ChildTest, AnEarlyEndIsToldInItsOwnWordsWithItsExitCode) {
 TEST_F(ChildTest, OfALogOnlyTheErrorIsTold) {
   const absl::Status status = Shell("echo 'T info x: fine' >&2; echo 'T error x: no GPU' >&2; echo more >&2; exit 1")
                                   ->WaitUntilReady(absl::Seconds(20), signals_);
-  EXPECT_EQ(status.message(), "x: no GPU\nmore");
+  EXPECT_EQ(status.message(), "no GPU\nmore");
 }
 
 TEST_F(ChildTest, SilenceEndsWithTheTimeout) {

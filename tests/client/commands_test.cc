@@ -68,6 +68,19 @@ class FakeService : public v1::BenchmarkService::Service {
   }
 };
 
+// Offers eager, sdpa and flash2, or nothing.
+class FakeFleet : public v1::FleetService::Service {
+ public:
+  bool connected = true;
+
+  grpc::Status ListBackends(grpc::ServerContext*, const v1::ListBackendsRequest*,
+                            v1::ListBackendsResponse* response) override {
+    if (!connected) return grpc::Status::OK;
+    for (const char* name : {"eager", "sdpa", "flash2"}) response->add_backends()->set_name(name);
+    return grpc::Status::OK;
+  }
+};
+
 class CommandsTest : public testing::Test {
  protected:
   CommandsTest() {
@@ -87,6 +100,7 @@ class CommandsTest : public testing::Test {
     ApplyServerLimits(builder);
     builder.AddListeningPort(address_, grpc::InsecureServerCredentials());
     builder.RegisterService(&service_);
+    builder.RegisterService(&fleet_);
     grpc_server_ = builder.BuildAndStart();
     ASSERT_NE(grpc_server_, nullptr);
   }
@@ -125,6 +139,7 @@ class CommandsTest : public testing::Test {
   std::string dir_;
   std::string address_;
   FakeService service_;
+  FakeFleet fleet_;
   std::unique_ptr<grpc::Server> grpc_server_;
   std::string out_;
   std::string err_;
@@ -168,6 +183,8 @@ TEST_F(CommandsTest, WrongUseIsOneLineOnStandardError) {
       {{"list", "--server=nonsense"}, "--server: \"nonsense\" is no address"},
       {{"list", "--format=xml"}, "--format: unknown format \"xml\"; available: table, markdown, csv, json"},
       {{"submit", "--preset=tiny"}, "--server is needed"},
+      {{"workers", "--server=x:1", "--torch=/x"}, "--torch: of a worker that is started here"},
+      {{"run", "--server=x:1", "--trainer=/x", "--preset=tiny"}, "--trainer: of a worker that is started here"},
       {{"run", "--preset=tiny", "--output=/nowhere/x"}, "--output: /nowhere/x"},
   };
   for (const auto& [arguments, text] : cases) {
@@ -182,7 +199,7 @@ TEST_F(CommandsTest, DryRunPrintsJobsAndSpec) {
   EXPECT_EQ(Run({"run", "--preset=tiny", "--dry-run"}), kExitOk);
   EXPECT_THAT(out_, HasSubstr("4x128"));
   EXPECT_THAT(out_, HasSubstr("4 jobs, 12 runs"));
-  EXPECT_THAT(out_, HasSubstr("timed_steps: 40"));
+  EXPECT_THAT(out_, HasSubstr("timed_steps: 20"));
 }
 
 TEST_F(CommandsTest, SubmitPrintsTheNumber) {
@@ -205,11 +222,33 @@ TEST_F(CommandsTest, ARetriedSubmitKeepsItsRequestId) {
 
 TEST_F(CommandsTest, TheServersRefusalNamesTheFlag) {
   service_.before = [](grpc::ServerContext*) {
-    return grpc::Status(grpc::StatusCode::INVALID_ARGUMENT, "backends: unknown backend \"flsh\"");
+    return grpc::Status(grpc::StatusCode::INVALID_ARGUMENT, "repetitions: too many for this server");
   };
   Start();
-  EXPECT_EQ(RunOnServer({"submit", "--preset=tiny", "--backends=flsh"}), kExitUsage);
-  EXPECT_EQ(err_, "attnfleet: --backends: unknown backend \"flsh\"\n");
+  EXPECT_EQ(RunOnServer({"submit", "--preset=tiny", "--repetitions=9"}), kExitUsage);
+  EXPECT_EQ(err_, "attnfleet: --repetitions: too many for this server\n");
+}
+
+TEST_F(CommandsTest, BackendsAreThoseOfTheConnectedWorkers) {
+  Start();
+  for (const char* dry : {"--nodry-run", "--dry-run"}) {
+    EXPECT_EQ(RunOnServer({"submit", "--preset=tiny", "--backends=flsh", dry}), kExitUsage);
+    EXPECT_EQ(err_,
+              "attnfleet: --backends: unknown backend \"flsh\"; did you mean \"flash2\"? available: eager, sdpa, "
+              "flash2\n");
+  }
+  EXPECT_EQ(service_.submits, 0);
+}
+
+TEST_F(CommandsTest, WithoutAWorkerAnyBackendIsAcceptedAndTheWaitIsSaid) {
+  fleet_.connected = false;
+  Start();
+  const std::string note = "attnfleet: no worker is connected yet; the benchmark waits until one offers flsh\n";
+  EXPECT_EQ(RunOnServer({"submit", "--preset=tiny", "--backends=flsh"}), kExitOk);
+  EXPECT_THAT(err_, StartsWith(note));
+  EXPECT_EQ(RunOnServer({"submit", "--preset=tiny", "--backends=flsh", "--dry-run"}), kExitOk);
+  EXPECT_EQ(err_, note);
+  EXPECT_EQ(service_.submits, 1);
 }
 
 TEST_F(CommandsTest, AnUnreachableServerIsNamedWithinTheTimeout) {

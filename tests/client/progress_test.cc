@@ -68,7 +68,7 @@ TEST(ChangeLine, OutOfMemoryIsOneShortLine) {
   oom.set_total_bytes(80LL << 30);
   oom.set_phase("backward");
   EXPECT_EQ(ChangeLine(benchmark, {run, true, 18}, std::nullopt),
-            "[18/18] eager 64x1024, repetition 1 of 3: OOM: asked for 24.0 GiB with 3.0 of 80.0 GiB free (backward)");
+            "[18/18] eager 64x1024, repetition 1 of 3: OOM: asked for 25.8 GB with 3.2 of 85.9 GB free (backward)");
 }
 
 TEST(ChangeLine, TellsResultsFailuresAndRetries) {
@@ -96,18 +96,37 @@ TEST(ProgressLines, ShowRunsTimeAndWhatRunsNow) {
   run.mutable_progress()->set_phase(v1::TRAINER_PHASE_TIMED);
   run.mutable_progress()->set_steps_done(35);
   run.mutable_progress()->set_steps_total(100);
-  EXPECT_THAT(ProgressLines(benchmark, 42, 63.0, 100),
+  EXPECT_THAT(ProgressLines(benchmark, 42, 63.0, "", 100),
               ElementsAre("benchmark 12 [##########..........] 1/2 runs, 42 s, about 1 min 3 s left",
                           "  eager 64x1024: timed step 35/100, attempt 2 (w1/cpu0)"));
-  for (const std::string& line : ProgressLines(benchmark, 42, 63.0, 20)) EXPECT_LE(DisplayWidth(line), 20);
+  for (const std::string& line : ProgressLines(benchmark, 42, 63.0, "", 20)) EXPECT_LE(DisplayWidth(line), 20);
 }
 
 TEST(ProgressLines, SayThatNothingRunsAndDoNotFloodTheScreen) {
   v1::Benchmark benchmark = QueuedBenchmark({"eager"}, 10);
-  EXPECT_THAT(ProgressLines(benchmark, 1, std::nullopt, 0).back(), HasSubstr("waiting for a worker"));
+  EXPECT_EQ(ProgressLines(benchmark, 1, std::nullopt, "", 0).back(), "  waiting for a slot");
+  EXPECT_EQ(ProgressLines(benchmark, 1, std::nullopt, "no worker is connected", 0).back(),
+            "  nothing runs: no worker is connected");
   for (v1::Run& run : *benchmark.mutable_jobs(0)->mutable_runs()) run.set_state(v1::RUN_STATE_ASSIGNED);
-  EXPECT_THAT(ProgressLines(benchmark, 1, std::nullopt, 0), SizeIs(6));
-  EXPECT_EQ(ProgressLines(benchmark, 1, std::nullopt, 0).back(), "  and 6 more");
+  EXPECT_THAT(ProgressLines(benchmark, 1, std::nullopt, "", 0), SizeIs(6));
+  EXPECT_EQ(ProgressLines(benchmark, 1, std::nullopt, "", 0).back(), "  and 6 more");
+}
+
+TEST(WaitText, SaysEachReasonOnceAndNotTooMany) {
+  v1::ExplainResponse response;
+  for (const char* reason :
+       {"no slot fits", "", "no slot fits", "every slot that fits is busy", "a third", "a fourth"}) {
+    response.add_explanations()->set_waits(reason);
+  }
+  EXPECT_EQ(WaitText(response), "no slot fits; every slot that fits is busy; and 2 reasons more");
+  EXPECT_EQ(WaitText(v1::ExplainResponse()), "");
+}
+
+TEST(AnyRunActive, IsTrueOfOneThatIsAssigned) {
+  v1::Benchmark benchmark = QueuedBenchmark({"eager"}, 2);
+  EXPECT_FALSE(AnyRunActive(benchmark));
+  benchmark.mutable_jobs(1)->mutable_runs(1)->set_state(v1::RUN_STATE_ASSIGNED);
+  EXPECT_TRUE(AnyRunActive(benchmark));
 }
 
 TEST(AnyRunFailed, OutOfMemoryAndUnsupportedAreNoFailures) {

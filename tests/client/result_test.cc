@@ -221,6 +221,48 @@ TEST(ResultView, ContaminatedRunsAreTold) {
   EXPECT_THAT(ResultTable(View(benchmark), 0, true), Not(HasSubstr("\033[32m29.35"))) << "not called the fastest";
 }
 
+// The second job's figures as on a machine that was busy with something else.
+v1::Benchmark DisturbedBenchmark() {
+  v1::Benchmark benchmark = FinishedBenchmark();
+  v1::JobSummary& sdpa = *benchmark.mutable_jobs(1)->mutable_summary();
+  sdpa.set_iterations_per_second_min(9.1);
+  sdpa.set_iterations_per_second_max(31.25);
+  sdpa.set_iterations_per_second_mean_low(9.1);
+  sdpa.set_iterations_per_second_mean_high(31.25);
+  sdpa.set_ratio_to_eager_low(0.4);
+  sdpa.set_ratio_to_eager_high(1.3);
+  return benchmark;
+}
+
+TEST(ResultView, RunsThatDisagreeHaveNoWinnerAndAFootnote) {
+  const v1::Benchmark benchmark = DisturbedBenchmark();
+  EXPECT_THAT(ResultTable(View(benchmark), 0, true), Not(HasSubstr("\033[32m")));
+  EXPECT_THAT(Table(benchmark, 0),
+              HasSubstr("[1] sdpa 32x128 (9.10 to 31.25 it/s): the runs disagree by more than 10 %"));
+}
+
+TEST(ResultView, TheWinnerIsToldApartByItsPairedRatioToo) {
+  v1::Benchmark benchmark = FinishedBenchmark();
+  v1::JobSummary& sdpa = *benchmark.mutable_jobs(1)->mutable_summary();
+  sdpa.set_iterations_per_second_mean_low(23);  // both drifted, side by side
+  EXPECT_TRUE(View(benchmark).rows[0].cells[1].fastest);
+  sdpa.set_ratio_to_eager_low(0.99);
+  EXPECT_FALSE(View(benchmark).rows[0].cells[1].fastest);
+  EXPECT_THAT(View(benchmark).notes, testing::SizeIs(2)) << "as fast as eager is no disagreement";
+}
+
+TEST(ResultView, FiguresSayHowManyRepetitionsCount) {
+  v1::Benchmark benchmark = FinishedBenchmark();
+  benchmark.mutable_spec()->set_repetitions(30);
+  EXPECT_THAT(Table(benchmark, 0), HasSubstr("median of 3 of 30 repetitions ±"));
+  benchmark.mutable_jobs(1)->mutable_summary()->set_measured_runs(2);
+  EXPECT_THAT(Table(benchmark, 0), HasSubstr("median of 2 to 3 of 30 repetitions ±"));
+  for (v1::Job& job : *benchmark.mutable_jobs()) {
+    if (job.summary().measured_runs() > 0) job.mutable_summary()->set_measured_runs(1);
+  }
+  EXPECT_THAT(Table(benchmark, 0), HasSubstr(", 1 of 30 repetitions;"));
+}
+
 TEST(ResultView, AReasonIsToldOnce) {
   v1::Benchmark benchmark = FinishedBenchmark();
   for (const int job : {0, 1}) Contaminate(*benchmark.mutable_jobs(job), 1, false);

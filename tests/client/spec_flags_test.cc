@@ -35,6 +35,12 @@ class SpecFlagsTest : public testing::Test {
   SpecFlags flags_;
 };
 
+TEST_F(SpecFlagsTest, SizeIsTheModel) {
+  const absl::StatusOr<v1::BenchmarkSpec> spec = Spec({"--preset=published", "--size=large"});
+  ASSERT_TRUE(spec.ok()) << spec.status();
+  EXPECT_EQ(spec->training().model_size(), v1::MODEL_SIZE_LARGE);
+}
+
 TEST_F(SpecFlagsTest, EveryFlagReachesItsField) {
   const absl::StatusOr<v1::BenchmarkSpec> spec = Spec({"--backends=eager,flash2",
                                                        "--batch=1,2",

@@ -175,7 +175,9 @@ std::string EnvironmentOf(const Arguments& arguments) {
 }
 
 std::string Started(const Arguments& arguments) {
-  return "{\"started\":{\"environment\":" + EnvironmentOf(arguments) + ",\"parameter_count\":\"1000\"}}\n";
+  const char* request_id = std::getenv("ATTNFLEET_REQUEST_ID");
+  return "{\"started\":{\"environment\":" + EnvironmentOf(arguments) +
+         ",\"parameter_count\":\"1000\",\"request_id\":\"" + (request_id != nullptr ? request_id : "") + "\"}}\n";
 }
 
 std::string Progress(const Arguments& arguments, double elapsed, double total) {

@@ -20,6 +20,7 @@ import uuid
 
 BIN = pathlib.Path(os.environ.get("ATTNFLEET_BIN", "build/release/bin")).resolve()
 DOUBLE = BIN / "attnfleet-trainer-double"
+FAKE_NVML = BIN / "fake-nvml"  # for LD_LIBRARY_PATH: a driver with two GPUs
 # The sanitizers slow everything down; a wait only has to end, so it may be long.
 PATIENCE = 60.0
 
@@ -137,8 +138,14 @@ class E2ETest(unittest.TestCase):
         env.update(extra)
         return env
 
-    def start(self, name, *args, double="", prefix=(), **extra):
-        program = Program(self, name, [*prefix, BIN / name, *args], self.environment(double, **extra))
+    def start(self, name, *args, double="", prefix=(), programs=BIN, **extra):
+        program = Program(self, name, [*prefix, programs / name, *args], self.environment(double, **extra))
+        self.programs.append(program)
+        return program
+
+    def start_other(self, name, argv):
+        """A program that is not attnfleet's."""
+        program = Program(self, name, argv, self.environment())
         self.programs.append(program)
         return program
 

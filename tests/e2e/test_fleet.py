@@ -41,6 +41,14 @@ class Commands(E2ETest):
         second = self.submit("--preset=tiny", "--device=cuda")
         self.assertIn("cuda", self.attnfleet("explain", self.to_server, str(second)).stdout.lower())
 
+    def test_watch_says_why_nothing_runs(self):
+        number = self.submit("--preset=tiny", "--repetitions=1")
+        watch = self.start("attnfleet", "watch", self.to_server, str(number))
+        wait_until("the reason", lambda: "attnfleet: nothing runs: no worker is connected\n" in watch.stderr)
+        self.start_worker(self.server)
+        self.assertEqual(watch.wait(), OK, watch.dump())
+        self.assertEqual(watch.stderr.count("nothing runs"), 1, watch.stderr)
+
     def test_unknown_backend_is_refused_with_what_there_is(self):
         self.start_worker(self.server)
         bad = self.attnfleet("submit", self.to_server, "--preset=tiny", "--backends=flsh", expect=USAGE)

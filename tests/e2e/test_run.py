@@ -86,9 +86,11 @@ class Results(E2ETest):
         self.assertEqual(self.outcomes(benchmark), {"FAILED": 2})
 
     def test_hanging_trainer_ends_at_the_run_timeout(self):
-        self.attnfleet(*self.run_args("--shapes=4x64", "--backends=eager", "--repetitions=1", "--max-attempts=1",
-                                      "--run-timeout=1"), expect=FAILED, double="eager:hang")
+        run = self.attnfleet(*self.run_args("--shapes=4x64", "--backends=eager", "--repetitions=1", "--run-timeout=1"),
+                             expect=FAILED, double="eager:hang")
+        self.assertIn("stopped after its time limit of 1 s (--run-timeout)", run.stdout)
         self.assertEqual(self.outcomes(self.local_results()), {"FAILED": 1})
+        self.assertEqual(len(self.trainer_starts()), 1, "it would only take as long again")
         self.assert_nothing_left()
 
     def test_dry_run_prints_the_jobs_and_starts_nothing(self):
@@ -320,6 +322,9 @@ class Interrupted(E2ETest):
         run.kill()
         run.wait()
         wait_until("every process to be gone", lambda: not self.running(), 15)
+        listed = self.attnfleet(*self.local("list"))
+        self.assertRegex(listed.stdout, r"1 +cancelled .*interrupted: its client was killed")
+        self.assertIn("benchmark 1 was interrupted; what was measured is kept", listed.stderr)
         self.assertGreaterEqual(self.outcomes(self.local_results())["MEASURED"], 2)
         # The next benchmark is not in the way of what was left.
         self.attnfleet(*self.run_args("--shapes=2x32", "--repetitions=1"))

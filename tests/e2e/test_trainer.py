@@ -4,7 +4,7 @@ import json
 import os
 import unittest
 
-from harness import BIN, FAILED, OK, USAGE, E2ETest, wait_until
+from harness import BIN, FAILED, OK, UNAVAILABLE, USAGE, E2ETest, wait_until
 
 TRAINER = BIN / "attnfleet-trainer"
 
@@ -48,10 +48,13 @@ class RealTrainer(E2ETest):
 
     def test_trainer_by_hand_writes_json_lines(self):
         trainer, status = self.run_program("attnfleet-trainer", "--model=tiny", "--backend=eager", "--batch=2",
-                                           "--sequence-length=16", "--warmup=1", "--steps=3", "--device=cpu", timeout=120)
+                                           "--sequence-length=16", "--warmup=1", "--steps=3", "--device=cpu", timeout=120,
+                                           ATTNFLEET_REQUEST_ID="ci:42")
         self.assertEqual(status, OK, trainer.dump())
+        for line in trainer.stderr.splitlines():
+            self.assertTrue(line.endswith(" request_id=ci:42"), line)
         events = [json.loads(line) for line in trainer.stdout.splitlines()]
-        self.assertIn("started", events[0])
+        self.assertEqual(events[0]["started"]["request_id"], "ci:42")
         self.assertEqual(events[-1]["result"]["outcome"], "OUTCOME_MEASURED")
 
     def test_trainer_flag_errors(self):
@@ -70,10 +73,19 @@ class RealTrainer(E2ETest):
         (wrong / "version.py").write_text("__version__ = '2.9.1+cu128'\n")
         run = self.start("attnfleet", "run", f"--state-dir={self.state}", "--device=cpu", "--preset=tiny",
                          f"--torch={wrong}")
-        self.assertNotEqual(run.wait(), OK, run.dump())
-        self.assertIn("2.9.1", run.stderr)
-        self.assertIn("2.11", run.stderr)
+        self.assertEqual(run.wait(), UNAVAILABLE, run.dump())
+        self.assertEqual(run.stderr, f"attnfleet: LibTorch in {wrong} (from --torch) is 2.9.1+cu128; this trainer needs "
+                                     "2.11.x\n")
         self.assert_nothing_left()
+
+    def test_too_large_for_the_host_is_an_out_of_memory_cell(self):
+        # The bound that the trainer gives itself, lower: this machine may have any amount of memory.
+        bound = ["prlimit", "--data=2000000000"]
+        run = self.attnfleet("run", f"--state-dir={self.state}", "--device=cpu", "--preset=tiny", "--shapes=60000x8192",
+                             "--backends=eager", "--repetitions=1", prefix=bound, timeout=240)
+        self.assertRegex(run.stdout, r"OOM: asked for 3\.9 GB of host memory with [01]\.\d of \d+\.\d GB free \(set-up\)")
+        runs = self.runs(self.local_results())
+        self.assertEqual([(run["result"]["outcome"], run["attempt"]) for run in runs], [("OUTCOME_OUT_OF_MEMORY", 1)])
 
 
 if __name__ == "__main__":

@@ -5,6 +5,8 @@ scaled_dot_product_attention, with the two biases as a dense mask. Batches lie o
 Adam is PyTorch's fused one. Prints one JSON object a line. Needs torch, transformers and a GPU:
 
   python3 tests/peers/hugging_face.py --preset=published --shapes=32x512 --implementations=eager,sdpa
+  attnfleet-trainer --write-data=d.jsonl --batch=32 --sequence-length=512 --seed=1 --steps=4      # the preset's documents
+  python3 tests/peers/hugging_face.py --preset=stock --shapes=32x512 --data=d.jsonl
 """
 
 import argparse
@@ -29,14 +31,27 @@ class Sdpa:
 
     def __init__(self, drop_output):
         self.drop_output = drop_output  # as the published benchmark did
+        self.mask = None                # of the step whose biases or padding are `mask_of`
+        self.mask_of = None
+
+    def dense_mask(self, addends, size, dtype):
+        """What is added to the scores, made once a step: all layers are given the same biases and padding."""
+        if self.mask_of is None or any(new is not old for new, old in zip(addends, self.mask_of)):
+            biases = [bias / math.sqrt(size) for bias in addends[:2] if bias is not None]
+            padding = [] if addends[2] is None else [addends[2]]
+            self.mask = None
+            if biases or padding:
+                # Of fp32's lowest value bf16 would make minus infinity.
+                self.mask = sum(biases + padding).clamp(min=torch.finfo(dtype).min).to(dtype)
+            self.mask_of = addends
+        return self.mask
 
     def __call__(self, module, hidden_states, attention_mask=None, rel_pos=None, rel_2d_pos=None, **_):
         batch, length, width = hidden_states.shape
         heads, size = module.num_attention_heads, module.attention_head_size
         query, key, value = (linear(hidden_states).view(batch, length, heads, size).transpose(1, 2)
                              for linear in (module.query, module.key, module.value))
-        biases = [bias for bias in (rel_pos, rel_2d_pos) if bias is not None]
-        mask = (sum(biases) / math.sqrt(size)).to(query.dtype) if biases else None
+        mask = self.dense_mask((rel_pos, rel_2d_pos, attention_mask), size, query.dtype)
         dropout = module.dropout.p if module.training else 0.0
         output = F.scaled_dot_product_attention(query, key, value, attn_mask=mask,
                                                 dropout_p=0.0 if self.drop_output else dropout)
@@ -55,6 +70,28 @@ def make_batch(batch, length, boxes):
     }
 
 
+def read_batches(path, batch, length):
+    """The batches of a file in attnfleet's --data format, padded on the right."""
+    padding = {"ids": 1, "boxes": [0, 0, 0, 0], "labels": -100}
+    with open(path) as lines:
+        documents = [json.loads(line) for line in lines]
+
+    def stack(name):
+        rows = [document[name][:length] for document in documents]
+        return torch.tensor([row + [padding[name]] * (length - len(row)) for row in rows], device="cuda").split(batch)
+
+    lengths = torch.tensor([min(length, len(document["ids"])) for document in documents], device="cuda")
+    masks = (torch.arange(length, device="cuda") < lengths[:, None]).long().split(batch)
+    return [{"input_ids": ids, "bbox": boxes, "attention_mask": mask, "labels": labels}
+            for ids, boxes, mask, labels in zip(stack("ids"), stack("boxes"), masks, stack("labels"))]
+
+
+def make_batches(batch, length, options):
+    if options.data:
+        return read_batches(options.data, batch, length)
+    return [make_batch(batch, length, "unit" if options.preset == "published" else "random") for _ in range(4)]
+
+
 def train(batch, length, implementation, options):
     published = options.preset == "published"
     sdpa = Sdpa(drop_output=published)
@@ -66,7 +103,7 @@ def train(batch, length, implementation, options):
     model = layoutlmv3.LayoutLMv3ForTokenClassification(config).cuda().train()
     optimizer = (torch.optim.Adam(model.parameters(), lr=0.02, fused=True) if published else
                  torch.optim.AdamW(model.parameters(), lr=1e-5, fused=True))
-    batches = [make_batch(batch, length, "unit" if published else "random") for _ in range(4)]
+    batches = make_batches(batch, length, options)
 
     def step(index):
         with torch.autocast("cuda", torch.bfloat16):
@@ -94,6 +131,7 @@ def main():
     parser.add_argument("--preset", choices=["published", "stock"], default="stock",
                         help="published: biases off, Adam, unit boxes; stock: biases on, AdamW, random boxes")
     parser.add_argument("--shapes", default="32x512", help="BATCHxLENGTH,...")
+    parser.add_argument("--data", help="documents for one shape, as attnfleet-trainer --write-data writes them")
     parser.add_argument("--implementations", default="eager,sdpa")
     parser.add_argument("--warmup", type=int, default=10)
     parser.add_argument("--steps", type=int, default=40)
@@ -104,7 +142,8 @@ def main():
         batch, length = map(int, shape.split("x"))
         for implementation in options.implementations.split(","):
             result = {"implementation": implementation, "batch": batch, "sequence_length": length,
-                      "preset": options.preset, "unix_seconds": time.time(), "device_name": properties.name,
+                      "preset": options.preset, "data": "documents" if options.data else "generated",
+                      "unix_seconds": time.time(), "device_name": properties.name,
                       "device_uuid": f"GPU-{properties.uuid}", "timed_steps": options.steps}
             try:
                 result.update(outcome="measured", **train(batch, length, implementation, options))

@@ -4,11 +4,13 @@ raw result (OUT/PRESET-SHAPE.json) and the peer's lines (OUT/PRESET-SHAPE.peer.j
 
   python3 tests/peers/side_by_side.py --attnfleet=build/release/bin/attnfleet --preset=published --out=results \\
       --shapes=32x512,64x512 --backends=eager,sdpa,flash2,efficient,cudnn
+  python3 tests/peers/side_by_side.py --compare=deploy/results/published-h100.json      # the comparison again
 """
 
 import argparse
 import json
 import pathlib
+import shutil
 import statistics
 import subprocess
 import sys
@@ -17,8 +19,18 @@ import time
 PEER = pathlib.Path(__file__).with_name("hugging_face.py")
 
 
-def run_peer(options, shape, lines):
+def write_documents(options, shape, path):
+    """What attnfleet's first repetition trains on, for the peer to train on."""
+    batch, length = shape.split("x")
+    trainer = pathlib.Path(shutil.which(options.attnfleet)).with_name("attnfleet-trainer")
+    subprocess.run([trainer, f"--write-data={path}", f"--batch={batch}", f"--sequence-length={length}", "--seed=1",
+                    "--steps=4"], timeout=options.timeout, check=True)
+
+
+def run_peer(options, shape, data, lines):
     command = [sys.executable, PEER, f"--preset={options.preset}", f"--shapes={shape}", f"--steps={options.peer_steps}"]
+    if data:
+        command.append(f"--data={data}")
     output = subprocess.run(command, stdout=subprocess.PIPE, text=True, timeout=options.timeout, check=True).stdout
     lines.extend(json.loads(line) for line in output.splitlines())
 
@@ -31,12 +43,14 @@ def run_attnfleet(options, shape, path):
     return json.loads(path.read_text())
 
 
-def compare(shape, result, lines):
-    """Median it/s and largest peak of attnfleet over the peer's, per implementation."""
-    benchmark = result.get("benchmark", result)
+def compare(benchmark, lines):
+    """Median it/s and largest peak of attnfleet over the peer's, per shape and implementation."""
     for job in benchmark["jobs"]:
+        batch, length = job["shape"]["batch"], job["shape"]["sequence_length"]
+        shape = f"{batch}x{length}"
         measured = [run["result"]["measurement"] for run in job["runs"] if "measurement" in run.get("result", {})]
-        peer = [line for line in lines if line["implementation"] == job["backend"] and line["outcome"] == "measured"]
+        peer = [line for line in lines if line["implementation"] == job["backend"] and line["outcome"] == "measured"
+                and (line["batch"], line["sequence_length"]) == (batch, length)]
         if not measured:
             print(f"{shape:9} {job['backend']:10} {job['runs'][0]['result']['outcome']}; peer measured: {bool(peer)}")
             continue
@@ -51,28 +65,46 @@ def compare(shape, result, lines):
         print(text, flush=True)
 
 
+def read_lines(path):
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--attnfleet", default="attnfleet", help="the program")
-    parser.add_argument("--preset", choices=["published", "stock"], required=True)
-    parser.add_argument("--shapes", required=True)
+    parser.add_argument("--preset", choices=["published", "stock"])
+    parser.add_argument("--shapes")
+    parser.add_argument("--compare", type=pathlib.Path, help="raw results with their .peer.jsonl: measure nothing")
     parser.add_argument("--backends", default="eager,sdpa,flash2,efficient,cudnn")
     parser.add_argument("--repetitions", type=int, default=2)
     parser.add_argument("--peer-steps", type=int, default=40)
-    parser.add_argument("--out", type=pathlib.Path, required=True)
+    parser.add_argument("--out", type=pathlib.Path)
     parser.add_argument("--timeout", type=float, default=600, help="seconds, of one program")
     parser.add_argument("extra", nargs="*", help="more flags of attnfleet run, after --")
     options = parser.parse_args()
+    if options.compare:
+        results = json.loads(options.compare.read_text())
+        for benchmark in results if isinstance(results, list) else [results]:
+            compare(benchmark, read_lines(options.compare.with_suffix(".peer.jsonl")))
+        return 0
+    if not (options.preset and options.shapes and options.out):
+        parser.error("give --preset, --shapes and --out, or --compare")
     options.out.mkdir(parents=True, exist_ok=True)
     for shape in options.shapes.split(","):
         begin = time.monotonic()
         lines = []
         path = options.out / f"{options.preset}-{shape}.json"
-        run_peer(options, shape, lines)
+        data = None
+        if options.preset == "stock":  # the published preset's boxes are all the same
+            data = path.with_suffix(".documents.jsonl")
+            write_documents(options, shape, data)
+        run_peer(options, shape, data, lines)
         result = run_attnfleet(options, shape, path)
-        run_peer(options, shape, lines)
+        run_peer(options, shape, data, lines)
+        if data:
+            data.unlink()
         path.with_suffix(".peer.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-        compare(shape, result, lines)
+        compare(result, lines)
         print(f"{shape}: {time.monotonic() - begin:.0f} s", file=sys.stderr, flush=True)
     return 0
 

@@ -55,7 +55,7 @@ TEST(Presets, AnIntervalEndsARunBeforeTheStepLimitButNotInTiny) {
     EXPECT_EQ(Preset(name).training().timed_steps(), 300) << name;
     EXPECT_DOUBLE_EQ(Preset(name).training().ci_width(), 0.005) << name;
   }
-  EXPECT_EQ(Preset("tiny").training().timed_steps(), 40);
+  EXPECT_EQ(Preset("tiny").training().timed_steps(), 20);
   EXPECT_EQ(Preset("tiny").training().ci_width(), 0);
 }
 
@@ -77,7 +77,7 @@ TEST(Presets, WhatIsSetWinsAndListsAreReplaced) {
   EXPECT_THAT(Shapes(spec), ElementsAre("4x64", "4x128"));
   EXPECT_FALSE(spec.training().relative_attention_bias());
   EXPECT_EQ(spec.training().warmup_steps(), 0);
-  EXPECT_EQ(spec.training().timed_steps(), 40);
+  EXPECT_EQ(spec.training().timed_steps(), 20);
 }
 
 TEST(Presets, ApplyingTwiceChangesNothing) {
@@ -117,7 +117,7 @@ TEST(Axes, AProductThatCannotRunIsRefusedBeforeItIsMade) {
   v1::BenchmarkSpec spec;
   for (int i = 1; i <= 1000; ++i) spec.add_batches(i);
   for (int i = 1; i <= 1000; ++i) spec.add_sequence_lengths(i);
-  EXPECT_THAT(Text(ApplyPreset(spec)), HasSubstr("1000000 shapes"));
+  EXPECT_THAT(Text(ApplyPreset(spec)), HasSubstr("1000000 runs or more"));
   EXPECT_EQ(spec.shapes_size(), 0);
 }
 
@@ -265,6 +265,50 @@ TEST(ValidateSpec, NameIsText) {
   spec.set_name("\xff");
   ASSERT_EQ(ApplyPreset(spec), absl::OkStatus());
   EXPECT_EQ(ValidateSpec(spec, {}).message(), "name: \"?\" is no UTF-8 text");
+}
+
+// What a hostile client can put into a message that is small itself.
+TEST(CheckSize, AProductOfAxesIsRefusedBeforeItIsMade) {
+  v1::BenchmarkSpec spec;
+  for (int i = 1; i <= 10; ++i) spec.add_backends("b" + std::to_string(i));
+  for (int i = 1; i <= 1000; ++i) spec.add_batches(i);
+  for (int i = 1; i <= 1000; ++i) spec.add_sequence_lengths(i);
+  spec.set_repetitions(100);  // 1e9 runs
+  const absl::Status status = ApplyPreset(spec);
+  EXPECT_TRUE(absl::IsInvalidArgument(status));
+  EXPECT_THAT(Text(status), HasSubstr("at most 100000 are possible in one benchmark"));
+  EXPECT_EQ(spec.shapes_size(), 0);
+}
+
+TEST(CheckSize, TheLargestRepetitionsCannotOverflow) {
+  v1::BenchmarkSpec spec;
+  for (int i = 0; i < 64; ++i) spec.add_backends("b");
+  for (int i = 0; i < 1000; ++i) spec.add_shapes();
+  spec.set_repetitions(std::numeric_limits<int32_t>::max());
+  EXPECT_THAT(Text(CheckSize(spec)), HasSubstr("137438953408000 runs or more"));
+}
+
+TEST(CheckSize, LongTextsAndManyOfThemNameTheField) {
+  const std::string text(201, 'x');
+  const auto problem = [](const std::function<void(v1::BenchmarkSpec&)>& change) {
+    v1::BenchmarkSpec spec;
+    change(spec);
+    return Text(ApplyPreset(spec));
+  };
+  EXPECT_THAT(problem([&](auto& s) { s.set_name(text); }), HasSubstr("name: 201 bytes long; at most 200"));
+  EXPECT_THAT(problem([&](auto& s) { s.set_preset(text); }), HasSubstr("preset: 201 bytes"));
+  EXPECT_THAT(problem([&](auto& s) { s.add_backends(text); }), HasSubstr("backends: 201 bytes"));
+  EXPECT_THAT(problem([&](auto& s) { s.mutable_training()->set_data_file(text); }), HasSubstr("data_file: 201 bytes"));
+  EXPECT_THAT(problem([&](auto& s) { (*s.mutable_requirements()->mutable_labels())[text] = "v"; }),
+              HasSubstr("requirements.labels: 201 bytes"));
+  EXPECT_THAT(problem([](auto& s) {
+                for (int i = 0; i < 33; ++i) (*s.mutable_requirements()->mutable_labels())[std::to_string(i)] = "v";
+              }),
+              HasSubstr("requirements.labels: 33"));
+  EXPECT_THAT(problem([](auto& s) {
+                for (int i = 0; i < 65; ++i) s.add_backends(std::to_string(i));
+              }),
+              HasSubstr("backends: 65"));
 }
 
 }  // namespace

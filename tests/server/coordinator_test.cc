@@ -131,6 +131,7 @@ class CoordinatorTest : public testing::Test {
     Coordinator::Options options;
     options.lease_ms = 60'000;
     options.now_unix_ms = [this] { return now_.load(); };
+    options.observe = [this](const BatchReport& report) { Observe(report); };
     auto coordinator = Coordinator::Start(store_, options);
     ASSERT_EQ(coordinator.status(), absl::OkStatus());
     coordinator_ = std::move(*coordinator);
@@ -161,6 +162,15 @@ class CoordinatorTest : public testing::Test {
     return Ask<v1::Benchmark>([&](auto reply) { coordinator_->Get(request, reply); });
   }
 
+  // On the coordinator's thread.
+  void Observe(const BatchReport& report) {
+    const std::lock_guard<std::mutex> lock(observed_mutex_);
+    for (const double seconds : report.queue_seconds) queue_seconds_.push_back(seconds);
+    for (const v1::Benchmark* benchmark : report.finished) finished_.push_back(benchmark->id());
+    if (report.save_failed) ++save_failures_;
+    if (report.save_seconds) ++saves_;
+  }
+
   template <typename Condition>
   static bool Eventually(Condition condition) {
     const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(30);
@@ -173,6 +183,11 @@ class CoordinatorTest : public testing::Test {
 
   std::atomic<int64_t> now_{1'000'000};
   FakeStore store_;
+  std::mutex observed_mutex_;
+  std::vector<double> queue_seconds_;
+  std::vector<uint64_t> finished_;
+  int save_failures_ = 0;
+  int saves_ = 0;
   std::unique_ptr<Coordinator> coordinator_;
 };
 
@@ -268,6 +283,51 @@ TEST_F(CoordinatorTest, WrongSpecAndUnknownIdsAreErrorsThatSayWhich) {
   EXPECT_THAT(std::string(Submit(spec).status().message()), testing::HasSubstr("repetitions"));
   EXPECT_EQ(Get(5).status().code(), absl::StatusCode::kNotFound);
   EXPECT_THAT(std::string(Get(5).status().message()), testing::HasSubstr("5"));
+}
+
+TEST_F(CoordinatorTest, ReportsWaitingTimesFinishedBenchmarksAndFailedCommits) {
+  const uint64_t id = Submit(MakeSpec({"eager"}, 1, 2))->id();
+  now_ += 7'500;
+  const auto worker = std::make_shared<FakeWorker>(store_, true);
+  worker->Join(*coordinator_, MakeHello("w", 1));
+  ASSERT_TRUE(Eventually([&] { return Get(id)->state() == v1::BENCHMARK_STATE_FINISHED; }));
+  store_.failing = true;
+  EXPECT_FALSE(Submit(MakeSpec({"eager"}, 1, 1)).ok());
+  coordinator_->Stop();
+  const std::lock_guard<std::mutex> lock(observed_mutex_);
+  EXPECT_THAT(queue_seconds_, testing::ElementsAre(7.5, 7.5));
+  EXPECT_THAT(finished_, testing::ElementsAre(id));
+  EXPECT_GE(saves_, 2);
+  EXPECT_GE(save_failures_, 1);
+}
+
+TEST_F(CoordinatorTest, StopAnswersWhatCameBeforeAndTellsWorkersAndWatchers) {
+  const auto worker = std::make_shared<FakeWorker>(store_, false);
+  worker->Join(*coordinator_, MakeHello("w", 1));
+  const absl::StatusOr<v1::Benchmark> benchmark = Submit(MakeSpec({"eager"}, 1, 1));
+  const auto watcher = std::make_shared<FakeWatcher>();
+  coordinator_->Watch(benchmark->id(), watcher);
+  auto watched = watcher->result.get_future();
+  v1::SubmitRequest request;
+  *request.mutable_spec() = MakeSpec({"eager"}, 1, 1);
+  std::promise<absl::StatusOr<v1::Benchmark>> last;
+  coordinator_->Submit(request, [&last](absl::StatusOr<v1::Benchmark> reply) { last.set_value(std::move(reply)); });
+  coordinator_->Stop();
+  EXPECT_EQ(last.get_future().get().status(), absl::OkStatus());
+  EXPECT_EQ(watched.get().status().code(), absl::StatusCode::kUnavailable);
+  EXPECT_TRUE(worker->has_ended);
+  EXPECT_EQ(worker->ended.code(), absl::StatusCode::kUnavailable);
+  EXPECT_EQ(Submit(MakeSpec({"eager"}, 1, 1)).status().code(), absl::StatusCode::kUnavailable);
+}
+
+TEST_F(CoordinatorTest, RequestIdGoesWithTheRun) {
+  const auto worker = std::make_shared<FakeWorker>(store_, false);
+  worker->Join(*coordinator_, MakeHello("w", 1));
+  ASSERT_EQ(Submit(MakeSpec({"eager"}, 1, 1), "ci:42").status(), absl::OkStatus());
+  ASSERT_TRUE(Eventually([&] { return worker->starts == 1; }));
+  EXPECT_EQ(worker->Commands().back().start().request_id(), "ci:42");
+  EXPECT_THAT(std::string(Submit(MakeSpec({"eager"}, 1, 1), "two words").status().message()),
+              testing::HasSubstr("request_id"));
 }
 
 }  // namespace

@@ -48,7 +48,7 @@ std::string Call(const std::string& address, const std::string& method, const st
 class ListenerTest : public testing::Test {
  protected:
   v1::FleetService::Service fleet_;
-  absl::StatusOr<Listener> listener_ = Listen("127.0.0.1:0", {&fleet_});
+  absl::StatusOr<Listener> listener_ = Listen({.address = "127.0.0.1:0"}, {&fleet_});
 };
 
 TEST_F(ListenerTest, HealthServiceSaysServing) {
@@ -66,7 +66,7 @@ TEST_F(ListenerTest, ReflectionListsTheServices) {
 
 TEST_F(ListenerTest, AddressOfAnotherServerIsRefused) {
   ASSERT_TRUE(listener_.ok()) << listener_.status();
-  const absl::StatusOr<Listener> second = Listen(listener_->address, {});
+  const absl::StatusOr<Listener> second = Listen({.address = listener_->address}, {});
   EXPECT_EQ(second.status().code(), absl::StatusCode::kUnavailable);
   EXPECT_THAT(std::string(second.status().message()), HasSubstr(listener_->address));
 }

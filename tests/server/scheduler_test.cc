@@ -107,6 +107,21 @@ TEST_F(SchedulerTest, FailedRunIsTriedAgainABoundedNumberOfTimes) {
   EXPECT_EQ(run.failed_attempts_size(), 2);
 }
 
+TEST_F(SchedulerTest, RunThatTimedOutIsNotTriedAgain) {
+  Join(MakeHello("w", 1));
+  Submit(MakeSpec({"eager"}, 1, 1));
+  const v1::StartRun start = TakeStart();
+  v1::RunReport report = MakeReport(start, v1::OUTCOME_FAILED);
+  report.mutable_result()->set_reason("stopped after its time limit");
+  report.mutable_result()->mutable_failure()->set_timed_out(true);
+  scheduler_.RunReported("w", report, now_, effects_);
+  EXPECT_TRUE(Take().assign.empty());
+  EXPECT_EQ(RunOf(start).result().outcome(), v1::OUTCOME_FAILED);
+  EXPECT_EQ(RunOf(start).failed_attempts_size(), 0);
+  EXPECT_EQ(scheduler_.Explain(1)[0].text(),
+            "1 of 1 runs ended, the last on w cpu0: failed: stopped after its time limit");
+}
+
 TEST_F(SchedulerTest, StaleAttemptIsAcknowledgedAndDropped) {
   Join(MakeHello("w", 1));
   Submit(MakeSpec({"eager"}, 1, 1));
@@ -284,7 +299,8 @@ TEST_F(SchedulerTest, RequirementsAndBackendsDecideWhatFitsAndExplainSaysWhy) {
   v1::BenchmarkSpec cuda = MakeSpec({"eager"}, 1, 1);
   cuda.mutable_requirements()->set_device_kind(v1::DEVICE_KIND_CUDA);
   const uint64_t needs_cuda = Submit(cuda);
-  EXPECT_THAT(scheduler_.Explain(needs_cuda)[0].text(), testing::HasSubstr("no worker is connected"));
+  EXPECT_EQ(scheduler_.Explain(needs_cuda)[0].text(), "0 of 1 runs ended; waits: no worker is connected");
+  EXPECT_EQ(scheduler_.Explain(needs_cuda)[0].waits(), "no worker is connected");
   Join(MakeHello("w", 1));
   EXPECT_TRUE(Take().assign.empty());
   EXPECT_THAT(scheduler_.Explain(needs_cuda)[0].text(), testing::HasSubstr("needs cuda"));
@@ -298,7 +314,8 @@ TEST_F(SchedulerTest, RequirementsAndBackendsDecideWhatFitsAndExplainSaysWhy) {
   Submit(name);
   EXPECT_EQ(TakeStart().run().benchmark_id(), 4u);
   const uint64_t waits = Submit(MakeSpec({"eager"}, 1, 1));
-  EXPECT_THAT(scheduler_.Explain(waits)[0].text(), testing::HasSubstr("busy"));
+  EXPECT_EQ(scheduler_.Explain(waits)[0].waits(), "every slot that fits is busy (w cpu0 with benchmark 4)");
+  EXPECT_EQ(scheduler_.Explain(4)[0].waits(), "") << "one of its runs is on a slot";
 }
 
 TEST_F(SchedulerTest, SlotThatIsGoneGivesItsRunToAnother) {

@@ -36,5 +36,21 @@ TEST(ValidateHello, EveryErrorNamesTheField) {
   }
 }
 
+TEST(NormalizeResults, AnOutcomeThatNobodyKnowsBecomesAFailureThatSaysSo) {
+  v1::StartRun start;
+  start.set_attempt(1);
+  v1::WorkerEvent event;
+  *event.mutable_report() = MakeReport(start, static_cast<v1::Outcome>(77));
+  NormalizeResults(event);
+  EXPECT_EQ(event.report().result().outcome(), v1::OUTCOME_FAILED);
+  EXPECT_THAT(event.report().result().reason(), testing::HasSubstr("outcome 77"));
+  *event.mutable_hello() = MakeHello("w", 1);
+  *event.mutable_hello()->add_unacknowledged() = MakeReport(start, v1::OUTCOME_UNSPECIFIED);
+  *event.mutable_hello()->add_unacknowledged() = MakeReport(start, v1::OUTCOME_OUT_OF_MEMORY);
+  NormalizeResults(event);
+  EXPECT_EQ(event.hello().unacknowledged(0).result().outcome(), v1::OUTCOME_FAILED);
+  EXPECT_EQ(event.hello().unacknowledged(1).result().outcome(), v1::OUTCOME_OUT_OF_MEMORY);
+}
+
 }  // namespace
 }  // namespace attnfleet::server

@@ -107,7 +107,19 @@ TEST(VisibleGpus, PartitionedGpuWithoutInstancesIsNone) {
 }
 
 TEST(DiscoverSlots, AutoTakesEveryVisibleGpu) {
-  EXPECT_THAT(*Discover({.slots = "auto", .cuda_visible_devices = "1,2"}), ElementsAre("GPU-aabb-2", "GPU-cccc-3"));
+  EXPECT_THAT(*Discover({.slots = "auto", .cuda_visible_devices = "1,2", .cuda_device_order = "PCI_BUS_ID"}),
+              ElementsAre("GPU-aabb-2", "GPU-cccc-3"));
+}
+
+TEST(DiscoverSlots, NumbersThatCudaWouldReadInAnotherOrderAreAnError) {
+  EXPECT_THAT(Error({.cuda_visible_devices = "GPU-c,1"}),
+              HasSubstr("CUDA_VISIBLE_DEVICES=GPU-c,1: the GPUs of this host differ (NVIDIA A100, NVIDIA H100)"));
+  EXPECT_THAT(Error({.cuda_visible_devices = "1", .cuda_device_order = "FASTEST_FIRST"}), HasSubstr("PCI_BUS_ID"));
+  EXPECT_THAT(*Discover({.cuda_visible_devices = "GPU-c"}), ElementsAre("GPU-cccc-3"));
+  EXPECT_THAT(*Discover({.cuda_visible_devices = "-1"}), ElementsAre("cpu0"));
+  std::vector<Gpu> alike = ThreeGpus();
+  alike[2].name = alike[0].name;
+  EXPECT_THAT(*Discover({.cuda_visible_devices = "2"}, alike), ElementsAre("GPU-cccc-3"));
 }
 
 TEST(DiscoverSlots, AutoTakesTheCpuWhereNoGpuIs) {
@@ -135,7 +147,8 @@ TEST(DiscoverSlots, CpuSlotsAreNumbered) {
 }
 
 TEST(DiscoverSlots, ListIsOfVisibleGpus) {
-  EXPECT_THAT(*Discover({.slots = "1", .cuda_visible_devices = "2,0"}), ElementsAre("GPU-aaaa-1"));
+  EXPECT_THAT(*Discover({.slots = "1", .cuda_visible_devices = "2,0", .cuda_device_order = "PCI_BUS_ID"}),
+              ElementsAre("GPU-aaaa-1"));
   EXPECT_THAT(*Discover({.slots = "GPU-c, 0"}), ElementsAre("GPU-cccc-3", "GPU-aaaa-1"));
   EXPECT_THAT(*Discover({.slots = "MIG-2"}, OnePartitioned()), ElementsAre("MIG-2222"));
 }

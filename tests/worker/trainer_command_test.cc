@@ -28,7 +28,7 @@ TEST(TrainerCommand, SaysEverythingAboutARun) {
                   "--relative-bias=true", "--spatial-bias=false", "--hidden-dropout=0.10000000000000001",
                   "--attention-dropout=0", "--precision=auto", "--optimizer=adamw",
                   "--learning-rate=1.0000000000000001e-05", "--data-loader-threads=2", "--seed=7", "--boxes=random"));
-  EXPECT_THAT(command->environment, IsEmpty());
+  EXPECT_THAT(command->environment, ElementsAre("ATTNFLEET_REQUEST_ID="));
 }
 
 TEST(TrainerCommand, GpuIsChosenByUuid) {
@@ -38,7 +38,8 @@ TEST(TrainerCommand, GpuIsChosenByUuid) {
   const auto command = MakeRunCommand(kProgram, MakeStart(1, 1, "GPU-1234", "eager"), slot, DoubleCapabilities());
   ASSERT_TRUE(command.ok());
   EXPECT_THAT(command->argv, Contains("--device=cuda"));
-  EXPECT_THAT(command->environment, ElementsAre("CUDA_VISIBLE_DEVICES=GPU-1234", "CUDA_DEVICE_ORDER=PCI_BUS_ID"));
+  EXPECT_THAT(command->environment,
+              ElementsAre("ATTNFLEET_REQUEST_ID=", "CUDA_VISIBLE_DEVICES=GPU-1234", "CUDA_DEVICE_ORDER=PCI_BUS_ID"));
 }
 
 TEST(TrainerCommand, TorchIsLeftToTheTrainerIfNotKnown) {
@@ -90,6 +91,16 @@ TEST(TrainerCommand, RefusesWhatTheTrainerDoesNotHave) {
   start = MakeStart(1, 1, "cpu0", "eager");
   start.mutable_shape()->set_batch(0);
   EXPECT_THAT(refused(start), HasSubstr("shape"));
+}
+
+TEST(TrainerCommand, CarriesTheRequestIdInItsEnvironmentUnlessItIsNone) {
+  v1::StartRun start = MakeStart(1, 1, "cpu0", "sdpa");
+  start.set_request_id("ci:42");
+  EXPECT_THAT(MakeRunCommand(kProgram, start, CpuSlot("cpu0"), DoubleCapabilities())->environment,
+              ElementsAre("ATTNFLEET_REQUEST_ID=ci:42"));
+  start.set_request_id("not \n one");
+  EXPECT_THAT(MakeRunCommand(kProgram, start, CpuSlot("cpu0"), DoubleCapabilities())->environment,
+              ElementsAre("ATTNFLEET_REQUEST_ID="));
 }
 
 }  // namespace

@@ -41,6 +41,12 @@ TEST(TrainerProbe, FailureCarriesTheTrainersOwnWords) {
   EXPECT_THAT(std::string(Probe("list:half").status().message()), HasSubstr("cannot be read"));
 }
 
+TEST(TrainerProbe, WithoutLibTorchTheTrainersLastLineIsAll) {
+  const absl::Status status = Probe("list:exit=3").status();
+  EXPECT_TRUE(absl::IsFailedPrecondition(status));
+  EXPECT_EQ(status.message(), "double: exiting with status 3");
+}
+
 TEST(TrainerProbe, ATrainerThatHangsIsGivenUp) {
   EXPECT_THAT(std::string(Probe("list:stubborn", std::chrono::milliseconds(200)).status().message()),
               HasSubstr("within 200 ms"));

@@ -34,7 +34,8 @@ class TrainerProcessTest : public testing::Test {
              [this](v1::RunResult result) {
                result_ = std::move(result);
                process_.reset();
-             }});
+             },
+         .oom_kills = [this] { return oom_kills_; }});
     ASSERT_TRUE(process.ok()) << process.status();
     process_ = *std::move(process);
   }
@@ -58,6 +59,7 @@ class TrainerProcessTest : public testing::Test {
     return pid;
   }
 
+  int64_t oom_kills_ = 3;  // of the host, so far
   const ScratchDirectory scratch_;
   const std::unique_ptr<EventLoop> loop_ = *EventLoop::Create();
   std::vector<v1::TrainerProgress> progress_;
@@ -142,8 +144,9 @@ TEST_F(TrainerProcessTest, KeepsTheEndOfALongLog) {
 TEST_F(TrainerProcessTest, TimeLimitStopsIt) {
   const v1::RunResult result = Run("eager:hang", 0.2);
   EXPECT_EQ(result.outcome(), v1::OUTCOME_FAILED);
-  EXPECT_EQ(result.reason(), "stopped after its time limit of 0.2 s");
+  EXPECT_EQ(result.reason(), "stopped after its time limit of 0.2 s (--run-timeout)");
   EXPECT_EQ(result.failure().signal(), SIGTERM);
+  EXPECT_TRUE(result.failure().timed_out());
 }
 
 TEST_F(TrainerProcessTest, StubbornOneIsKilledAfterTheGrace) {
@@ -179,6 +182,40 @@ TEST_F(TrainerProcessTest, KilledFromOutsideIsAFailure) {
   ASSERT_TRUE(RunUntil(*loop_, [this] { return !progress_.empty(); }));
   kill(Pid(), SIGTERM);
   EXPECT_EQ(Wait().outcome(), v1::OUTCOME_FAILED);
+}
+
+TEST_F(TrainerProcessTest, KilledByTheKernelForWantOfMemoryIsOutOfMemory) {
+  Start("eager:hang");
+  ASSERT_TRUE(RunUntil(*loop_, [this] { return !progress_.empty(); }));
+  ++oom_kills_;
+  kill(Pid(), SIGKILL);
+  const v1::RunResult result = Wait();
+  EXPECT_EQ(result.outcome(), v1::OUTCOME_OUT_OF_MEMORY);
+  EXPECT_EQ(result.reason(), "the kernel killed the trainer: the host's memory was used up");
+  EXPECT_TRUE(result.out_of_memory().host_memory());
+  EXPECT_GT(result.out_of_memory().killed_at_bytes(), 100'000);
+  EXPECT_EQ(result.environment().device_name(), "Double");
+}
+
+TEST_F(TrainerProcessTest, KilledBySomebodyElseIsAFailure) {
+  Start("eager:hang");
+  ASSERT_TRUE(RunUntil(*loop_, [this] { return !progress_.empty(); }));
+  kill(Pid(), SIGKILL);
+  const v1::RunResult result = Wait();
+  EXPECT_EQ(result.outcome(), v1::OUTCOME_FAILED);
+  EXPECT_FALSE(result.failure().timed_out());
+}
+
+TEST_F(TrainerProcessTest, OtherEndsAreNotOutOfMemoryWhateverTheKernelKillsElsewhere) {
+  Start("eager:crash=11");
+  ++oom_kills_;  // elsewhere on the host
+  EXPECT_EQ(Wait().outcome(), v1::OUTCOME_FAILED);
+  result_.reset();
+  Start("eager:hang");
+  ASSERT_TRUE(RunUntil(*loop_, [this] { return !progress_.empty(); }));
+  ++oom_kills_;
+  process_->Kill("not wanted");
+  EXPECT_EQ(Wait().outcome(), v1::OUTCOME_CANCELLED);
 }
 
 TEST_F(TrainerProcessTest, ResultOfOneThatDoesNotExitCounts) {

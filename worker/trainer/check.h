@@ -27,9 +27,9 @@ struct CheckSubject {
 // Never throws.
 NumericalCheck CheckAgainstEager(const CheckSubject& subject, const std::function<int64_t()>& free_bytes);
 
-// Largest absolute difference over largest absolute value of `exact`; over `otherwise` where that value is no more than
-// rounding beside `otherwise`. NaN where either tensor holds one.
-double RelativeError(const at::Tensor& value, const at::Tensor& exact, double otherwise = 1);
+// Largest absolute difference over largest absolute value of `exact`, or over `least` where that value is smaller.
+// Infinite if both are 0 and there is a difference; NaN where either tensor holds one.
+double RelativeError(const at::Tensor& value, const at::Tensor& exact, double least = 0);
 
 }  // namespace attnfleet::trainer
 

@@ -5,10 +5,8 @@
 #include <vector>
 
 #include "absl/flags/flag.h"
-#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
-#include "absl/strings/string_view.h"
-#include "absl/strings/strip.h"
+#include "proto/part.h"
 #include "proto/suggest.h"
 #include "proto/support/flags.h"
 
@@ -40,6 +38,7 @@ ABSL_FLAG(std::string, data, "", "documents");
 ABSL_FLAG(std::string, weights, "", "checkpoint to begin with");
 ABSL_FLAG(std::string, save, "", "checkpoint to write");
 ABSL_FLAG(std::string, verify, "", "case to check the model with");
+ABSL_FLAG(std::string, write_data, "", "documents to write");
 ABSL_FLAG(std::string, torch, "", "LibTorch's folder");
 ABSL_FLAG(int64_t, parent_pid, 0, "die with this process");
 ABSL_FLAG(bool, list_backends, false, "list the backends");
@@ -67,16 +66,10 @@ class Reader {
     return value;
   }
 
-  // "0.5%" or "0.005" -> 0.005.
   double Part(const char* name, const absl::Flag<std::string>& flag) {
-    const std::string given = absl::GetFlag(flag);
-    absl::string_view digits = given;
-    const bool percent = absl::ConsumeSuffix(&digits, "%");
-    double value = 0;
-    if (!absl::SimpleAtod(digits, &value) || !(value >= 0 && value < (percent ? 100 : 1))) {
-      Fail(absl::StrCat(name, ": \"", given, "\" is no part of it/s; give 0.005 or 0.5%"));
-    }
-    return percent ? value / 100 : value;
+    const absl::StatusOr<double> part = ParsePart(absl::GetFlag(flag));
+    if (!part.ok()) Fail(absl::StrCat(name, ": ", std::string(part.status().message())));
+    return part.value_or(0);
   }
 
   template <typename Value>
@@ -188,12 +181,15 @@ absl::StatusOr<Config> ParseCommandLine(int argc, const char* const* argv) {
   config.weights = absl::GetFlag(FLAGS_weights);
   config.save = absl::GetFlag(FLAGS_save);
   config.verify = absl::GetFlag(FLAGS_verify);
+  config.write_data = absl::GetFlag(FLAGS_write_data);
   config.torch = absl::GetFlag(FLAGS_torch);
   config.parent_pid = static_cast<pid_t>(read.Integer("--parent-pid", FLAGS_parent_pid, 0, 1 << 22));
   config.list_backends = absl::GetFlag(FLAGS_list_backends);
   config.json = absl::GetFlag(FLAGS_json);
   if (config.json && !config.list_backends)
     read.Fail("--json: goes with --list-backends alone; a run always writes JSON");
+  if (!config.write_data.empty() && !config.data.empty())
+    read.Fail("--write-data: writes synthetic documents; --data names others");
   if (!read.status().ok()) return read.status();
   return config;
 }

@@ -34,10 +34,11 @@ struct Config {
   int data_loader_threads = 0;  // 0: batches are made between the steps
   uint64_t seed = 0;
   Boxes boxes = Boxes::kDocument;
-  std::string data;     // JSON Lines of documents; empty: synthetic ones
-  std::string weights;  // safetensors; empty: random
-  std::string save;     // write the trained weights there; empty: nowhere
-  std::string verify;   // compare the model with this file's case, instead of training
+  std::string data;        // JSON Lines of documents; empty: synthetic ones
+  std::string weights;     // safetensors; empty: random
+  std::string save;        // write the trained weights there; empty: nowhere
+  std::string verify;      // compare the model with this file's case, instead of training
+  std::string write_data;  // write the synthetic batches there, instead of training
 
   std::string torch;     // --torch; empty: look for LibTorch
   pid_t parent_pid = 0;  // not 0: die with that process

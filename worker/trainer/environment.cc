@@ -10,6 +10,7 @@
 #include "absl/strings/ascii.h"
 #include "absl/strings/match.h"
 #include "worker/trainer/build_id.h"
+#include "worker/trainer/host_memory.h"
 #include "worker/trainer/precision.h"
 
 namespace attnfleet::trainer {
@@ -37,14 +38,16 @@ Environment DescribeEnvironment(CudaDevice* cuda, Precision precision, uint64_t 
     const CudaDeviceInfo info = cuda->Info();
     environment.cuda = true;
     environment.device_name = info.name;
-    environment.device_uuid = info.uuid;
+    const char* const visible = std::getenv("CUDA_VISIBLE_DEVICES");
+    const std::string instance = FirstMigInstance(visible == nullptr ? "" : visible);
+    environment.device_uuid = instance.empty() ? info.uuid : instance;
     environment.device_memory_bytes = info.memory_bytes;
     environment.driver_version = info.driver_version;
     environment.cuda_version = info.cuda_version;
     environment.cudnn_version = info.cudnn_version;
   } else {
     environment.device_name = ProcValue("/proc/cpuinfo", "model name");
-    environment.device_memory_bytes = HostMemoryBytes();
+    environment.device_memory_bytes = ReadHostMemory().total_bytes;
   }
   environment.libtorch_version = TORCH_VERSION;
   environment.cpu_threads = at::get_num_threads();
@@ -54,11 +57,12 @@ Environment DescribeEnvironment(CudaDevice* cuda, Precision precision, uint64_t 
   return environment;
 }
 
+std::string FirstMigInstance(std::string_view cuda_visible_devices) {
+  const std::string_view first = cuda_visible_devices.substr(0, cuda_visible_devices.find(','));
+  return first.rfind("MIG-", 0) == 0 ? std::string(first) : "";
+}
+
 // Not getrusage: its figure survives exec, so it could be the launcher's.
 int64_t PeakResidentBytes() { return std::atoll(ProcValue("/proc/self/status", "VmHWM").c_str()) * 1024; }
-
-int64_t HostMemoryBytes() { return sysconf(_SC_PHYS_PAGES) * sysconf(_SC_PAGESIZE); }
-
-int64_t FreeHostMemoryBytes() { return sysconf(_SC_AVPHYS_PAGES) * sysconf(_SC_PAGESIZE); }
 
 }  // namespace attnfleet::trainer

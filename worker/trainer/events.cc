@@ -138,8 +138,10 @@ Json ToJson(const Measurement& measurement) {
 
 }  // namespace
 
-std::string StartedLine(const Environment& environment, int64_t parameter_count) {
-  return Dump({{"started", {{"environment", ToJson(environment)}, {"parameter_count", parameter_count}}}});
+std::string StartedLine(const Environment& environment, int64_t parameter_count, const std::string& request_id) {
+  return Dump(
+      {{"started",
+        {{"environment", ToJson(environment)}, {"parameter_count", parameter_count}, {"request_id", request_id}}}});
 }
 
 std::string ProgressLine(const Progress& progress) {
@@ -158,6 +160,7 @@ std::string ResultLine(const RunResult& result) {
     json["out_of_memory"] = {{"requested_bytes", result.out_of_memory.requested_bytes},
                              {"free_bytes", result.out_of_memory.free_bytes},
                              {"total_bytes", result.out_of_memory.total_bytes},
+                             {"host_memory", result.out_of_memory.host_memory},
                              {"phase", result.memory_phase}};
   }
   if (!result.contamination.empty()) json["contamination"] = result.contamination;

@@ -129,7 +129,7 @@ struct Capabilities {
 };
 
 // One document each, protobuf JSON with the field names of the .proto, without a line feed.
-std::string StartedLine(const Environment& environment, int64_t parameter_count);
+std::string StartedLine(const Environment& environment, int64_t parameter_count, const std::string& request_id);
 std::string ProgressLine(const Progress& progress);
 std::string ResultLine(const RunResult& result);
 std::string CapabilitiesLine(const Capabilities& capabilities);

@@ -14,7 +14,7 @@ Failure DescribeCurrentException() {
   } catch (const c10::OutOfMemoryError& error) {
     return {true, error.what_without_backtrace()};
   } catch (const std::bad_alloc&) {
-    return {true, "the host's memory is used up"};
+    return {true, kHostMemoryUsedUp};
   } catch (const c10::Error& error) {
     const std::string message = error.what_without_backtrace();
     return {IsOutOfMemory(message), message};

@@ -14,13 +14,14 @@
 #include "proto/support/process.h"
 #include "worker/trainer/build_id.h"
 #include "worker/trainer/config.h"
+#include "worker/trainer/document_writer.h"
 #include "worker/trainer/exit_code.h"
+#include "worker/trainer/host_memory.h"
+#include "worker/trainer/say.h"
 #include "worker/trainer/torch_directory.h"
 
 namespace attnfleet::trainer {
 namespace {
-
-void Say(const std::string& text) { std::fprintf(stderr, "attnfleet-trainer: %s\n", text.c_str()); }
 
 int Fail(int code, const absl::Status& status) {
   Say(std::string(status.message()));
@@ -36,6 +37,14 @@ std::string FindProgram(const std::string& directory) {
   return "";
 }
 
+int WriteData(const Config& config) {
+  const absl::Status status = WriteDocuments(MakeSyntheticSpec(config), config.timed_steps, config.write_data);
+  if (!status.ok())
+    return Fail(kExitFailed,
+                absl::Status(status.code(), absl::StrCat("--write-data: ", std::string(status.message()))));
+  return kExitResult;
+}
+
 int Launch(int argc, char** argv) {
   const absl::StatusOr<Config> config = ParseCommandLine(argc, argv);
   if (!config.ok()) return Fail(kExitUsage, config.status());
@@ -43,10 +52,12 @@ int Launch(int argc, char** argv) {
   if (config->version) {
     return std::printf("attnfleet-trainer " ATTNFLEET_VERSION " (%s)\n", BuildId()) >= 0 ? kExitResult : kExitFailed;
   }
+  if (!config->write_data.empty()) return WriteData(*config);
   if (config->parent_pid != 0) {
     const absl::Status status = DieWithParent(config->parent_pid, SIGKILL);
     if (!status.ok()) return Fail(kExitFailed, status);
   }
+  BeFirstToBeKilled();
   const absl::StatusOr<std::string> directory = ExecutableDirectory();
   if (!directory.ok()) return Fail(kExitFailed, directory.status());
   const std::string program = FindProgram(*directory);

@@ -18,8 +18,10 @@
 #include "worker/trainer/events.h"
 #include "worker/trainer/exit_code.h"
 #include "worker/trainer/gpu_watch.h"
+#include "worker/trainer/host_memory.h"
 #include "worker/trainer/nvml.h"
 #include "worker/trainer/precision.h"
+#include "worker/trainer/say.h"
 #include "worker/trainer/training.h"
 #include "worker/trainer/verify.h"
 
@@ -39,8 +41,6 @@ void InstallSignals() {
   sigaction(SIGINT, &action, nullptr);
   std::signal(SIGPIPE, SIG_IGN);  // a closed pipe is an error of write()
 }
-
-void Say(const std::string& text) { std::fprintf(stderr, "attnfleet-trainer: %s\n", text.c_str()); }
 
 // Nobody can read what cannot be written, so a failure ends the process, at once and whatever its threads do.
 void Emit(const std::string& line) {
@@ -119,9 +119,10 @@ int Train(const Config& config, const Backend& backend) {
       Say(absl::StrCat("on the CPU: ", std::string(opened.status().message())));
     }
   }
+  if (cuda == nullptr) LimitHostMemory();
   RunHooks hooks;
   hooks.started = [](const Environment& environment, int64_t parameters) {
-    Emit(StartedLine(environment, parameters));
+    Emit(StartedLine(environment, parameters, RequestId()));
   };
   hooks.progress = [](const Progress& progress) { Emit(ProgressLine(progress)); };
   hooks.notice = Say;

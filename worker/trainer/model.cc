@@ -182,9 +182,9 @@ at::Tensor SelfAttention(const Pass& pass, const EncoderLayer& layer, const Step
   const bool drop_output = config.dropout_placement == DropoutPlacement::kOutput;
   const AttentionInput input{heads(layer.query), heads(layer.key), heads(layer.value), step,
                              pass.training && !drop_output ? config.attention_dropout : 0.0};
-  at::Tensor output = pass.backend.forward(input);
-  if (drop_output) output = at::dropout(output, config.attention_dropout, pass.training);
-  return output.transpose(1, 2).reshape({x.size(0), x.size(1), config.hidden_size});
+  const at::Tensor output =
+      pass.backend.forward(input).transpose(1, 2).reshape({x.size(0), x.size(1), config.hidden_size});
+  return drop_output ? at::dropout(output, config.attention_dropout, pass.training) : output;
 }
 
 at::Tensor Encode(const Pass& pass, const EncoderLayer& layer, const StepTensors& step, const at::Tensor& x) {

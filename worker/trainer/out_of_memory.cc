@@ -19,6 +19,8 @@ int64_t ParseAmount(std::string_view text) {
   return 0;
 }
 
+bool Says(std::string_view message, std::string_view words) { return message.find(words) != std::string_view::npos; }
+
 int64_t AmountAfter(std::string_view message, std::string_view words) {
   const size_t at = message.find(words);
   return at == std::string_view::npos ? 0 : ParseAmount(message.substr(at + words.size()));
@@ -31,11 +33,12 @@ OutOfMemory ParseOutOfMemory(std::string_view message) {
   result.requested_bytes = AmountAfter(message, "ried to allocate ");
   result.total_bytes = AmountAfter(message, "total capacity of ");
   result.free_bytes = AmountAfter(message, "of which ");
+  result.host_memory = Says(message, "DefaultCPUAllocator: ") || message == kHostMemoryUsedUp;
   return result;
 }
 
 bool IsOutOfMemory(std::string_view message) {
-  const auto says = [message](std::string_view words) { return message.find(words) != std::string_view::npos; };
+  const auto says = [message](std::string_view words) { return Says(message, words); };
   return (says("DefaultCPUAllocator: ") && says("you tried to allocate ")) || says("CUDA error: out of memory") ||
          says("CUBLAS_STATUS_ALLOC_FAILED") || says("CUDNN_STATUS_ALLOC_FAILED");
 }

@@ -12,7 +12,11 @@ struct OutOfMemory {
   int64_t requested_bytes = 0;
   int64_t free_bytes = 0;
   int64_t total_bytes = 0;
+  bool host_memory = false;  // the host's, not the GPU's
 };
+
+// What is said of a std::bad_alloc.
+inline constexpr char kHostMemoryUsedUp[] = "the host's memory is used up";
 
 // Reads the messages of LibTorch's allocators: "CUDA out of memory. Tried to allocate 48.00 GiB. GPU 0 has a total
 // capacity of 79.11 GiB of which 3.20 GiB is free." and "... DefaultCPUAllocator: can't allocate memory: you tried to

@@ -15,6 +15,7 @@
 #include "worker/trainer/confidence.h"
 #include "worker/trainer/environment.h"
 #include "worker/trainer/flops.h"
+#include "worker/trainer/host_memory.h"
 #include "worker/trainer/image.h"
 #include "worker/trainer/step_timer.h"
 #include "worker/trainer/warmup.h"
@@ -136,14 +137,7 @@ void Run::SetUp() {
     throw std::runtime_error(absl::StrCat("--save: ", std::string(path.message())));
   }
 
-  SyntheticSpec data;
-  data.batch = config_.batch;
-  data.sequence_length = config_.sequence_length;
-  data.vocabulary = config_.model.vocabulary;
-  data.labels = config_.model.labels;
-  data.boxes = config_.boxes;
-  data.seed = config_.seed;
-  if (config_.model.image) data.image_size = config_.model.image_size;
+  const SyntheticSpec data = MakeSyntheticSpec(config_);
   const BatchFiller fill = [data, documents = documents_](uint64_t index, const BatchBuffers& buffers) {
     if (!documents) return FillBatch(data, index, buffers);
     documents->FillBatch(data.batch, data.seed, index, buffers);
@@ -260,7 +254,9 @@ void Run::Check(Measurement& result) {
   // The initial weights: those that were trained may have diverged, where gradients are nothing but rounding.
   MakeInitialModel();
   const Batch batch = NextBatch();
-  const auto free_bytes = [this] { return cuda_ != nullptr ? cuda_->ReleaseCache() : FreeHostMemoryBytes(); };
+  const auto free_bytes = [this] {
+    return cuda_ != nullptr ? cuda_->ReleaseCache() : ReadHostMemory().available_bytes;
+  };
   result.numerical_check = CheckAgainstEager({model_, backend_, batch, compute_type(), mixed_}, free_bytes);
 }
 

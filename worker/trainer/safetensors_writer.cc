@@ -1,14 +1,7 @@
 #include "worker/trainer/safetensors_writer.h"
 
-#include <fcntl.h>
-#include <unistd.h>
-
-#include <cerrno>
-#include <cstdio>
 #include <nlohmann/json.hpp>
 #include <utility>
-
-#include "absl/strings/str_cat.h"
 
 namespace attnfleet::trainer {
 namespace {
@@ -37,48 +30,12 @@ std::string Header(const std::vector<SafetensorsWriter::Tensor>& tensors,
 
 }  // namespace
 
-SafetensorsWriter::SafetensorsWriter(const std::string& path)
-    : path_(path), temporary_(absl::StrCat(path, ".", getpid(), ".tmp")) {}
-
-SafetensorsWriter::SafetensorsWriter(SafetensorsWriter&& other) noexcept
-    : path_(std::move(other.path_)),
-      temporary_(std::exchange(other.temporary_, {})),
-      file_(std::exchange(other.file_, -1)) {}
-
-SafetensorsWriter::~SafetensorsWriter() {
-  if (file_ >= 0) close(file_);
-  if (!temporary_.empty()) unlink(temporary_.c_str());
-}
-
 absl::StatusOr<SafetensorsWriter> SafetensorsWriter::Create(const std::string& path, const std::vector<Tensor>& tensors,
                                                             const std::map<std::string, std::string>& metadata) {
-  SafetensorsWriter writer(path);
-  writer.file_ = open(writer.temporary_.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
-  if (writer.file_ < 0) return writer.Failed("created", errno);
-  if (absl::Status status = writer.Append(Header(tensors, metadata)); !status.ok()) return status;
-  return writer;
-}
-
-absl::Status SafetensorsWriter::Append(std::string_view bytes) {
-  while (!bytes.empty()) {
-    const ssize_t count = write(file_, bytes.data(), bytes.size());
-    if (count < 0 && errno == EINTR) continue;
-    if (count < 0) return Failed("written", errno);
-    bytes.remove_prefix(static_cast<size_t>(count));
-  }
-  return absl::OkStatus();
-}
-
-absl::Status SafetensorsWriter::Finish() {
-  if (fsync(file_) != 0) return Failed("written", errno);
-  if (close(std::exchange(file_, -1)) != 0) return Failed("written", errno);
-  if (std::rename(temporary_.c_str(), path_.c_str()) != 0) return Failed("renamed from its temporary name", errno);
-  temporary_.clear();
-  return absl::OkStatus();
-}
-
-absl::Status SafetensorsWriter::Failed(const char* what, int error) const {
-  return absl::ErrnoToStatus(error, absl::StrCat(path_, " cannot be ", what));
+  absl::StatusOr<WholeFile> file = WholeFile::Create(path);
+  if (!file.ok()) return file.status();
+  if (absl::Status status = file->Append(Header(tensors, metadata)); !status.ok()) return status;
+  return SafetensorsWriter(*std::move(file));
 }
 
 }  // namespace attnfleet::trainer

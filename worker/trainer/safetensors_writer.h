@@ -5,16 +5,17 @@
 #include <map>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "worker/trainer/safetensors.h"
+#include "worker/trainer/whole_file.h"
 
 namespace attnfleet::trainer {
 
-// Writes a safetensors file tensor by tensor. It appears under its name when it is whole; until then, and after an
-// error, whatever lay there is untouched.
+// Writes a safetensors file tensor by tensor. It is there when it is whole (see WholeFile).
 class SafetensorsWriter {
  public:
   struct Tensor {
@@ -23,25 +24,19 @@ class SafetensorsWriter {
     std::vector<int64_t> shape;
   };
 
-  // Opens a temporary file beside `path` and writes the header.
+  // Writes the header.
   static absl::StatusOr<SafetensorsWriter> Create(const std::string& path, const std::vector<Tensor>& tensors,
                                                   const std::map<std::string, std::string>& metadata);
-  SafetensorsWriter(SafetensorsWriter&& other) noexcept;
-  SafetensorsWriter& operator=(SafetensorsWriter&&) = delete;
-  ~SafetensorsWriter();
 
   // The elements of the next tensor.
-  absl::Status Append(std::string_view bytes);
+  absl::Status Append(std::string_view bytes) { return file_.Append(bytes); }
   // After the last one.
-  absl::Status Finish();
+  absl::Status Finish() { return file_.Finish(); }
 
  private:
-  explicit SafetensorsWriter(const std::string& path);
-  absl::Status Failed(const char* what, int error) const;
+  explicit SafetensorsWriter(WholeFile file) : file_(std::move(file)) {}
 
-  std::string path_;
-  std::string temporary_;  // empty: gone or renamed
-  int file_ = -1;
+  WholeFile file_;
 };
 
 }  // namespace attnfleet::trainer

@@ -9,6 +9,18 @@
 
 namespace attnfleet::trainer {
 
+SyntheticSpec MakeSyntheticSpec(const Config& config) {
+  SyntheticSpec spec;
+  spec.batch = config.batch;
+  spec.sequence_length = config.sequence_length;
+  spec.vocabulary = config.model.vocabulary;
+  spec.labels = config.model.labels;
+  spec.boxes = config.boxes;
+  spec.seed = config.seed;
+  if (config.model.image) spec.image_size = config.model.image_size;
+  return spec;
+}
+
 void FillBatch(const SyntheticSpec& spec, uint64_t index, const BatchBuffers& buffers) {
   FillPixels(spec.seed, index, buffers.pixels);
   if (spec.boxes == Boxes::kDocument) return FillDocumentBatch(spec, index, buffers);

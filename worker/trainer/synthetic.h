@@ -19,6 +19,8 @@ struct SyntheticSpec {
   int64_t image_size = 0;  // 0: without images
 };
 
+SyntheticSpec MakeSyntheticSpec(const Config& config);
+
 // Where one batch goes; row-major. What random and unit boxes come with; documents: see document.h.
 struct BatchBuffers {
   int64_t* ids = nullptr;             // (B, S), uniform in [0, vocabulary), padding id included as in the published run

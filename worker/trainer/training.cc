@@ -7,6 +7,7 @@
 #include "absl/strings/str_cat.h"
 #include "worker/trainer/environment.h"
 #include "worker/trainer/failure.h"
+#include "worker/trainer/host_memory.h"
 #include "worker/trainer/precision.h"
 #include "worker/trainer/run.h"
 
@@ -20,9 +21,9 @@ void SetOutOfMemory(RunResult& result, const char* stage, std::string_view messa
   result.reason = absl::StrCat("out of memory in ", stage, ": ", FirstLine(message));
   result.memory_phase = stage;
   result.out_of_memory = ParseOutOfMemory(message);
-  if (!result.environment.cuda) {
-    result.out_of_memory.total_bytes = HostMemoryBytes();
-    result.out_of_memory.free_bytes = FreeHostMemoryBytes();
+  if (result.out_of_memory.host_memory) {
+    result.out_of_memory.total_bytes = ReadHostMemory().total_bytes;
+    result.out_of_memory.free_bytes = LeastFreeHostBytes();
   }
 }
 

@@ -49,6 +49,8 @@ Instead of training
                              described in tests/golden/README.md) in fp32 with --backend and print the largest errors.
                              On the CPU, or with --device=cuda on the GPU. Exit status 1: beyond the bound of rounding,
                              2: FILE cannot be used
+  --write-data=FILE          write the synthetic sequences of --steps batches as --data reads them (JSON Lines), for other
+                             programs to train on what a run with the same seed and shape trains on
 Where LibTorch 2.11 is
   --torch=DIR                the torch folder of a PyTorch installation; without it $ATTNFLEET_TORCH, then the build
                              tree's, then the one of the host's python3
@@ -65,6 +67,8 @@ of the vendor's data sheet at the run's precision.
 Standard output is one JSON document a line, each a TrainerEvent of proto/attnfleet/v1/trainer.proto: "started",
 "progress" at most five times a second, and last "result". Messages go to standard error. SIGTERM or Ctrl-C stops at the
 next step with the outcome OUTCOME_CANCELLED; a second one stops at once.
+
+On the CPU a run may take what memory the host, or its cgroup, has to spare; what needs more ends as out of memory.
 
 Exit status: 0 a result was written (measured, out of memory, unsupported or cancelled), 1 it failed, 2 the flags are
 wrong, 3 there is no usable LibTorch.

@@ -13,6 +13,7 @@
 
 #include "worker/trainer/attention/backends.h"
 #include "worker/trainer/attention/contract.h"
+#include "worker/trainer/attention/gradient_layout.h"
 #include "worker/trainer/bias.h"
 #include "worker/trainer/buckets.h"
 #include "worker/trainer/model_config.h"
@@ -168,6 +169,22 @@ TEST(Attention, DenseBiasIsTheDefinition) {
       EXPECT_EQ(relative[0][2][i][j].item<float>(), source.relative_table[2][d].item<float>());
     }
   }
+}
+
+TEST(Attention, GradientTakesTheLayoutOfTheOutput) {
+  const auto strided = [] { return at::randn({kBatch, kLength, kHeads, kHeadSize}).transpose(1, 2); };
+  for (const bool contiguous : {false, true}) {
+    const at::Tensor output = WithGradientLayout(strided().requires_grad_() * 1);
+    at::Tensor arrived;
+    output.register_hook([&arrived](const at::Tensor& gradient) { arrived = gradient; });
+    const at::Tensor gradient = contiguous ? strided().contiguous() : strided();
+    output.backward(gradient);
+    EXPECT_EQ(arrived.strides(), output.strides());
+    EXPECT_TRUE(arrived.equal(gradient));
+    EXPECT_EQ(arrived.is_same(gradient), !contiguous);
+  }
+  const at::Tensor constant = strided();
+  EXPECT_TRUE(WithGradientLayout(constant).is_same(constant));
 }
 
 TEST(Attention, UnknownBackendNamesTheNearestAndAll) {

@@ -8,6 +8,7 @@
 #include <cmath>
 #include <stdexcept>
 
+#include "small_model.h"
 #include "worker/trainer/attention/backends.h"
 #include "worker/trainer/data_loader.h"
 
@@ -24,13 +25,8 @@ struct Fixture {
   Batch batch;
 
   Fixture() {
-    ModelConfig config;
-    config.hidden_size = 24;
+    ModelConfig config = SmallModel();
     config.layers = 2;
-    config.heads = 2;
-    config.intermediate_size = 32;
-    config.vocabulary = 60;
-    config.coordinate_size = config.shape_size = 4;
     model = MakeModel(config, at::kCPU, 1);
     for (at::Tensor* table : {&model.rel_pos_bias, &model.rel_pos_x_bias, &model.rel_pos_y_bias}) table->normal_(0, 8);
     VisitParameters(model, [](const ParameterSpec& spec, at::Tensor& tensor) {  // so that attention is not uniform
@@ -129,8 +125,10 @@ TEST(Check, LeavesTheModelAsItWas) {
 TEST(Check, RelativeErrorIsOfTheLargestValue) {
   const at::Tensor exact = at::tensor({1.0, -4.0, 0.0});
   EXPECT_DOUBLE_EQ(RelativeError(at::tensor({1.0, -4.0, 1.0}), exact), 0.25);
-  EXPECT_DOUBLE_EQ(RelativeError(at::tensor({0.5}, at::kDouble), at::tensor({0.0}, at::kDouble)), 0.5);
-  EXPECT_DOUBLE_EQ(RelativeError(at::tensor({0.5}, at::kDouble), at::tensor({1e-16}, at::kDouble), 100), 0.005);
+  EXPECT_DOUBLE_EQ(RelativeError(at::tensor({0.5}, at::kDouble), at::tensor({0.25}, at::kDouble), 100), 0.0025);
+  EXPECT_DOUBLE_EQ(RelativeError(at::tensor({0.5}, at::kDouble), at::tensor({0.25}, at::kDouble), 0.125), 1);
+  EXPECT_TRUE(std::isinf(RelativeError(at::tensor({0.5}, at::kDouble), at::tensor({0.0}, at::kDouble))));
+  EXPECT_EQ(RelativeError(at::tensor({0.0}, at::kDouble), at::tensor({0.0}, at::kDouble)), 0);
   EXPECT_TRUE(std::isnan(RelativeError(at::tensor({std::nan("")}), at::tensor({1.0}))));
 }
 

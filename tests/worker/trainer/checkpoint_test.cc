@@ -10,6 +10,7 @@
 #include <functional>
 #include <optional>
 
+#include "small_model.h"
 #include "worker/trainer/safetensors_writer.h"
 
 namespace attnfleet::trainer {
@@ -21,15 +22,9 @@ using testing::HasSubstr;
 using testing::Not;
 
 ModelConfig Small() {
-  ModelConfig config;
-  config.hidden_size = 12;
-  config.layers = 1;
-  config.heads = 2;
-  config.intermediate_size = 8;
-  config.vocabulary = 20;
+  ModelConfig config = SmallModel();
   config.max_positions = 10;
   config.max_2d_positions = 16;
-  config.coordinate_size = config.shape_size = 2;
   config.image_size = 32;
   config.labels = 5;
   return config;
@@ -201,8 +196,8 @@ TEST_F(Checkpoint, AnotherNumberOfLabelsOrPositionsIsNamed) {
   ModelConfig other = Small();
   other.labels = 7;
   other.max_positions = 30;
-  EXPECT_THAT(ErrorOf(path_, other), AllOf(HasSubstr("classifier.weight is [5, 12], not [7, 12]"),
-                                           HasSubstr("position_embeddings.weight is [10, 12], not [30, 12]")));
+  EXPECT_THAT(ErrorOf(path_, other), AllOf(HasSubstr("classifier.weight is [5, 24], not [7, 24]"),
+                                           HasSubstr("position_embeddings.weight is [10, 24], not [30, 24]")));
   other.labels = 12;
   EXPECT_THAT(ErrorOf(path_, other), AllOf(HasSubstr("classifier.dense.weight"), HasSubstr("surplus: classifier.")));
 }

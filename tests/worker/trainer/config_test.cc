@@ -93,6 +93,7 @@ INSTANTIATE_TEST_SUITE_P(
                     WrongFlag{"--optimizer=sgd", "--optimizer", "adamw"},
                     WrongFlag{"--learning-rate=0", "--learning-rate", "0 < rate <= 1"},
                     WrongFlag{"--data-loader-threads=257", "--data-loader-threads", "257"},
+                    WrongFlag{"--ci-width=half", "--ci-width", "\"half\" is no part of a whole"},
                     WrongFlag{"--seed=-1", "--seed", "-1"}, WrongFlag{"--boxes=units", "--boxes", "\"unit\""},
                     WrongFlag{"--json", "--json", "--list-backends"}, WrongFlag{"--bacth=1", "--bacth", "\"--batch\""},
                     WrongFlag{"tiny", "tiny", "no flag"}));

@@ -61,9 +61,10 @@ TEST(Events, AnyTextStaysOneLineOfJson) {
 TEST(Events, StartedProgressAndCapabilitiesUseTheContractsNames) {
   Environment environment;
   environment.cuda = true;
-  const json started = json::parse(StartedLine(environment, 5))["started"];
+  const json started = json::parse(StartedLine(environment, 5, "ci:42"))["started"];
   EXPECT_EQ(started["environment"]["device_kind"], "DEVICE_KIND_CUDA");
   EXPECT_EQ(started["parameter_count"], 5);
+  EXPECT_EQ(started["request_id"], "ci:42");
   EXPECT_EQ(json::parse(ProgressLine({Phase::kWarmup, 1, 2, 3, 4}))["progress"]["phase"], "TRAINER_PHASE_WARMUP");
   Capabilities capabilities;
   capabilities.backends = {{"flash2", "text", false, true}};

@@ -12,6 +12,7 @@ TEST(OutOfMemory, ReadsTheCudaAllocatorsMessage) {
   EXPECT_EQ(figures.requested_bytes, 48LL << 30);
   EXPECT_EQ(figures.total_bytes, (79LL << 30) + (1LL << 28));
   EXPECT_EQ(figures.free_bytes, (512LL << 20) + (1LL << 19));
+  EXPECT_FALSE(figures.host_memory);
 }
 
 TEST(OutOfMemory, ReadsTheCpuAllocatorsMessage) {
@@ -20,6 +21,8 @@ TEST(OutOfMemory, ReadsTheCpuAllocatorsMessage) {
       "4000000000000 bytes. Error code 12 (Cannot allocate memory)";
   EXPECT_TRUE(IsOutOfMemory(message));
   EXPECT_EQ(ParseOutOfMemory(message).requested_bytes, 4000000000000);
+  EXPECT_TRUE(ParseOutOfMemory(message).host_memory);
+  EXPECT_TRUE(ParseOutOfMemory(kHostMemoryUsedUp).host_memory);
 }
 
 TEST(OutOfMemory, OtherMessagesHaveNoFigures) {

@@ -10,8 +10,10 @@
 #include <fstream>
 #include <stdexcept>
 
+#include "small_model.h"
 #include "worker/trainer/attention/backends.h"
 #include "worker/trainer/data_loader.h"
+#include "worker/trainer/environment.h"
 
 namespace attnfleet::trainer {
 namespace {
@@ -25,13 +27,7 @@ Config TinyConfig() {
   Config config;
   config.batch = 2;
   config.sequence_length = 16;
-  config.model.hidden_size = 24;
-  config.model.layers = 1;
-  config.model.heads = 2;
-  config.model.intermediate_size = 32;
-  config.model.vocabulary = 60;
-  config.model.coordinate_size = 4;
-  config.model.shape_size = 4;
+  config.model = SmallModel();
   config.warmup_steps = 1;
   config.timed_steps = 4;
   config.learning_rate = 0.01;
@@ -289,7 +285,14 @@ TEST(Training, AllocationThatCannotBeIsOutOfMemory) {
   EXPECT_EQ(result.outcome, Outcome::kOutOfMemory) << result.reason;
   EXPECT_EQ(result.memory_phase, "forward");
   EXPECT_EQ(result.out_of_memory.requested_bytes, int64_t{1} << 52);
+  EXPECT_TRUE(result.out_of_memory.host_memory);
   EXPECT_GT(result.out_of_memory.total_bytes, 0);
+  EXPECT_LT(result.out_of_memory.free_bytes, result.out_of_memory.total_bytes);
+}
+
+TEST(Environment, OfAMigInstanceIsTheInstance) {
+  EXPECT_EQ(FirstMigInstance("MIG-11aa,MIG-22bb"), "MIG-11aa");
+  for (const char* other : {"", "0", "GPU-11aa", "GPU-11aa,MIG-22bb"}) EXPECT_EQ(FirstMigInstance(other), "") << other;
 }
 
 TEST(Training, CudaAllocatorsErrorIsOutOfMemoryWithItsFigures) {

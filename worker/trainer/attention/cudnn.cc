@@ -5,6 +5,7 @@
 #include "worker/trainer/attention/contract.h"
 #include "worker/trainer/attention/dense_mask.h"
 #include "worker/trainer/attention/filters.h"
+#include "worker/trainer/attention/gradient_layout.h"
 
 namespace attnfleet::trainer {
 namespace {
@@ -22,8 +23,9 @@ StepTensors Prepare(const AttentionProblem& problem, const BiasSource& source) {
 }
 
 at::Tensor Forward(const AttentionInput& input) {
-  return std::get<0>(at::_scaled_dot_product_cudnn_attention(input.q, input.k, input.v, MaskArgument(input),
-                                                             /*compute_log_sumexp=*/true, input.dropout));
+  return WithGradientLayout(
+      std::get<0>(at::_scaled_dot_product_cudnn_attention(input.q, input.k, input.v, MaskArgument(input),
+                                                          /*compute_log_sumexp=*/true, input.dropout)));
 }
 
 }  // namespace

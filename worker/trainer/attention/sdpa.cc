@@ -7,6 +7,7 @@
 #include "worker/trainer/attention/contract.h"
 #include "worker/trainer/attention/dense_mask.h"
 #include "worker/trainer/attention/filters.h"
+#include "worker/trainer/attention/gradient_layout.h"
 
 namespace attnfleet::trainer {
 namespace {
@@ -23,7 +24,8 @@ StepTensors Prepare(const AttentionProblem& problem, const BiasSource& source) {
 }
 
 at::Tensor Forward(const AttentionInput& input) {
-  return at::scaled_dot_product_attention(input.q, input.k, input.v, MaskArgument(input), input.dropout);
+  return WithGradientLayout(
+      at::scaled_dot_product_attention(input.q, input.k, input.v, MaskArgument(input), input.dropout));
 }
 
 }  // namespace

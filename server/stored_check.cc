@@ -1,0 +1,84 @@
+#include "server/stored_check.h"
+
+#include <cstdint>
+#include <limits>
+#include <set>
+#include <string>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "proto/spec.h"
+
+namespace attnfleet::server {
+namespace {
+
+absl::Status Damaged(const std::string& what, const std::string& why) {
+  return absl::DataLossError(absl::StrCat(what, " is damaged: ", why));
+}
+
+// "" if `run` is as some coordinator may have saved it.
+std::string Fault(const v1::Run& run) {
+  switch (run.state()) {
+    case v1::RUN_STATE_QUEUED:
+      return "";
+    case v1::RUN_STATE_ASSIGNED:
+    case v1::RUN_STATE_RUNNING:
+      return run.worker().empty() || run.slot().empty() || run.attempt() == 0 ? "it is active, but nowhere" : "";
+    case v1::RUN_STATE_ENDED:
+      return run.result().outcome() == v1::OUTCOME_UNSPECIFIED || !v1::Outcome_IsValid(run.result().outcome())
+                 ? "it has ended without an outcome"
+                 : "";
+    default:
+      return absl::StrCat("there is no state ", static_cast<int>(run.state()));
+  }
+}
+
+}  // namespace
+
+absl::Status CheckStoredSpec(uint64_t benchmark_id, const v1::BenchmarkSpec& spec) {
+  const int64_t cells = int64_t{spec.backends_size()} * spec.shapes_size();
+  if (cells >= 1 && cells <= kMaxRuns && spec.repetitions() >= 1 && cells * spec.repetitions() <= kMaxRuns) {
+    return absl::OkStatus();
+  }
+  return Damaged(absl::StrCat("benchmark ", benchmark_id),
+                 absl::StrCat("its spec has no runs, or more than ", kMaxRuns));
+}
+
+absl::Status CheckStored(const std::vector<StoredBenchmark>& stored) {
+  std::set<std::pair<std::string, std::string>> busy;  // worker, slot
+  for (const StoredBenchmark& one : stored) {
+    const v1::Benchmark& benchmark = one.benchmark;
+    const std::string name = absl::StrCat("benchmark ", benchmark.id());
+    if (benchmark.id() == 0 || benchmark.id() > uint64_t{std::numeric_limits<int64_t>::max()} - 1) {
+      return Damaged(name, "no benchmark has this number");
+    }
+    uint32_t runs = 0;
+    uint32_t ended = 0;
+    std::set<uint32_t> active_groups;
+    for (const v1::Job& job : benchmark.jobs()) {
+      for (const v1::Run& run : job.runs()) {
+        const std::string run_name = absl::StrCat("run ", FormatRunKey(run.key()));
+        if (const std::string fault = Fault(run); !fault.empty()) return Damaged(run_name, fault);
+        ++runs;
+        if (run.state() == v1::RUN_STATE_ENDED) ++ended;
+        if (run.state() != v1::RUN_STATE_ASSIGNED && run.state() != v1::RUN_STATE_RUNNING) continue;
+        if (!busy.emplace(run.worker(), run.slot()).second) return Damaged(run_name, "another run is on its slot");
+        if (!active_groups.insert(job.group()).second) {
+          return Damaged(run_name, "another run of its shape is active too");
+        }
+      }
+    }
+    const bool over =
+        benchmark.state() == v1::BENCHMARK_STATE_FINISHED || benchmark.state() == v1::BENCHMARK_STATE_CANCELLED;
+    if (runs != benchmark.runs_total()) {
+      return Damaged(name, absl::StrCat("it says ", benchmark.runs_total(), " runs, its spec makes ", runs));
+    }
+    if (ended != benchmark.runs_ended()) return Damaged(name, "a run is stored twice");
+    if (over != (ended == runs)) {
+      return Damaged(name, over ? "it is over, but not all its runs" : "all its runs have ended, but not itself");
+    }
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace attnfleet::server

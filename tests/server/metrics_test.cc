@@ -1,0 +1,135 @@
+#include "server/metrics.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <prometheus/text_serializer.h>
+
+#include "fleet_fixture.h"
+#include "server/fleet_metrics.h"
+#include "server/statistics.h"
+
+namespace attnfleet::server {
+namespace {
+
+using testing::HasSubstr;
+using testing::Not;
+
+std::string Text(const std::vector<prometheus::MetricFamily>& families) {
+  return prometheus::TextSerializer().Serialize(families);
+}
+
+std::string Text(const Metrics& metrics) {
+  std::string text;
+  for (const auto& collectable : metrics.collectables()) text += Text(collectable->Collect());
+  return text;
+}
+
+// One job of one run, as it ends.
+v1::Benchmark Measured(const std::string& backend, int batch, double speed) {
+  v1::Benchmark benchmark;
+  benchmark.set_id(1);
+  *benchmark.mutable_spec() = MakeSpec({backend}, 1, 1);
+  benchmark.mutable_spec()->mutable_shapes(0)->set_batch(batch);
+  for (v1::Job& job : ExpandJobs(1, benchmark.spec())) *benchmark.add_jobs() = std::move(job);
+  v1::Run& run = *benchmark.mutable_jobs(0)->mutable_runs(0);
+  run.set_state(v1::RUN_STATE_ENDED);
+  run.mutable_result()->set_outcome(v1::OUTCOME_MEASURED);
+  run.mutable_result()->mutable_measurement()->set_iterations_per_second(speed);
+  run.mutable_result()->mutable_measurement()->set_peak_resident_bytes(1000);
+  run.mutable_result()->mutable_environment()->set_device_name("H100");
+  run.mutable_result()->mutable_environment()->set_precision("bf16-mixed");
+  return benchmark;
+}
+
+TEST(ResultMetrics, TheNewestResultOfACellWithoutWhatIsUnknown) {
+  Metrics metrics;
+  for (const double speed : {10.0, 20.0}) {
+    const v1::Benchmark benchmark = Measured("sdpa", 32, speed);
+    BatchReport report;
+    report.finished.push_back(&benchmark);
+    metrics.Observe(report);
+  }
+  const std::string text = Text(metrics);
+  EXPECT_THAT(text, HasSubstr("attnfleet_benchmark_iterations_per_second{backend=\"sdpa\",shape=\"32x64\","
+                              "device=\"H100\",model=\"base\",precision=\"bf16-mixed\"} 20\n"));
+  EXPECT_THAT(text, HasSubstr("attnfleet_benchmark_peak_resident_bytes{"));
+  EXPECT_THAT(text, Not(HasSubstr("attnfleet_benchmark_peak_allocated_bytes"))) << "the CPU has no such figure";
+  EXPECT_THAT(text, Not(HasSubstr("attnfleet_benchmark_eager_speed_ratio"))) << "there is no eager";
+}
+
+TEST(ResultMetrics, AreBoundedAndTheOldestGoes) {
+  ResultMetrics results;
+  const int most = static_cast<int>(ResultMetrics::kMaxSeries);
+  const auto set = [&results](int batch) {
+    v1::Benchmark benchmark = Measured("eager", batch, batch);
+    Summarize(benchmark, false);
+    results.Set(benchmark);
+  };
+  for (int batch = 1; batch <= most; ++batch) set(batch);
+  set(1);  // now the newest
+  set(most + 1);
+  const std::vector<prometheus::MetricFamily> families = results.Collect();
+  EXPECT_EQ(families[0].metric.size(), ResultMetrics::kMaxSeries);
+  const std::string text = Text(families);
+  EXPECT_THAT(text, HasSubstr("shape=\"1x64\""));
+  EXPECT_THAT(text, Not(HasSubstr("shape=\"2x64\"")));
+}
+
+TEST(Metrics, RunsAndTheStore) {
+  Metrics metrics;
+  BatchReport report;
+  report.events = 3;
+  report.save_seconds = 0.02;
+  report.ended[v1::OUTCOME_OUT_OF_MEMORY] = 4;
+  report.queue_seconds = {2, 90};
+  metrics.Observe(report);
+  report = {};
+  report.save_failed = true;
+  metrics.Observe(report);
+  const std::string text = Text(metrics);
+  EXPECT_THAT(text, HasSubstr("attnfleet_runs_ended_total{outcome=\"out_of_memory\"} 4\n"));
+  EXPECT_THAT(text, HasSubstr("attnfleet_run_queue_seconds_count 2\n"));
+  EXPECT_THAT(text, HasSubstr("attnfleet_run_queue_seconds_bucket{le=\"5\"} 1\n"));
+  EXPECT_THAT(text, HasSubstr("attnfleet_store_save_seconds_count 1\n"))
+      << "a commit that was not made has no duration";
+  EXPECT_THAT(text, HasSubstr("attnfleet_store_save_failures_total 1\n"));
+}
+
+TEST(CountFleet, EveryStateIsThereAndEverySlotCountedOnce) {
+  std::vector<v1::WorkerStatus> workers;
+  const auto add = [&workers](int slots, int active, bool connected, bool draining) {
+    v1::WorkerStatus& worker = workers.emplace_back();
+    *worker.mutable_info() = MakeHello("w", slots).worker();
+    for (int i = 0; i < active; ++i) worker.add_active();
+    worker.set_connected(connected);
+    worker.set_draining(draining);
+  };
+  add(4, 1, true, false);
+  add(2, 2, true, false);
+  add(3, 1, true, true);
+  add(8, 1, false, false);
+  const std::string text = Text(CountFleet(workers));
+  for (const char* line : {"attnfleet_workers{state=\"connected\"} 2\n", "attnfleet_workers{state=\"draining\"} 1\n",
+                           "attnfleet_workers{state=\"lost\"} 1\n", "attnfleet_slots{state=\"busy\"} 4\n",
+                           "attnfleet_slots{state=\"idle\"} 3\n", "attnfleet_slots{state=\"draining\"} 2\n",
+                           "attnfleet_slots{state=\"lost\"} 8\n"}) {
+    EXPECT_THAT(text, HasSubstr(line));
+  }
+  EXPECT_THAT(Text(CountFleet({})), HasSubstr("attnfleet_workers{state=\"connected\"} 0\n"));
+}
+
+TEST(CountRuns, OfBenchmarksThatAreNotOver) {
+  Scheduler scheduler(1'000);
+  Effects effects;
+  scheduler.WorkerJoined(MakeHello("w", 1), 1, effects);
+  scheduler.Submit(MakeSpec({"eager"}, 1, 4), 2, effects);
+  const uint64_t cancelled = scheduler.Submit(MakeSpec({"eager"}, 1, 9), 3, effects);
+  scheduler.Cancel(cancelled, "test", 4, effects);
+  const std::string text = Text({CountRuns(scheduler)});
+  EXPECT_THAT(text, HasSubstr("attnfleet_runs{state=\"queued\",priority=\"normal\"} 3\n"));
+  EXPECT_THAT(text, HasSubstr("attnfleet_runs{state=\"active\",priority=\"normal\"} 1\n"));
+  EXPECT_THAT(text, HasSubstr("attnfleet_runs{state=\"queued\",priority=\"high\"} 0\n"));
+}
+
+}  // namespace
+}  // namespace attnfleet::server

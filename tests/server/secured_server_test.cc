@@ -1,0 +1,286 @@
+// What a role does not say: whose benchmark, whose worker, and what becomes of calls that are open already.
+
+#include "secured_server.h"
+
+#include <gmock/gmock.h>
+#include <grpcpp/create_channel.h>
+#include <grpcpp/security/credentials.h>
+#include <gtest/gtest.h>
+
+#include <chrono>
+#include <memory>
+#include <thread>
+
+#include "attnfleet/v1/service.grpc.pb.h"
+#include "attnfleet/v1/worker.grpc.pb.h"
+#include "fleet_fixture.h"
+
+namespace attnfleet::server {
+namespace {
+
+using std::chrono::milliseconds;
+using std::chrono::seconds;
+using testing::HasSubstr;
+using Clock = std::chrono::steady_clock;
+
+constexpr char kRoles[] = "alice submitter\nbob submitter\nops admin\nw1 worker\nw2 worker\n";
+
+class Peer {
+ public:
+  explicit Peer(std::shared_ptr<grpc::Channel> channel)
+      : benchmarks_(v1::BenchmarkService::NewStub(channel)),
+        fleet_(v1::FleetService::NewStub(channel)),
+        workers_(v1::WorkerService::NewStub(channel)) {}
+
+  // Of one spec of two runs (eager and sdpa).
+  v1::Benchmark Submit(const std::string& submitter) {
+    v1::SubmitRequest request;
+    *request.mutable_spec() = MakeSpec({"eager", "sdpa"}, 1, 1);
+    request.mutable_spec()->set_submitter(submitter);
+    v1::SubmitResponse response;
+    const grpc::Status status = Call([&](auto* context) { return benchmarks_->Submit(context, request, &response); });
+    EXPECT_TRUE(status.ok()) << status.error_message();
+    return response.benchmark();
+  }
+
+  grpc::Status Cancel(uint64_t id) {
+    v1::CancelRequest request;
+    request.set_id(id);
+    v1::Benchmark response;
+    return Call([&](auto* context) { return benchmarks_->Cancel(context, request, &response); });
+  }
+
+  v1::Benchmark Get(uint64_t id) {
+    v1::GetRequest request;
+    request.set_id(id);
+    v1::Benchmark response;
+    const grpc::Status status = Call([&](auto* context) { return benchmarks_->Get(context, request, &response); });
+    EXPECT_TRUE(status.ok()) << status.error_message();
+    return response;
+  }
+
+  grpc::Status ListWorkers() {
+    v1::ListWorkersResponse response;
+    return Call([&](auto* context) { return fleet_->ListWorkers(context, {}, &response); });
+  }
+
+  v1::BenchmarkService::Stub& benchmarks() { return *benchmarks_; }
+  v1::WorkerService::Stub& workers() { return *workers_; }
+
+ private:
+  template <typename Start>
+  grpc::Status Call(Start start) {
+    grpc::ClientContext context;
+    context.set_deadline(Deadline());
+    return start(&context);
+  }
+
+  std::unique_ptr<v1::BenchmarkService::Stub> benchmarks_;
+  std::unique_ptr<v1::FleetService::Stub> fleet_;
+  std::unique_ptr<v1::WorkerService::Stub> workers_;
+};
+
+// A worker's stream by hand.
+class WorkerCall {
+ public:
+  explicit WorkerCall(Peer& peer) {
+    context_.set_deadline(Deadline());
+    stream_ = peer.workers().Connect(&context_);
+  }
+
+  void Hello(const std::string& name) {
+    v1::WorkerEvent event;
+    *event.mutable_hello() = MakeHello(name, 1);
+    stream_->Write(event);
+  }
+  void Report(const v1::StartRun& start) {
+    v1::WorkerEvent event;
+    *event.mutable_report() = MakeReport(start, v1::OUTCOME_MEASURED);
+    stream_->Write(event);
+  }
+  // Reads on until a start comes; nothing if the stream ends.
+  std::optional<v1::StartRun> Start() {
+    v1::WorkerCommand command;
+    while (stream_->Read(&command)) {
+      if (command.has_start()) return command.start();
+    }
+    return std::nullopt;
+  }
+  bool Welcomed() {
+    v1::WorkerCommand command;
+    return stream_->Read(&command) && command.has_welcome();
+  }
+  grpc::Status End() {
+    v1::WorkerCommand command;
+    while (stream_->Read(&command)) {
+    }
+    return stream_->Finish();
+  }
+  void Leave() {
+    stream_->WritesDone();
+    End();
+  }
+
+ private:
+  grpc::ClientContext context_;
+  std::unique_ptr<grpc::ClientReaderWriter<v1::WorkerEvent, v1::WorkerCommand>> stream_;
+};
+
+class SecuredServerTest : public testing::Test {
+ protected:
+  Peer As(const std::string& name) const { return Peer(server_.Channel(name)); }
+
+  SecuredServer server_{kRoles};
+};
+
+TEST_F(SecuredServerTest, TheSubmitterIsWhoeverTheCertificateNames) {
+  EXPECT_EQ(As("alice").Submit("bob").spec().submitter(), "alice");
+}
+
+TEST_F(SecuredServerTest, ASubmitterCancelsItsOwnAndAnAdminAll) {
+  Peer alice = As("alice");
+  Peer bob = As("bob");
+  Peer ops = As("ops");
+  const uint64_t first = alice.Submit("").id();
+  const uint64_t second = alice.Submit("").id();
+  const grpc::Status refused = bob.Cancel(first);
+  EXPECT_EQ(refused.error_code(), grpc::StatusCode::PERMISSION_DENIED);
+  EXPECT_THAT(refused.error_message(), HasSubstr("is alice's"));
+  EXPECT_EQ(ops.Get(first).state(), v1::BENCHMARK_STATE_QUEUED);
+  EXPECT_TRUE(alice.Cancel(first).ok());
+  EXPECT_TRUE(ops.Cancel(second).ok());
+}
+
+TEST_F(SecuredServerTest, AWorkerCannotTakeAnothersName) {
+  Peer w2 = As("w2");
+  WorkerCall impostor(w2);
+  impostor.Hello("w1");
+  const grpc::Status status = impostor.End();
+  EXPECT_EQ(status.error_code(), grpc::StatusCode::INVALID_ARGUMENT);
+  EXPECT_THAT(status.error_message(), HasSubstr("hello.worker.name: the certificate is that of w2"));
+}
+
+TEST_F(SecuredServerTest, AWorkerCannotReportAnothersRun) {
+  Peer alice = As("alice");
+  Peer ops = As("ops");
+  Peer w1 = As("w1");
+  Peer w2 = As("w2");
+  WorkerCall first(w1);
+  first.Hello("w1");
+  ASSERT_TRUE(first.Welcomed());
+  const uint64_t id = alice.Submit("").id();
+  const std::optional<v1::StartRun> start = first.Start();
+  ASSERT_TRUE(start.has_value());
+  {
+    WorkerCall second(w2);
+    second.Hello("w2");
+    ASSERT_TRUE(second.Welcomed());
+    second.Report(*start);
+    second.Leave();  // the coordinator has taken the report by then
+  }
+  const auto run = [&] { return ops.Get(id).jobs(static_cast<int>(start->run().job_index())).runs(0); };
+  EXPECT_NE(run().state(), v1::RUN_STATE_ENDED);
+  EXPECT_EQ(run().worker(), "w1");
+  first.Report(*start);
+  ASSERT_TRUE(first.Start().has_value());  // the next run, so the report was taken
+  EXPECT_EQ(run().state(), v1::RUN_STATE_ENDED);
+}
+
+TEST_F(SecuredServerTest, OpenStreamsOfARevokedPeerAreCutAndOthersAreNot) {
+  Peer alice = As("alice");
+  Peer bob = As("bob");
+  Peer w1 = As("w1");
+  Peer w2 = As("w2");
+  WorkerCall revoked(w1);
+  WorkerCall kept(w2);
+  revoked.Hello("w1");
+  kept.Hello("w2");
+  ASSERT_TRUE(revoked.Welcomed());
+  ASSERT_TRUE(kept.Welcomed());
+  const uint64_t id = alice.Submit("").id();
+  grpc::ClientContext context;
+  context.set_deadline(Deadline());
+  v1::WatchRequest request;
+  request.set_id(id);
+  const auto watch = alice.benchmarks().Watch(&context, request);
+  v1::WatchResponse response;
+  ASSERT_TRUE(watch->Read(&response));
+
+  const Clock::time_point begin = Clock::now();
+  server_.SetRoles("bob submitter\nops admin\nw2 worker\n");
+  EXPECT_FALSE(revoked.End().ok());
+  while (watch->Read(&response)) {
+  }
+  EXPECT_FALSE(watch->Finish().ok());
+  const auto cut = std::chrono::duration_cast<milliseconds>(Clock::now() - begin);
+  RecordProperty("cut_ms", static_cast<int>(cut.count()));
+  EXPECT_LT(cut, seconds(5));
+
+  EXPECT_EQ(alice.ListWorkers().error_code(), grpc::StatusCode::UNAUTHENTICATED);
+  bob.Submit("");  // w1's slot keeps the first one until its lease ends
+  EXPECT_TRUE(kept.Start().has_value());
+}
+
+TEST_F(SecuredServerTest, ANewCertificateOfTheServerIsUsedWithoutARestart) {
+  // Of another CA: whoever trusts only that one can connect once the server has the new certificate.
+  const Certificates other;
+  const TlsFiles renewed = other.Server();
+  TlsFiles client = server_.files.Client("bob");
+  client.ca = renewed.ca;
+  Peer before(MakeChannel(server_.address(), client));
+  EXPECT_EQ(before.ListWorkers().error_code(), grpc::StatusCode::UNAVAILABLE);
+  std::filesystem::copy_file(renewed.certificate, server_.files / "server.pem",
+                             std::filesystem::copy_options::overwrite_existing);
+  std::filesystem::copy_file(renewed.key, server_.files / "server.key",
+                             std::filesystem::copy_options::overwrite_existing);
+  const Clock::time_point limit = Clock::now() + seconds(30);
+  while (!before.ListWorkers().ok() && Clock::now() < limit) std::this_thread::sleep_for(milliseconds(100));
+  EXPECT_TRUE(before.ListWorkers().ok());
+}
+
+TEST(CallLimits, AStreamThatSaysNothingIsEnded) {
+  const SecuredServer server(kRoles, {.first_message = milliseconds(200)});
+  Peer worker(server.Channel("w1"));
+  WorkerCall silent(worker);
+  EXPECT_EQ(silent.End().error_code(), grpc::StatusCode::CANCELLED);
+  WorkerCall speaks(worker);
+  speaks.Hello("w1");
+  EXPECT_TRUE(speaks.Welcomed());
+}
+
+TEST(CallLimits, APeerHasOnlySoManyOpenCalls) {
+  const SecuredServer server(kRoles, {.open_per_peer = 2});
+  Peer alice(server.Channel("alice"));
+  v1::WatchRequest request;
+  request.set_id(alice.Submit("").id());
+  std::vector<std::unique_ptr<grpc::ClientContext>> contexts;
+  std::vector<std::unique_ptr<grpc::ClientReader<v1::WatchResponse>>> watches;
+  v1::WatchResponse response;
+  for (int i = 0; i < 2; ++i) {
+    contexts.push_back(std::make_unique<grpc::ClientContext>());
+    contexts.back()->set_deadline(Deadline());
+    watches.push_back(alice.benchmarks().Watch(contexts.back().get(), request));
+    ASSERT_TRUE(watches.back()->Read(&response));
+  }
+  const auto third = [&](Peer& peer) {
+    grpc::ClientContext context;
+    context.set_deadline(Deadline());
+    const auto watch = peer.benchmarks().Watch(&context, request);
+    if (watch->Read(&response)) context.TryCancel();
+    return watch->Finish().error_code();
+  };
+  EXPECT_EQ(third(alice), grpc::StatusCode::RESOURCE_EXHAUSTED);
+  EXPECT_TRUE(alice.ListWorkers().ok());
+  Peer bob(server.Channel("bob"));
+  EXPECT_EQ(third(bob), grpc::StatusCode::CANCELLED);  // by itself: it was let in
+  for (const auto& context : contexts) context->TryCancel();
+  for (const auto& watch : watches) watch->Finish();
+  // The server hears of the end a moment later.
+  const Clock::time_point limit = Clock::now() + seconds(30);
+  grpc::StatusCode code = grpc::StatusCode::RESOURCE_EXHAUSTED;
+  while (code == grpc::StatusCode::RESOURCE_EXHAUSTED && Clock::now() < limit) code = third(alice);
+  EXPECT_EQ(code, grpc::StatusCode::CANCELLED);
+}
+
+}  // namespace
+}  // namespace attnfleet::server

@@ -1,0 +1,72 @@
+#include "worker/metrics.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <prometheus/text_serializer.h>
+
+#include "support.h"
+#include "worker/gpu_telemetry.h"
+
+namespace attnfleet::worker {
+namespace {
+
+using testing::HasSubstr;
+using testing::IsEmpty;
+using testing::Not;
+
+std::string Text(const prometheus::Collectable& collectable) {
+  return prometheus::TextSerializer().Serialize(collectable.Collect());
+}
+
+TEST(Metrics, WhatRunsIsThereWhileItRuns) {
+  Metrics metrics({CpuSlot("cpu0"), CpuSlot("cpu1")});
+  const v1::StartRun start = MakeStart(1, 1, "cpu1", "sdpa");
+  metrics.TrainerStarted(start);
+  std::string text = Text(metrics);
+  EXPECT_THAT(text, HasSubstr("attnfleet_worker_trainer_starts_total 1\n"));
+  EXPECT_THAT(text, HasSubstr("attnfleet_worker_slots{state=\"busy\"} 1\n"));
+  EXPECT_THAT(text, HasSubstr("attnfleet_worker_slots{state=\"idle\"} 1\n"));
+  EXPECT_THAT(text, HasSubstr("attnfleet_worker_run_info{slot=\"cpu1\",backend=\"sdpa\""));
+  EXPECT_THAT(text, HasSubstr("attnfleet_worker_connected 0\n"));
+  metrics.TrainerEnded(start, v1::OUTCOME_OUT_OF_MEMORY);
+  metrics.SetConnected(true);
+  metrics.SetUndelivered(3);
+  text = Text(metrics);
+  EXPECT_THAT(text, HasSubstr("attnfleet_worker_trainer_exits_total{outcome=\"out_of_memory\"} 1\n"));
+  EXPECT_THAT(text, HasSubstr("attnfleet_worker_slots{state=\"busy\"} 0\n"));
+  EXPECT_THAT(text, Not(HasSubstr("attnfleet_worker_run_info")));
+  EXPECT_THAT(text, HasSubstr("attnfleet_worker_connected 1\n"));
+  EXPECT_THAT(text, HasSubstr("attnfleet_worker_undelivered_results 3\n"));
+}
+
+class FakeReader : public GpuReader {
+ public:
+  GpuReading Read(const std::string& uuid) override {
+    GpuReading reading;
+    reading.power_watts = 0;
+    if (uuid == "GPU-1") reading.temperature_celsius = 41;
+    return reading;
+  }
+};
+
+TEST(GpuTelemetry, ZeroIsAReadingAndWhatIsNotToldIsAbsent) {
+  std::vector<v1::Slot> slots(3);
+  slots[0].set_id("GPU-1");
+  slots[1].set_id("GPU-2");
+  for (int i : {0, 1}) slots[static_cast<size_t>(i)].set_device_kind(v1::DEVICE_KIND_CUDA);
+  slots[2] = CpuSlot("cpu0");
+  const std::string text = Text(GpuTelemetry(slots, std::make_unique<FakeReader>()));
+  EXPECT_THAT(text, HasSubstr("attnfleet_gpu_power_watts{slot=\"GPU-1\",device=\"\"} 0\n"));
+  EXPECT_THAT(text, HasSubstr("attnfleet_gpu_power_watts{slot=\"GPU-2\",device=\"\"} 0\n"));
+  EXPECT_THAT(text, HasSubstr("attnfleet_gpu_temperature_celsius{slot=\"GPU-1\",device=\"\"} 41\n"));
+  EXPECT_THAT(text, Not(HasSubstr("attnfleet_gpu_temperature_celsius{slot=\"GPU-2\"")));
+  EXPECT_THAT(text, Not(HasSubstr("attnfleet_gpu_utilization_ratio")));
+  EXPECT_THAT(text, Not(HasSubstr("cpu0")));
+}
+
+TEST(GpuTelemetry, WithoutADriverThereIsNothing) {
+  EXPECT_THAT(GpuTelemetry({CpuSlot("cpu0")}, nullptr).Collect(), IsEmpty());
+}
+
+}  // namespace
+}  // namespace attnfleet::worker
