@@ -13,10 +13,6 @@ constexpr int kGroups = 2;
 constexpr int kBlock = kThreads * kGroups;
 constexpr int kBlocksPerSm = 2;
 constexpr int kStages = 3;
-// A row's maximum is followed once it has grown by this power of two: sums stay far below what fp32 holds, and most
-// tiles need not touch the accumulators.
-constexpr float kSlack = 8;
-
 struct Shared {
   char q[kGroups][kTileBytes];
   char k[kStages][kTileBytes];
@@ -76,8 +72,8 @@ __global__ void __launch_bounds__(kBlock, kBlocksPerSm)
     float most[2];
 #pragma unroll
     for (int r = 0; r < 2; ++r) most[r] = fmaxf(top[r], RowMaximum(scores, r) + constant);
-    // Not a number where both are -inf: nothing has grown.
-    if (__any_sync(~0u, (most[0] - top[0]) * kScale > kSlack || (most[1] - top[1]) * kScale > kSlack)) {
+    // Most tiles need not touch the sums.
+    if (__any_sync(~0u, most[0] > top[0] || most[1] > top[1])) {
 #pragma unroll
       for (int r = 0; r < 2; ++r) {
         if (most[r] == -INFINITY) continue;
