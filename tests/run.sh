@@ -16,7 +16,7 @@ for part in "$@"; do
   case $part in
     format)
       say "Checking the format"
-      find proto server worker client tests \( -name '*.h' -o -name '*.cc' -o -name '*.cu' \) -print0 |
+      find proto server worker client tests \( -name '*.h' -o -name '*.cc' -o -name '*.cu' -o -name '*.cuh' \) -print0 |
         xargs -0 clang-format --dry-run --Werror || failed+=(format) ;;
     asan | release)
       setup_build "$part"

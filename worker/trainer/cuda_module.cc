@@ -1,5 +1,6 @@
 #include "worker/trainer/cuda_module.h"
 
+#include <c10/util/Exception.h>
 #include <dlfcn.h>
 
 #include <string>
@@ -43,6 +44,13 @@ absl::StatusOr<std::unique_ptr<CudaDevice>> OpenCudaDevice() {
   CudaDevice* const device = open == nullptr ? nullptr : open(&error);
   if (device == nullptr) return absl::UnavailableError(error);
   return std::unique_ptr<CudaDevice>(device);
+}
+
+std::unique_ptr<FusedAttention> OpenFusedAttention(const FusedPath* path) {
+  TORCH_CHECK(Library().ok(), std::string(Library().status().message()));
+  auto* const open = reinterpret_cast<FusedAttentionFunction*>(dlsym(*Library(), kFusedAttentionSymbol));
+  TORCH_CHECK(open != nullptr, "the CUDA module has no ", kFusedAttentionSymbol);
+  return std::unique_ptr<FusedAttention>(open(path));
 }
 
 }  // namespace attnfleet::trainer

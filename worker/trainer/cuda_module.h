@@ -15,6 +15,10 @@ absl::Status LoadCudaModule();
 // Opens the first visible GPU. Loads the module first; every ATen call can then run on CUDA.
 absl::StatusOr<std::unique_ptr<CudaDevice>> OpenCudaDevice();
 
+// The fused attention's kernels for the current device; `path` overrides which, for tests. Throws c10::Error where the
+// module is not there.
+std::unique_ptr<FusedAttention> OpenFusedAttention(const FusedPath* path = nullptr);
+
 }  // namespace attnfleet::trainer
 
 #endif  // ATTNFLEET_WORKER_TRAINER_CUDA_MODULE_H_

@@ -52,8 +52,8 @@ TEST(Filters, Flash2TakesNoBiasAndNoPadding) {
   EXPECT_EQ(Refusal("flash2", [](AttentionProblem& p) { p.dropout = 0.1; }), "");
 }
 
-TEST(Filters, Flash2AndCudnnRunInBf16Alone) {
-  for (const char* backend : {"flash2", "cudnn"}) {
+TEST(Filters, Flash2CudnnAndFusedRunInBf16Alone) {
+  for (const char* backend : {"flash2", "cudnn", "fused"}) {
     EXPECT_THAT(Refusal(backend, [](AttentionProblem& p) { p.type = at::kFloat; }),
                 HasSubstr("runs in bf16 alone, not in Float"));
   }
@@ -75,10 +75,11 @@ TEST(Filters, HeadSizes) {
   EXPECT_THAT(size("cudnn", 60), HasSubstr("a multiple of 8"));
   EXPECT_THAT(size("efficient", 60), HasSubstr("a multiple of 8"));
   EXPECT_EQ(size("math", 60), "");
+  EXPECT_THAT(size("fused", 32), HasSubstr("takes heads of 64, not 32"));
 }
 
 TEST(Filters, OldGpus) {
-  for (const char* backend : {"flash2", "cudnn"}) {
+  for (const char* backend : {"flash2", "cudnn", "fused"}) {
     EXPECT_THAT(Refusal(backend, [](AttentionProblem& p) { p.compute_capability = 75; }),
                 HasSubstr("compute capability 8.0 or later, this one has 7.5"));
   }
@@ -110,6 +111,21 @@ TEST(Filters, CudnnsTraps) {
                       p.sequence_length = 709;
                     }),
             "");
+}
+
+TEST(Filters, FusedTakesBiasAndPaddingOfAnyLength) {
+  for (const int64_t length : {1, 64, 709, 8192}) {
+    EXPECT_EQ(Refusal("fused",
+                      [=](AttentionProblem& p) {
+                        p.padded = p.relative_bias = p.spatial_bias = true;
+                        p.sequence_length = length;
+                        p.dropout = 0.1;
+                      }),
+              "");
+  }
+  EXPECT_THAT(Refusal("fused", [](AttentionProblem& p) { p.sequence_length = 200000; }),
+              HasSubstr("at most 131072 tokens, not 200000"));
+  EXPECT_THAT(Refusal("fused", [](AttentionProblem& p) { p.bias_gradients = true; }), HasSubstr("no gradient"));
 }
 
 TEST(Filters, OnlyTheKernelsThatRunOnTheCpuAreOfferedThere) {

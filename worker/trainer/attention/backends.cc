@@ -12,10 +12,11 @@ extern const Backend kSdpa;
 extern const Backend kFlash2;
 extern const Backend kEfficient;
 extern const Backend kCudnn;
+extern const Backend kFused;
 
 const std::vector<const Backend*>& Backends() {
   static const std::vector<const Backend*>* const backends = new std::vector<const Backend*>{
-      &kEager, &kMath, &kSdpa, &kFlash2, &kEfficient, &kCudnn,
+      &kEager, &kMath, &kSdpa, &kFlash2, &kEfficient, &kCudnn, &kFused,
   };
   return *backends;
 }

@@ -6,6 +6,7 @@
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
+#include <memory>
 #include <optional>
 #include <string>
 
@@ -39,11 +40,14 @@ struct BiasSource {
   at::Tensor attention_mask;  // (B, S) int64: 1 for a key to attend to, 0 for padding
 };
 
+struct FusedState;  // of the backend `fused`
+
 // What all layers of one step share. A backend's `prepare` fills what its `forward` reads, as it likes.
 struct StepTensors {
   at::Tensor relative_bias;
   at::Tensor spatial_bias;
   at::Tensor mask;
+  std::shared_ptr<const FusedState> fused;
 };
 
 struct AttentionInput {

@@ -5,6 +5,7 @@
 #include <cmath>
 
 #include "absl/strings/str_cat.h"
+#include "worker/trainer/cuda/fused_attention.h"
 
 namespace attnfleet::trainer {
 namespace {
@@ -51,6 +52,16 @@ std::optional<std::string> Ampere(const AttentionProblem& problem) {
   if (!problem.cuda || problem.compute_capability == 0 || problem.compute_capability >= 80) return std::nullopt;
   return absl::StrCat("needs a GPU of compute capability 8.0 or later, this one has ", problem.compute_capability / 10,
                       ".", problem.compute_capability % 10);
+}
+
+std::optional<std::string> HeadSizeOf64(const AttentionProblem& problem) {
+  if (problem.head_size == kFusedHeadSize) return std::nullopt;
+  return absl::StrCat("takes heads of ", kFusedHeadSize, ", not ", problem.head_size);
+}
+
+std::optional<std::string> LengthOfFused(const AttentionProblem& problem) {
+  if (problem.sequence_length <= kFusedLongest) return std::nullopt;
+  return absl::StrCat("takes sequences of at most ", kFusedLongest, " tokens, not ", problem.sequence_length);
 }
 
 std::optional<std::string> HeadSizeUpTo256(const AttentionProblem& problem) { return HeadSizeUpTo(256, problem); }

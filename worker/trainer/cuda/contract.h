@@ -8,6 +8,8 @@
 #include <string>
 #include <vector>
 
+#include "worker/trainer/cuda/fused_attention.h"
+
 namespace attnfleet::trainer {
 
 struct CudaDeviceInfo {
@@ -50,11 +52,29 @@ class CudaDevice {
   virtual const std::vector<double>& CompletedIntervals() = 0;
 };
 
-// The module's two symbols, of C linkage. kCudaContract grows with every change of this header.
-inline constexpr int kCudaContract = 2;
+// The kernels of the backend `fused`, on the current stream and in the way that suits the GPU. Every call throws
+// c10::Error for an error of CUDA.
+class FusedAttention {
+ public:
+  virtual ~FusedAttention() = default;
+
+  virtual void Prepare(const FusedShape& shape, const FusedSource& source, const FusedStep& step) = 0;
+  virtual void Forward(const FusedForwardArguments& arguments) = 0;
+  virtual void Backward(const FusedBackwardArguments& arguments) = 0;
+  // keep: (B, H, S, S), for tests.
+  virtual void KeepMask(const FusedShape& shape, const FusedDropout& dropout, uint8_t* keep) = 0;
+  // A dropout of its own, which drops with probability p, from PyTorch's generator of the device.
+  virtual FusedDropout Draw(double p) = 0;
+};
+
+// The module's symbols, of C linkage. kCudaContract grows with every change of this header or of those it includes.
+inline constexpr int kCudaContract = 3;
 using CudaContractFunction = int();
 // Null and an error in words if there is no usable GPU.
 using OpenCudaFunction = CudaDevice*(std::string* error);
+// Of the current device; `path` overrides the choice of kernels, for tests.
+using FusedAttentionFunction = FusedAttention*(const FusedPath* path);
+inline constexpr char kFusedAttentionSymbol[] = "attnfleet_fused_attention";
 inline constexpr char kCudaContractSymbol[] = "attnfleet_cuda_contract";
 inline constexpr char kOpenCudaSymbol[] = "attnfleet_open_cuda";
 
