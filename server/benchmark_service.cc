@@ -124,6 +124,12 @@ class WatchStream : public grpc::ServerWriteReactor<v1::WatchResponse>,
   std::shared_ptr<WatchStream> self_;
 };
 
+// For a call that the guard should not have let in.
+grpc::ServerUnaryReactor* FinishNameless(grpc::ServerUnaryReactor* reactor) {
+  reactor->Finish({grpc::StatusCode::UNAUTHENTICATED, "the peer's certificate has no name"});
+  return reactor;
+}
+
 }  // namespace
 
 grpc::ServerUnaryReactor* BenchmarkService::Submit(grpc::CallbackServerContext* context,
@@ -131,7 +137,11 @@ grpc::ServerUnaryReactor* BenchmarkService::Submit(grpc::CallbackServerContext* 
   grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
   v1::SubmitRequest submit = *request;
   // Whoever is known by a certificate cannot say that they are somebody else.
-  if (std::optional<std::string> name = PeerName(*context)) submit.mutable_spec()->set_submitter(*std::move(name));
+  if (access_ != nullptr) {
+    std::optional<std::string> name = PeerName(*context);
+    if (!name) return FinishNameless(reactor);
+    submit.mutable_spec()->set_submitter(*std::move(name));
+  }
   coordinator_.Submit(std::move(submit), FinishWith(reactor, response->mutable_benchmark()));
   return reactor;
 }
@@ -156,7 +166,8 @@ grpc::ServerUnaryReactor* BenchmarkService::Cancel(grpc::CallbackServerContext* 
   std::string owner;
   if (access_ != nullptr) {
     const std::optional<std::string> name = PeerName(*context);
-    if (!name || !access_->IsAdmin(*name)) owner = name.value_or("");
+    if (!name) return FinishNameless(reactor);
+    if (!access_->IsAdmin(*name)) owner = *name;
   }
   coordinator_.Cancel(*request, FinishWith(reactor, response), owner);
   return reactor;
