@@ -6,7 +6,9 @@
 #   certificates.sh DIR client NAME               DIR/NAME.pem, NAME.key; NAME as in the server's --roles file
 #
 # DAYS (default 365) is how long a certificate is valid. A name that is given again gets a new certificate and key, in
-# place of the old: programs read them again by themselves. ca.key signs; keep it off the machines of the fleet.
+# place of the old: programs read them again by themselves. ca.key signs; DIR belongs on a machine that is none of the
+# fleet. Copy NAME.pem, NAME.key and ca.pem from it. All files are their owner's alone; where a daemon runs as a user of
+# its own, install them for its group: install -m 0640 -g attnfleet ca.pem server.pem server.key /etc/attnfleet
 set -euo pipefail
 
 die() { printf 'certificates.sh: %s\n' "$*" >&2; exit 2; }

@@ -8,6 +8,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <chrono>
 #include <cstring>
@@ -139,6 +140,7 @@ void Acceptor::Loop() {
   for (const int listener : listeners_) waits.push_back({listener, POLLIN, 0});
   waits.push_back({stop_, POLLIN, 0});
   auto swept = std::chrono::steady_clock::now();
+  auto window = swept;
   auto logged = swept - kLogInterval;
   auto logged_cut = logged;
   for (;;) {
@@ -148,6 +150,10 @@ void Acceptor::Loop() {
     if (now - swept >= kSweep) {
       ForgetClosed();
       CutHeaviest();
+      if (now - window >= limits_.window) {
+        BeginWindow();
+        window = now;
+      }
       swept = now;
     }
     for (const int listener : listeners_) AcceptAll(listener);
@@ -159,7 +165,8 @@ void Acceptor::Loop() {
     }
     if (cut_ > 0 && now - logged_cut >= kLogInterval) {
       LogWarning(absl::StrCat(cut_, " connections closed: those of their address had sent more than ",
-                              limits_.bytes_per_address >> 20, " MiB together"));
+                              limits_.bytes_per_address >> 20, " MiB together within ", limits_.window.count() / 1000,
+                              " s"));
       cut_ = 0;
       logged_cut = now;
     }
@@ -216,7 +223,9 @@ void Acceptor::ForgetClosed() {
 void Acceptor::CutHeaviest() {
   std::map<std::string, std::multimap<uint64_t, const Connection*>> received;  // by peer
   for (const Connection& connection : open_) {
-    received[connection.peer].emplace(BytesReceived(connection.descriptor), &connection);
+    const uint64_t bytes = BytesReceived(connection.descriptor);
+    // Fewer than before: gRPC has closed it in this moment.
+    received[connection.peer].emplace(bytes - std::min(bytes, connection.before), &connection);
   }
   for (auto& [peer, connections] : received) {
     uint64_t sum = 0;
@@ -229,6 +238,10 @@ void Acceptor::CutHeaviest() {
       if (InodeOf(heaviest->descriptor) == heaviest->inode) shutdown(heaviest->descriptor, SHUT_RDWR);
     }
   }
+}
+
+void Acceptor::BeginWindow() {
+  for (Connection& connection : open_) connection.before = BytesReceived(connection.descriptor);
 }
 
 }  // namespace attnfleet::server

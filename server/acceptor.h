@@ -5,6 +5,7 @@
 #include <sys/socket.h>
 #include <sys/types.h>
 
+#include <chrono>
 #include <cstdint>
 #include <map>
 #include <memory>
@@ -20,9 +21,11 @@ namespace attnfleet::server {
 struct ConnectionLimits {
   size_t total = 10'000;
   size_t per_address = 256;  // an IPv6 address counts with its whole /64
-  // What the open connections of an address may have received in their lives. gRPC buffers a message of any size, and
-  // headers of a peer that acknowledges no limit, before it refuses them: this bounds what it can be made to hold.
+  // What the open connections of an address may receive within one window; windows follow each other. gRPC buffers a
+  // message of any size, and headers of a peer that acknowledges no limit, before it refuses them: this bounds how fast
+  // it can be made to hold more. Workers that report for weeks stay far below it.
   uint64_t bytes_per_address = 128 << 20;
+  std::chrono::milliseconds window{60'000};
 };
 
 // Listens on a TCP address and hands connections to gRPC, which by itself would take any number, and would never
@@ -48,6 +51,7 @@ class Acceptor {
     int descriptor;
     ino_t inode;
     std::string peer;
+    uint64_t before = 0;  // bytes received before this window
   };
 
   explicit Acceptor(ConnectionLimits limits) : limits_(limits) {}
@@ -59,6 +63,7 @@ class Acceptor {
   void Take(int descriptor, const std::string& peer);
   void ForgetClosed();
   void CutHeaviest();
+  void BeginWindow();
 
   // Constant after Start.
   const ConnectionLimits limits_;

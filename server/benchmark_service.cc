@@ -128,6 +128,12 @@ class WatchStream : public grpc::ServerWriteReactor<v1::WatchResponse>,
   std::shared_ptr<WatchStream> self_;
 };
 
+// For a call that the guard should not have let in.
+grpc::ServerUnaryReactor* FinishNameless(grpc::ServerUnaryReactor* reactor) {
+  reactor->Finish({grpc::StatusCode::UNAUTHENTICATED, "the peer's certificate has no name"});
+  return reactor;
+}
+
 }  // namespace
 
 grpc::ServerUnaryReactor* BenchmarkService::Submit(grpc::CallbackServerContext* context,
@@ -135,7 +141,11 @@ grpc::ServerUnaryReactor* BenchmarkService::Submit(grpc::CallbackServerContext* 
   grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
   v1::SubmitRequest submit = *request;
   // Whoever is known by a certificate cannot say that they are somebody else.
-  if (std::optional<std::string> name = PeerName(*context)) submit.mutable_spec()->set_submitter(*std::move(name));
+  if (access_ != nullptr) {
+    std::optional<std::string> name = PeerName(*context);
+    if (!name) return FinishNameless(reactor);
+    submit.mutable_spec()->set_submitter(*std::move(name));
+  }
   coordinator_.Submit(std::move(submit), FinishWith(reactor, response->mutable_benchmark()));
   return reactor;
 }
@@ -154,32 +164,37 @@ grpc::ServerUnaryReactor* BenchmarkService::List(grpc::CallbackServerContext* co
   return reactor;
 }
 
-std::string BenchmarkService::Owner(const grpc::CallbackServerContext& context) const {
+std::optional<std::string> BenchmarkService::Owner(const grpc::CallbackServerContext& context) const {
   if (access_ == nullptr) return "";
-  const std::optional<std::string> name = PeerName(context);
-  // Nobody's benchmark: who has no name may change none.
-  if (!name) return "nobody";
-  return access_->IsAdmin(*name) ? "" : *name;
+  std::optional<std::string> name = PeerName(context);
+  if (name && access_->IsAdmin(*name)) return "";
+  return name;
 }
 
 grpc::ServerUnaryReactor* BenchmarkService::Cancel(grpc::CallbackServerContext* context,
                                                    const v1::CancelRequest* request, v1::Benchmark* response) {
   grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
-  coordinator_.Cancel(*request, FinishWith(reactor, response), Owner(*context));
+  const std::optional<std::string> owner = Owner(*context);
+  if (!owner) return FinishNameless(reactor);
+  coordinator_.Cancel(*request, FinishWith(reactor, response), *owner);
   return reactor;
 }
 
 grpc::ServerUnaryReactor* BenchmarkService::Pause(grpc::CallbackServerContext* context, const v1::PauseRequest* request,
                                                   v1::Benchmark* response) {
   grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
-  coordinator_.SetPaused(request->id(), true, FinishWith(reactor, response), Owner(*context));
+  const std::optional<std::string> owner = Owner(*context);
+  if (!owner) return FinishNameless(reactor);
+  coordinator_.SetPaused(request->id(), true, FinishWith(reactor, response), *owner);
   return reactor;
 }
 
 grpc::ServerUnaryReactor* BenchmarkService::Resume(grpc::CallbackServerContext* context,
                                                    const v1::ResumeRequest* request, v1::Benchmark* response) {
   grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
-  coordinator_.SetPaused(request->id(), false, FinishWith(reactor, response), Owner(*context));
+  const std::optional<std::string> owner = Owner(*context);
+  if (!owner) return FinishNameless(reactor);
+  coordinator_.SetPaused(request->id(), false, FinishWith(reactor, response), *owner);
   return reactor;
 }
 

@@ -1,6 +1,7 @@
 #ifndef ATTNFLEET_SERVER_BENCHMARK_SERVICE_H_
 #define ATTNFLEET_SERVER_BENCHMARK_SERVICE_H_
 
+#include <optional>
 #include <string>
 
 #include "attnfleet/v1/service.grpc.pb.h"
@@ -34,8 +35,8 @@ class BenchmarkService : public v1::BenchmarkService::CallbackService {
                                                      const v1::WatchRequest* request) override;
 
  private:
-  // Whose benchmarks the peer may change: "" if everybody's.
-  std::string Owner(const grpc::CallbackServerContext& context) const;
+  // Whose benchmarks the peer may change: "" if everybody's; nothing if it has no name.
+  std::optional<std::string> Owner(const grpc::CallbackServerContext& context) const;
 
   Coordinator& coordinator_;
   const AccessControl* const access_;

@@ -1,5 +1,6 @@
 #include "server/call_guard.h"
 
+#include <grpc/grpc.h>
 #include <grpcpp/server_context.h>
 
 #include <algorithm>
@@ -7,6 +8,7 @@
 #include <map>
 #include <optional>
 #include <utility>
+#include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
@@ -30,31 +32,28 @@ std::string KeyOf(const Certificate& peer, const std::string& rpc) { return absl
 class CallGuard::Call : public grpc::experimental::Interceptor {
  public:
   Call(CallGuard& guard, grpc::experimental::ServerRpcInfo* info)
-      : guard_(guard), context_(*info->server_context()), rpc_(info->method()) {
-    if (guard.access_ != nullptr) {
-      const absl::StatusOr<Certificate> peer = PeerCertificate(*context_.auth_context());
-      if (peer.ok()) peer_ = *peer;
-    }
-    const std::lock_guard<std::mutex> lock(guard_.mutex_);
-    guard_.calls_.insert(this);
-    if (peer_) guard_.keys_.insert(KeyOf(*peer_, rpc_));
-  }
+      : guard_(guard), context_(*info->server_context()), rpc_(info->method()) {}
 
   ~Call() override {
-    const std::lock_guard<std::mutex> lock(guard_.mutex_);
-    guard_.calls_.erase(this);
-    if (peer_) guard_.keys_.erase(guard_.keys_.find(KeyOf(*peer_, rpc_)));
+    if (call_ == nullptr) return;
+    {
+      const std::lock_guard<std::mutex> lock(guard_.mutex_);
+      guard_.calls_.erase(this);
+      if (peer_) guard_.keys_.erase(guard_.keys_.find(KeyOf(*peer_, rpc_)));
+    }
+    grpc_call_unref(call_);
   }
 
-  // Without the guard's mutex: End() comes here too.
   void Intercept(grpc::experimental::InterceptorBatchMethods* methods) override {
+    // The first of all; before it the context need not have its call yet.
+    if (methods->QueryInterceptionHookPoint(InterceptionHookPoints::POST_RECV_INITIAL_METADATA)) Begin();
     if (methods->QueryInterceptionHookPoint(InterceptionHookPoints::POST_RECV_MESSAGE)) spoken_ = true;
     if (methods->QueryInterceptionHookPoint(InterceptionHookPoints::PRE_SEND_MESSAGE)) sending_since_ = Clock::now();
     if (methods->QueryInterceptionHookPoint(InterceptionHookPoints::POST_SEND_MESSAGE)) sending_since_ = kNotSending;
     methods->Proceed();
   }
 
-  // Why the call must end now; nothing if it may go on, or is ending already.
+  // Why the call must end now; nothing if it may go on, or is ending already. The guard's mutex is held.
   std::optional<std::string> Fault(Clock::time_point now, const CallLimits& limits) const {
     if (ended_) return std::nullopt;
     if (!spoken_ && now - begin_ > limits.first_message) return "its peer says nothing";
@@ -67,27 +66,43 @@ class CallGuard::Call : public grpc::experimental::Interceptor {
     return std::string(status.message());
   }
 
-  void End() {
+  // Gives the call out to be cancelled without the guard's mutex, which is held here. The reference keeps the call, and
+  // nothing of this object or of the context, which may be gone by then.
+  grpc_call* TakeToEnd() {
     ended_ = true;
-    context_.TryCancel();
+    grpc_call_ref(call_);
+    return call_;
   }
 
   // The certificate's name, or the address without its port.
-  std::string Peer() const {
-    if (peer_) return peer_->name;
-    const std::string address = context_.peer();
-    return address.substr(0, address.rfind(':'));
-  }
+  std::string Peer() const { return peer_ ? peer_->name : address_.substr(0, address_.rfind(':')); }
 
  private:
   static constexpr Clock::time_point kNotSending = Clock::time_point::max();
 
+  void Begin() {
+    call_ = context_.c_call();
+    grpc_call_ref(call_);
+    if (guard_.access_ != nullptr) {
+      const absl::StatusOr<Certificate> peer = PeerCertificate(*context_.auth_context());
+      if (peer.ok()) peer_ = *peer;
+    }
+    if (!peer_) address_ = context_.peer();
+    const std::lock_guard<std::mutex> lock(guard_.mutex_);
+    guard_.calls_.insert(this);
+    if (peer_) guard_.keys_.insert(KeyOf(*peer_, rpc_));
+  }
+
   // Constant after construction.
   CallGuard& guard_;
-  const grpc::ServerContextBase& context_;
+  grpc::ServerContextBase& context_;
   const std::string rpc_;
-  std::optional<Certificate> peer_;
   const Clock::time_point begin_ = Clock::now();
+
+  // Constant after Begin.
+  grpc_call* call_ = nullptr;  // a reference of its own
+  std::optional<Certificate> peer_;
+  std::string address_;  // without a certificate
 
   bool ended_ = false;  // guarded by the guard's mutex
   std::atomic<bool> spoken_{false};
@@ -102,6 +117,13 @@ class CallGuard::Processor : public grpc::AuthMetadataProcessor {
 
   grpc::Status Process(const InputMetadata& metadata, grpc::AuthContext* context, OutputMetadata*,
                        OutputMetadata*) override {
+    grpc::Status status = Judge(metadata, *context);
+    if (!status.ok() && guard_.refused_) guard_.refused_(status.error_code());
+    return status;
+  }
+
+ private:
+  grpc::Status Judge(const InputMetadata& metadata, const grpc::AuthContext& context) const {
     const auto path = metadata.find(":path");
     if (path == metadata.end()) return {grpc::StatusCode::UNAUTHENTICATED, "the call names no method"};
     // gRPC's own limit holds only for peers that have acknowledged it.
@@ -111,10 +133,9 @@ class CallGuard::Processor : public grpc::AuthMetadataProcessor {
       return {grpc::StatusCode::RESOURCE_EXHAUSTED, absl::StrCat("the call has ", bytes, " bytes of metadata; at most ",
                                                                  guard_.limits_.metadata_bytes, " are possible")};
     }
-    return guard_.LetIn(*context, {path->second.data(), path->second.size()});
+    return guard_.LetIn(context, {path->second.data(), path->second.size()});
   }
 
- private:
   CallGuard& guard_;
 };
 
@@ -130,8 +151,8 @@ class CallGuard::Factory : public grpc::experimental::ServerInterceptorFactoryIn
   CallGuard& guard_;
 };
 
-CallGuard::CallGuard(AccessControl* access, CallLimits limits)
-    : access_(access), limits_(limits), thread_([this] { Loop(); }) {}
+CallGuard::CallGuard(AccessControl* access, CallLimits limits, std::function<void(grpc::StatusCode)> refused)
+    : access_(access), limits_(limits), refused_(std::move(refused)), thread_([this] { Loop(); }) {}
 
 CallGuard::~CallGuard() {
   {
@@ -165,19 +186,28 @@ void CallGuard::Loop() {
   while (!wake_.wait_for(lock, period, [this] { return stopping_; })) {
     lock.unlock();
     if (access_ != nullptr) access_->Reload();
-    lock.lock();
     EndSome();
+    lock.lock();
   }
 }
 
 void CallGuard::EndSome() {
   const Clock::time_point now = Clock::now();
   std::map<std::string, int> ended;  // one line for each peer and fault, however many calls there are
-  for (Call* call : calls_) {
-    const std::optional<std::string> fault = call->Fault(now, limits_);
-    if (!fault) continue;
-    call->End();
-    ++ended[absl::StrCat(call->Peer(), ": ", *fault)];
+  std::vector<grpc_call*> to_end;
+  {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    for (Call* call : calls_) {
+      const std::optional<std::string> fault = call->Fault(now, limits_);
+      if (!fault) continue;
+      to_end.push_back(call->TakeToEnd());
+      ++ended[absl::StrCat(call->Peer(), ": ", *fault)];
+    }
+  }
+  // Not under the mutex: gRPC may run the call's last steps, ~Call among them, on this thread before it returns.
+  for (grpc_call* call : to_end) {
+    grpc_call_cancel_with_status(call, GRPC_STATUS_CANCELLED, "ended by the server", nullptr);
+    grpc_call_unref(call);
   }
   for (const auto& [why, calls] : ended) LogWarning(absl::StrCat("ended ", calls, " call(s) of ", why));
 }

@@ -3,9 +3,11 @@
 
 #include <grpcpp/security/auth_metadata_processor.h>
 #include <grpcpp/support/server_interceptor.h>
+#include <grpcpp/support/status.h>
 
 #include <chrono>
 #include <condition_variable>
+#include <functional>
 #include <memory>
 #include <mutex>
 #include <set>
@@ -20,7 +22,7 @@ namespace attnfleet::server {
 struct CallLimits {
   std::chrono::milliseconds first_message{10'000};  // a stream that says nothing is ended
   std::chrono::milliseconds send{60'000};           // so is a call whose peer does not read
-  size_t open_per_peer = 16;                        // of one RPC, by certificate
+  size_t open_per_peer = 16;                        // of one RPC, by certificate; no exact quota (README)
   size_t workers_per_peer = 256;                    // streams of workers that share a certificate
   size_t metadata_bytes = 8 << 10;                  // of one call, with certificates
 };
@@ -30,7 +32,8 @@ struct CallLimits {
 class CallGuard {
  public:
   // `access` null: plain text, without names; then only the limits hold. It must outlive the guard.
-  CallGuard(AccessControl* access, CallLimits limits);
+  // `refused` is told the code of each call that is not let in, on threads of gRPC.
+  CallGuard(AccessControl* access, CallLimits limits, std::function<void(grpc::StatusCode)> refused = {});
   ~CallGuard();
   CallGuard(const CallGuard&) = delete;
   CallGuard& operator=(const CallGuard&) = delete;
@@ -51,6 +54,7 @@ class CallGuard {
   // Constant after construction.
   AccessControl* const access_;
   const CallLimits limits_;
+  const std::function<void(grpc::StatusCode)> refused_;
 
   std::mutex mutex_;
   std::condition_variable wake_;

@@ -44,7 +44,8 @@ absl::StatusOr<Listener> Listen(const ListenOptions& options, const std::vector<
   if (SomebodyListens(options.address)) {
     return absl::UnavailableError(absl::StrCat(options.address, " is in use by another process"));
   }
-  Listener listener{std::make_unique<CallGuard>(options.access, options.calls), nullptr, nullptr, options.address};
+  Listener listener{std::make_unique<CallGuard>(options.access, options.calls, options.refused), nullptr, nullptr,
+                    options.address};
   const std::shared_ptr<grpc::ServerCredentials> credentials = MakeServerCredentials(options.tls);
   if (options.access != nullptr) credentials->SetAuthMetadataProcessor(listener.guard->MakeProcessor());
 

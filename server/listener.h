@@ -5,6 +5,7 @@
 #include <grpcpp/server.h>
 #include <grpcpp/support/server_interceptor.h>
 
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
@@ -25,6 +26,7 @@ struct ListenOptions {
   AccessControl* access = nullptr;    // with TLS: who may call what; outlives the server
   ConnectionLimits connections = {};  // not of a Unix socket
   CallLimits calls = {};
+  std::function<void(grpc::StatusCode)> refused = {};  // of each call that the guard does not let in; thread-safe
 };
 
 // In the order in which they are made; they end in the reverse order.

@@ -366,6 +366,7 @@ int Serve(const Settings& settings, StopSignals& signals) {
       .address = settings.listen, .tls = settings.tls, .access = access.get(), .connections = settings.connections};
   FitConnections(listen.connections);
   Metrics metrics;
+  listen.refused = [&metrics](grpc::StatusCode code) { metrics.rpcs().Refused(code); };
   return settings.store.empty() ? ServeFile(settings, listen, metrics, signals)
                                 : ServeDatabase(settings, listen, metrics, signals);
 }

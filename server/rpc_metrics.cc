@@ -12,6 +12,11 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
+// gRPC has no other codes, but a status can be made of any number.
+size_t IndexOf(grpc::StatusCode code) { return std::min(static_cast<size_t>(code), RpcMetrics::kCodes - 1); }
+
+std::string NameOf(size_t code) { return absl::StatusCodeToString(static_cast<absl::StatusCode>(code)); }
+
 class Interceptor : public grpc::experimental::Interceptor {
  public:
   explicit Interceptor(const RpcMetrics::Method& method) : method_(method) { method_.open->Increment(); }
@@ -19,9 +24,7 @@ class Interceptor : public grpc::experimental::Interceptor {
 
   void Intercept(grpc::experimental::InterceptorBatchMethods* methods) override {
     if (methods->QueryInterceptionHookPoint(grpc::experimental::InterceptionHookPoints::PRE_SEND_STATUS)) {
-      // gRPC has no other codes, but a status can be made of any number.
-      const auto code = std::min(static_cast<size_t>(methods->GetSendStatus().error_code()), RpcMetrics::kCodes - 1);
-      method_.ended[code]->Increment();
+      method_.ended[IndexOf(methods->GetSendStatus().error_code())]->Increment();
       if (method_.seconds != nullptr) {
         method_.seconds->Observe(std::chrono::duration<double>(Clock::now() - start_).count());
       }
@@ -54,7 +57,7 @@ class Factory : public grpc::experimental::ServerInterceptorFactoryInterface {
 RpcMetrics::RpcMetrics(prometheus::Registry& registry) {
   auto& ended = prometheus::BuildCounter()
                     .Name("attnfleet_rpcs_total")
-                    .Help("RPCs that ended, by method and gRPC code.")
+                    .Help("RPCs that ended, by method and gRPC code; not those that were refused.")
                     .Register(registry);
   auto& open = prometheus::BuildGauge()
                    .Name("attnfleet_rpcs_open")
@@ -67,8 +70,7 @@ RpcMetrics::RpcMetrics(prometheus::Registry& registry) {
   const auto make = [&](const std::string& name, bool unary) {
     Method method;
     for (size_t code = 0; code < kCodes; ++code) {
-      method.ended[code] =
-          &ended.Add({{"method", name}, {"code", absl::StatusCodeToString(static_cast<absl::StatusCode>(code))}});
+      method.ended[code] = &ended.Add({{"method", name}, {"code", NameOf(code)}});
     }
     method.open = &open.Add({{"method", name}});
     if (unary) {
@@ -91,7 +93,14 @@ RpcMetrics::RpcMetrics(prometheus::Registry& registry) {
     }
   }
   other_ = make("other", false);
+  auto& refused = prometheus::BuildCounter()
+                      .Name("attnfleet_calls_refused_total")
+                      .Help("RPCs that were not let in (certificate, role, rate, open calls, metadata), by gRPC code.")
+                      .Register(registry);
+  for (size_t code = 1; code < kCodes; ++code) refused_[code] = &refused.Add({{"code", NameOf(code)}});
 }
+
+void RpcMetrics::Refused(grpc::StatusCode code) { refused_[IndexOf(code)]->Increment(); }
 
 std::unique_ptr<grpc::experimental::ServerInterceptorFactoryInterface> RpcMetrics::MakeInterceptors() {
   return std::make_unique<Factory>(methods_, other_);

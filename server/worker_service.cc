@@ -9,6 +9,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "proto/name.h"
 #include "proto/status.h"
 #include "proto/support/log.h"
 #include "proto/version.h"
@@ -18,7 +19,6 @@
 namespace attnfleet::server {
 namespace {
 
-constexpr size_t kMaxName = 128;
 constexpr int kMaxSlots = 256;
 constexpr int kMaxLabels = 64;
 constexpr int kMaxBackends = 64;
@@ -163,34 +163,35 @@ absl::Status ValidateHello(const v1::WorkerHello& hello) {
         absl::StrCat("hello.worker.protocol: this coordinator (", kVersion, ") speaks protocol ", kProtocolVersion,
                      ", the worker ", worker.protocol(), "; use the same version of attnfleet on both"));
   }
-  const auto bad_name = [](const std::string& text) { return text.empty() || text.size() > kMaxName; };
-  if (bad_name(worker.name())) return absl::InvalidArgumentError("hello.worker.name: 1 to 128 characters are possible");
-  if (bad_name(worker.instance())) {
-    return absl::InvalidArgumentError("hello.worker.instance: 1 to 128 characters are possible");
+  if (!IsPlainName(worker.name()))
+    return absl::InvalidArgumentError("hello.worker.name: 1 to 128 characters without blanks are possible");
+  if (!IsPlainName(worker.instance())) {
+    return absl::InvalidArgumentError("hello.worker.instance: 1 to 128 characters without blanks are possible");
   }
   if (worker.slots().empty() || worker.slots_size() > kMaxSlots) {
     return absl::InvalidArgumentError("hello.worker.slots: 1 to 256 are possible");
   }
-  if (worker.host().size() > kMaxName || worker.version().size() > kMaxName ||
-      worker.libtorch_version().size() > kMaxName) {
+  if (worker.host().size() > kMaxNameLength || worker.version().size() > kMaxNameLength ||
+      worker.libtorch_version().size() > kMaxNameLength) {
     return absl::InvalidArgumentError("hello.worker: host and versions may have 128 characters");
   }
   if (worker.labels_size() > kMaxLabels) return absl::InvalidArgumentError("hello.worker.labels: more than 64");
   for (const auto& [name, value] : worker.labels()) {
-    if (bad_name(name) || value.size() > kMaxName) {
-      return absl::InvalidArgumentError("hello.worker.labels: names of 1 to 128 and values of up to 128 characters");
+    if (!IsPlainName(name) || value.size() > kMaxNameLength) {
+      return absl::InvalidArgumentError(
+          "hello.worker.labels: names of 1 to 128 characters without blanks and values of up to 128 are possible");
     }
   }
   if (worker.backends_size() > kMaxBackends) return absl::InvalidArgumentError("hello.worker.backends: more than 64");
   for (const v1::Backend& backend : worker.backends()) {
-    if (bad_name(backend.name())) {
-      return absl::InvalidArgumentError("hello.worker.backends.name: 1 to 128 characters are possible");
+    if (!IsPlainName(backend.name())) {
+      return absl::InvalidArgumentError("hello.worker.backends.name: 1 to 128 characters without blanks are possible");
     }
   }
   std::set<std::string> ids;
   for (const v1::Slot& slot : worker.slots()) {
-    if (bad_name(slot.id()))
-      return absl::InvalidArgumentError("hello.worker.slots.id: 1 to 128 characters are possible");
+    if (!IsPlainName(slot.id()))
+      return absl::InvalidArgumentError("hello.worker.slots.id: 1 to 128 characters without blanks are possible");
     if (!ids.insert(slot.id()).second) {
       return absl::InvalidArgumentError(absl::StrCat("hello.worker.slots.id: ", slot.id(), " is given twice"));
     }

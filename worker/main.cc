@@ -19,6 +19,7 @@
 #include "absl/time/time.h"
 #include "proto/address.h"
 #include "proto/credentials.h"
+#include "proto/name.h"
 #include "proto/server_list.h"
 #include "proto/support/exit_code.h"
 #include "proto/support/flags.h"
@@ -101,16 +102,6 @@ Exit codes
   130  killed by a second signal
 )";
 
-constexpr size_t kMaxNameLength = 128;
-
-bool IsPlain(const std::string& text) {
-  if (text.empty() || text.size() > kMaxNameLength) return false;
-  for (const char c : text) {
-    if (c <= ' ' || c > '~') return false;
-  }
-  return true;
-}
-
 std::string HostName() {
   std::array<char, 256> name{};
   if (gethostname(name.data(), name.size() - 1) != 0) return "localhost";
@@ -129,7 +120,7 @@ absl::Status ParseLabels(const std::string& text, v1::WorkerInfo& info) {
   if (text.empty()) return absl::OkStatus();
   for (const std::string& entry : std::vector<std::string>(absl::StrSplit(text, ','))) {
     const std::pair<std::string, std::string> label = absl::StrSplit(entry, absl::MaxSplits('=', 1));
-    if (entry.find('=') == std::string::npos || !IsPlain(label.first)) {
+    if (entry.find('=') == std::string::npos || !IsPlainName(label.first)) {
       return absl::InvalidArgumentError(absl::StrCat("--labels: \"", entry, "\" is no label; give name=value,..."));
     }
     if (!info.mutable_labels()->insert({label.first, label.second}).second) {
@@ -156,7 +147,7 @@ absl::StatusOr<DaemonOptions> ReadFlags() {
   absl::StatusOr<std::string> name = WorkerName(options.tls);
   if (!name.ok()) return name.status();
   options.info.set_name(*std::move(name));
-  if (!IsPlain(options.info.name())) {
+  if (!IsPlainName(options.info.name())) {
     return absl::InvalidArgumentError(absl::StrCat("--name: \"", options.info.name(), "\" is no name; give 1 to ",
                                                    kMaxNameLength, " characters without blanks"));
   }

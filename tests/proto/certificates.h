@@ -34,9 +34,8 @@ class Certificates {
     Run("client", name, days);
     return Files(name);
   }
-  // For 127.0.0.1 and localhost.
-  TlsFiles Server(const std::string& name = "server") const {
-    Run("server", name + " 127.0.0.1 localhost");
+  TlsFiles Server(const std::string& name = "server", const std::string& hosts = "127.0.0.1 localhost") const {
+    Run("server", absl::StrCat(name, " ", hosts));
     return Files(name);
   }
   TlsFiles Files(const std::string& name) const {

@@ -142,6 +142,17 @@ TEST_F(AcceptorTest, AnAddressThatHasSentTooMuchLosesItsHeaviestConnection) {
   EXPECT_FALSE(IsClosed(other, std::chrono::milliseconds(1)));
 }
 
+TEST_F(AcceptorTest, AConnectionThatSendsSlowlyStays) {
+  Start({.total = 10, .per_address = 10, .bytes_per_address = 100'000, .window = std::chrono::milliseconds(50)});
+  const int slow = Connect(2);
+  ASSERT_TRUE(HeldAre(1));
+  const std::string data(30'000, 'x');
+  for (int i = 0; i < 5; ++i) {
+    EXPECT_EQ(send(slow, data.data(), data.size(), MSG_NOSIGNAL), 30'000);
+    EXPECT_FALSE(IsClosed(slow, std::chrono::milliseconds(600)));  // some windows later
+  }
+}
+
 TEST_F(AcceptorTest, APortThatIsTakenIsNamed) {
   Start({});
   const absl::Status second = Acceptor::Bind(acceptor_->address(), {}).status();

@@ -95,6 +95,15 @@ TEST(Metrics, RunsAndTheStore) {
   EXPECT_THAT(text, HasSubstr("attnfleet_store_save_failures_total 1\n"));
 }
 
+TEST(Metrics, CallsThatAreRefused) {
+  Metrics metrics;
+  metrics.rpcs().Refused(grpc::StatusCode::UNAUTHENTICATED);
+  metrics.rpcs().Refused(static_cast<grpc::StatusCode>(99));
+  const std::string text = Text(metrics);
+  EXPECT_THAT(text, HasSubstr("attnfleet_calls_refused_total{code=\"UNAUTHENTICATED\"} 2\n"));
+  EXPECT_THAT(text, HasSubstr("attnfleet_calls_refused_total{code=\"PERMISSION_DENIED\"} 0\n"));
+}
+
 TEST(CountFleet, EveryStateIsThereAndEverySlotCountedOnce) {
   std::vector<v1::WorkerStatus> workers;
   const auto add = [&workers](int slots, int active, bool connected, bool draining) {

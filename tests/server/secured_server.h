@@ -3,6 +3,7 @@
 
 #include <gtest/gtest.h>
 
+#include <atomic>
 #include <chrono>
 #include <memory>
 #include <string>
@@ -41,8 +42,13 @@ class SecuredServer {
     benchmarks_ = std::make_unique<BenchmarkService>(*coordinator_, access_.get());
     fleet_ = std::make_unique<FleetService>(*coordinator_);
     workers_ = std::make_unique<WorkerService>(*coordinator_);
-    auto listener = Listen({.address = "127.0.0.1:0", .tls = files.Server(), .access = access_.get(), .calls = calls},
-                           {benchmarks_.get(), fleet_.get(), workers_.get()});
+    auto listener = Listen(
+        {.address = "127.0.0.1:0",
+         .tls = files.Server(),
+         .access = access_.get(),
+         .calls = calls,
+         .refused = [this](grpc::StatusCode code) { denied_ += code == grpc::StatusCode::PERMISSION_DENIED ? 1 : 0; }},
+        {benchmarks_.get(), fleet_.get(), workers_.get()});
     EXPECT_TRUE(listener.ok()) << listener.status();
     listener_ = *std::move(listener);
   }
@@ -59,9 +65,13 @@ class SecuredServer {
     return MakeChannel(address(), files.Client(name));
   }
 
+  // Calls that were refused for their role.
+  int denied() const { return denied_; }
+
   const Certificates files;
 
  private:
+  std::atomic<int> denied_{0};
   std::unique_ptr<SqliteStore> store_;
   std::unique_ptr<AccessControl> access_;
   std::unique_ptr<Coordinator> coordinator_;

@@ -22,6 +22,8 @@ TEST(ValidateHello, EveryErrorNamesTheField) {
   v1::WorkerHello no_name = MakeHello("", 1);
   v1::WorkerHello no_instance = MakeHello("w", 1);
   no_instance.mutable_worker()->clear_instance();
+  v1::WorkerHello label = MakeHello("w", 1);
+  (*label.mutable_worker()->mutable_labels())["a\x1b[2J"] = "b";
   v1::WorkerHello twice = MakeHello("w", 2);
   twice.mutable_worker()->mutable_slots(1)->set_id("cpu0");
   v1::WorkerHello long_slot = MakeHello("w", 1);
@@ -29,7 +31,9 @@ TEST(ValidateHello, EveryErrorNamesTheField) {
   for (const auto& [hello, field] :
        {std::pair{no_name, "worker.name"}, std::pair{no_instance, "worker.instance"},
         std::pair{MakeHello("w", 0), "worker.slots"}, std::pair{MakeHello("w", 257), "worker.slots"},
-        std::pair{twice, "cpu0 is given twice"}, std::pair{long_slot, "slots.id"}}) {
+        std::pair{twice, "cpu0 is given twice"}, std::pair{long_slot, "slots.id"},
+        std::pair{MakeHello("w\nforged line", 1), "worker.name"}, std::pair{MakeHello("w 1", 1), "worker.name"},
+        std::pair{MakeHello("w\xc2\xa0", 1), "worker.name"}, std::pair{label, "worker.labels"}}) {
     const absl::Status status = ValidateHello(hello);
     EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
     EXPECT_THAT(std::string(status.message()), testing::HasSubstr(field));
