@@ -1,5 +1,7 @@
 #include "server/coordinator.h"
 
+#include <google/protobuf/util/message_differencer.h>
+
 #include <algorithm>
 #include <chrono>
 #include <utility>
@@ -24,6 +26,13 @@ constexpr std::chrono::milliseconds kLongestStoreRetry{2'000};
 // How often it is looked for benchmarks that are not kept any longer, and how many runs are removed at once.
 constexpr int64_t kRetirementIntervalMs = 10'000;
 constexpr uint64_t kMostRunsRetired = 10'000;
+
+using google::protobuf::util::MessageDifferencer;
+
+uint64_t RunsOf(const v1::BenchmarkSpec& spec) {
+  return static_cast<uint64_t>(spec.backends_size()) * static_cast<uint64_t>(spec.shapes_size()) *
+         static_cast<uint64_t>(spec.repetitions());
+}
 
 absl::Status NoSuchBenchmark(uint64_t id) {
   return absl::NotFoundError(id == 0 ? "there is no benchmark yet" : absl::StrCat("there is no benchmark ", id));
@@ -63,10 +72,7 @@ void Coordinator::Stop() {
 absl::Status Coordinator::Load() {
   std::vector<v1::Benchmark> benchmarks;
   const absl::Status loaded = store_.Load([&](StoredBenchmark stored) -> absl::Status {
-    if (!stored.request_id.empty()) {
-      ids_by_request_[stored.request_id] = stored.benchmark.id();
-      requests_by_id_[stored.benchmark.id()] = stored.request_id;
-    }
+    request_ids_.AddStored(stored.benchmark.id(), stored.benchmark.spec().submitter(), stored.request_id);
     absl::StatusOr<v1::Benchmark> whole = WithJobs(std::move(stored));
     if (!whole.ok()) return whole.status();
     benchmarks.push_back(*std::move(whole));
@@ -74,6 +80,7 @@ absl::Status Coordinator::Load() {
   });
   if (!loaded.ok()) return loaded;
   if (absl::Status status = CheckStored(benchmarks); !status.ok()) return status;
+  for (const v1::Benchmark& benchmark : benchmarks) open_runs_.Update(benchmark);
   scheduler_.Restore(std::move(benchmarks), options_.now_unix_ms());
   return absl::OkStatus();
 }
@@ -124,24 +131,31 @@ absl::StatusOr<uint64_t> Coordinator::TakeSubmit(const v1::SubmitRequest& reques
   if (!IsRequestId(request_id)) {
     return absl::InvalidArgumentError("request_id: give at most 64 letters, digits and -._:");
   }
-  const auto known = ids_by_request_.find(request_id);
-  if (!request_id.empty() && known != ids_by_request_.end()) return known->second;
   v1::BenchmarkSpec spec = request.spec();
   if (absl::Status status = ApplyPreset(spec); !status.ok()) return status;
+  if (const std::optional<uint64_t> known = request_ids_.Find(spec.submitter(), request_id)) {
+    if (MessageDifferencer::Equals(scheduler_.Find(*known)->spec(), spec)) return *known;
+    return absl::AlreadyExistsError(absl::StrCat("request_id: ", request_id, " is that of benchmark ", *known,
+                                                 ", which has another spec; give another request id"));
+  }
   std::vector<std::string> backends;
   for (const v1::Backend& backend : scheduler_.Backends()) backends.push_back(backend.name());
   if (absl::Status status = ValidateSpec(spec, backends); !status.ok()) return status;
+  if (absl::Status status = open_runs_.CheckRoom(spec.submitter(), RunsOf(spec)); !status.ok()) return status;
   const uint64_t id = scheduler_.Submit(spec, now, effects_);
-  if (!request_id.empty()) {
-    ids_by_request_[request_id] = id;
-    requests_by_id_[id] = request_id;
-  }
+  request_ids_.Add(id, spec.submitter(), request_id);
+  open_runs_.Update(*scheduler_.Find(id));
   LogInfo(absl::StrCat("benchmark ", id, " of ", scheduler_.Find(id)->runs_total(), " runs is submitted"),
           {{"request_id", request_id}});
   return id;
 }
 
 void Coordinator::Cancel(v1::CancelRequest request, const Reply<v1::Benchmark>& reply, std::string owner) {
+  // It is copied into every run that it ends.
+  if (request.reason().size() > kMaxText) {
+    return reply(absl::InvalidArgumentError(
+        absl::StrCat("reason: ", request.reason().size(), " bytes long; at most ", kMaxText, " are possible")));
+  }
   PostOrRefuse<v1::Benchmark>(
       [this, request = std::move(request), reply, owner = std::move(owner)](int64_t now) {
         if (!store_status_.ok()) return reply(store_status_);
@@ -353,6 +367,7 @@ void Coordinator::RunBatch(std::deque<Event> events) {
     ReportEffects(report);
     SendEffects();
     Notify();
+    for (const uint64_t id : effects_.benchmarks) open_runs_.Update(*scheduler_.Find(id));
     effects_ = {};
     Retire(now);
   }
@@ -366,7 +381,8 @@ absl::Status Coordinator::Save() {
   if (effects_.benchmarks.empty() && effects_.runs.empty())
     return store_status_.ok() ? absl::OkStatus() : store_.Save({});
   StoreChanges changes;
-  for (const uint64_t id : effects_.benchmarks) changes.benchmarks.push_back({scheduler_.Find(id), RequestIdOf(id)});
+  for (const uint64_t id : effects_.benchmarks)
+    changes.benchmarks.push_back({scheduler_.Find(id), request_ids_.StoredOf(id)});
   changes.runs.reserve(effects_.runs.size());
   for (const auto& key : effects_.runs) changes.runs.push_back(&RunAt(key));
   return store_.Save(changes);
@@ -378,15 +394,10 @@ const v1::Run& Coordinator::RunAt(const std::tuple<uint64_t, uint32_t, uint32_t>
       .runs(static_cast<int>(std::get<2>(key)));
 }
 
-std::string Coordinator::RequestIdOf(uint64_t benchmark_id) const {
-  const auto found = requests_by_id_.find(benchmark_id);
-  return found == requests_by_id_.end() ? "" : found->second;
-}
-
 void Coordinator::LogRun(const v1::Run& run, std::string_view what) const {
   if (!LogsAt(Severity::kInfo)) return;
   const std::string key = FormatRunKey(run.key());
-  LogInfo(absl::StrCat("run ", key, " ", std::string(what)), {{"request_id", RequestIdOf(run.key().benchmark_id())},
+  LogInfo(absl::StrCat("run ", key, " ", std::string(what)), {{"request_id", request_ids_.Of(run.key().benchmark_id())},
                                                               {"run", key},
                                                               {"attempt", std::to_string(run.attempt())},
                                                               {"worker", run.worker()},
@@ -445,7 +456,7 @@ void Coordinator::SendEffects() {
     if (run.state() != v1::RUN_STATE_ASSIGNED || run.attempt() != assignment.start.attempt()) continue;
     LogRun(run, "is assigned");
     v1::WorkerCommand command;
-    assignment.start.set_request_id(RequestIdOf(key.benchmark_id()));
+    assignment.start.set_request_id(request_ids_.Of(key.benchmark_id()));
     *command.mutable_start() = std::move(assignment.start);
     send(assignment.worker, std::move(command));
   }
@@ -469,10 +480,7 @@ void Coordinator::Retire(int64_t now) {
   }
   for (const uint64_t id : expired) {
     scheduler_.Forget(id);
-    const auto request = requests_by_id_.find(id);
-    if (request == requests_by_id_.end()) continue;
-    ids_by_request_.erase(request->second);
-    requests_by_id_.erase(request);
+    request_ids_.Forget(id);
   }
   LogInfo(absl::StrCat("removed ", expired.size(), " old benchmarks, ", expired.front(), " to ", expired.back()));
 }
