@@ -30,7 +30,7 @@ absl::Status InUse(const ConnectionFlags& flags, const absl::Status& lock) {
 }
 
 // Whatever has not ended in a store whose server starts here was left by a client that was killed: nobody waits for it,
-// and no worker may take it up.
+// and no worker may take it up. Where nothing can be written (a full disk), what is there can still be read.
 absl::Status EndInterrupted(Server& server, const ConnectionFlags& flags) {
   const absl::StatusOr<v1::ListResponse> list = server.List(0, 0);
   if (!list.ok()) return list.status();
@@ -130,7 +130,10 @@ absl::StatusOr<std::unique_ptr<Connection>> Connection::OpenLocal(const Connecti
     if (fleet.ok()) {
       const std::string address = (*fleet)->address();
       std::unique_ptr<Connection> connection(new Connection(flags, address, *std::move(fleet), signals));
-      if (const absl::Status status = EndInterrupted(connection->server(), flags); !status.ok()) return status;
+      if (const absl::Status status = EndInterrupted(connection->server(), flags); !status.ok()) {
+        if (absl::IsCancelled(status) || !options.slots.empty()) return status;
+        PrintNote(absl::StrCat("what was interrupted cannot be ended: ", std::string(status.message())));
+      }
       return connection;
     }
     if (!absl::IsAlreadyExists(fleet.status())) return fleet.status();

@@ -9,16 +9,16 @@ namespace {
 
 namespace fs = std::filesystem;
 
-// The file's absolute path, with the folder's links resolved, so that two ways to one folder are one.
+// The file's absolute path with all links resolved: so two ways to one folder are one, and a worker follows no link to
+// a file (a checkpoint in Hugging Face's cache is one).
 absl::StatusOr<fs::path> Find(const std::string& flag, const std::string& file) {
   std::error_code error;
   if (!fs::is_regular_file(file, error)) {
     return absl::InvalidArgumentError(absl::StrCat(flag, ": there is no file ", file));
   }
-  const fs::path path = fs::absolute(file, error);
-  const fs::path folder = fs::canonical(path.parent_path(), error);
+  fs::path path = fs::canonical(file, error);
   if (error) return absl::InvalidArgumentError(absl::StrCat(flag, ": ", file, ": ", error.message()));
-  return folder / path.filename();
+  return path;
 }
 
 absl::Status OnlyLocal(const std::string& flag) {

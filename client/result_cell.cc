@@ -5,6 +5,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_join.h"
+#include "client/numerical_check.h"
 #include "client/text.h"
 #include "proto/reason.h"
 #include "proto/spec.h"
@@ -84,7 +85,8 @@ void FillMeasured(const v1::Job& job, bool allocated, Notes& notes, ResultCell& 
   cell.reserved = Gigabytes(summary.peak_reserved_bytes(), sign);
   cell.sampled = Gigabytes(summary.peak_device_bytes(), sign);
   std::vector<std::string> doubts;
-  for (std::string& doubt : std::vector<std::string>{Contamination(summary), MissingRuns(job)}) {
+  for (std::string& doubt :
+       std::vector<std::string>{NumericalCheckFailure(job), Contamination(summary), MissingRuns(job)}) {
     if (!doubt.empty()) doubts.push_back(std::move(doubt));
   }
   const std::string disagreement = Disagreement(summary);

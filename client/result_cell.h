@@ -22,7 +22,7 @@ struct ResultCell {
   std::string reserved;  // GB
   std::string sampled;   // GB
   std::string note;      // "[1]", or ""
-  bool fastest = false;  // and told apart from all others at its shape
+  bool fastest = false;  // told apart from all others at its shape, with results that are right
   bool bad = false;      // ended without a figure
 };
 

@@ -5,6 +5,7 @@
 #include <set>
 
 #include "absl/strings/str_cat.h"
+#include "client/numerical_check.h"
 #include "client/result_fleet.h"
 #include "client/text.h"
 
@@ -21,11 +22,11 @@ size_t ColumnOf(const ResultView& view, const std::string& backend) {
 
 // Whether the repetitions leave no doubt that one job is faster than another of its group: their 95 % intervals lie
 // apart, or that of the paired ratio, which is known against eager alone, does not hold 1. One repetition has no
-// interval, and nothing to doubt it by.
+// interval.
 bool ClearlyFaster(const v1::Job& fast, const v1::Job& slow) {
   const v1::JobSummary& a = fast.summary();
   const v1::JobSummary& b = slow.summary();
-  if (CountedRuns(a) < 2 || CountedRuns(b) < 2) return true;
+  if (CountedRuns(a) < 2 || CountedRuns(b) < 2) return false;
   return a.iterations_per_second_mean_low() > b.iterations_per_second_mean_high() ||
          (slow.backend() == kReference && a.ratio_to_eager_low() > 1) ||
          (fast.backend() == kReference && b.ratio_to_eager_high() > 0 && b.ratio_to_eager_high() < 1);
@@ -80,7 +81,8 @@ void AddRows(const v1::Benchmark& benchmark, bool allocated, absl::TimeZone zone
       first = summary.started_unix_ms();
       row.time = FormatUnixMs(first, zone);
     }
-    if (!summary.includes_contaminated() && Speed(job) > 0) measured[job.group()][column] = &job;
+    const bool comparable = !summary.includes_contaminated() && NumericalCheckFailure(job).empty();
+    if (comparable && Speed(job) > 0) measured[job.group()][column] = &job;
   }
   for (const auto& [group, place] : row_of_group) MarkFastest(view.rows[place], measured[group]);
 }

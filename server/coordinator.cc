@@ -1,5 +1,7 @@
 #include "server/coordinator.h"
 
+#include <google/protobuf/util/message_differencer.h>
+
 #include <algorithm>
 #include <chrono>
 #include <optional>
@@ -30,6 +32,13 @@ constexpr std::chrono::milliseconds kLongestStoreRetry{2'000};
 // How often it is looked for benchmarks that are not kept any longer, and how many runs are removed at once.
 constexpr int64_t kRetirementIntervalMs = 10'000;
 constexpr uint64_t kMostRunsRetired = 10'000;
+
+using google::protobuf::util::MessageDifferencer;
+
+uint64_t RunsOf(const v1::BenchmarkSpec& spec) {
+  return static_cast<uint64_t>(spec.backends_size()) * static_cast<uint64_t>(spec.shapes_size()) *
+         static_cast<uint64_t>(spec.repetitions());
+}
 
 absl::Status NoSuchBenchmark(uint64_t id) {
   return absl::NotFoundError(id == 0 ? "there is no benchmark yet" : absl::StrCat("there is no benchmark ", id));
@@ -75,10 +84,8 @@ absl::Status Coordinator::Load() {
   }
   BusySlots busy;
   const auto take = [&](StoredBenchmark stored) -> absl::Status {
-    if (!stored.request_id.empty()) {
-      ids_by_request_[stored.request_id] = stored.benchmark.id();
-      requests_by_id_[stored.benchmark.id()] = stored.request_id;
-    }
+    request_ids_.AddStored(stored.benchmark.id(), stored.benchmark.spec().submitter(), stored.request_id);
+    open_runs_.Update(stored.benchmark);
     if (!HasEnded(stored.benchmark)) {
       const absl::StatusOr<v1::Benchmark> whole = WithJobs(stored);
       if (!whole.ok()) return whole.status();
@@ -137,19 +144,22 @@ absl::StatusOr<uint64_t> Coordinator::TakeSubmit(const v1::SubmitRequest& reques
   if (!IsRequestId(request_id)) {
     return absl::InvalidArgumentError("request_id: give at most 64 letters, digits and -._:");
   }
-  const auto known = ids_by_request_.find(request_id);
-  if (!request_id.empty() && known != ids_by_request_.end()) return known->second;
   v1::BenchmarkSpec spec = request.spec();
   if (absl::Status status = ApplyPreset(spec); !status.ok()) return status;
+  if (const std::optional<uint64_t> known = request_ids_.Find(spec.submitter(), request_id)) {
+    if (MessageDifferencer::Equals(scheduler_.Head(*known)->spec(), spec)) return *known;
+    return absl::AlreadyExistsError(absl::StrCat("request_id: ", request_id, " is that of benchmark ", *known,
+                                                 ", which has another spec; give another request id"));
+  }
   std::vector<std::string> backends;
   for (const v1::Backend& backend : scheduler_.Backends()) backends.push_back(backend.name());
   if (absl::Status status = ValidateSpec(spec, backends); !status.ok()) return status;
+  if (absl::Status status = open_runs_.CheckRoom(spec.submitter(), RunsOf(spec)); !status.ok()) return status;
   const uint64_t id = scheduler_.Submit(spec, now, effects_);
-  if (!request_id.empty()) {
-    ids_by_request_[request_id] = id;
-    requests_by_id_[id] = request_id;
-  }
-  LogInfo(absl::StrCat("benchmark ", id, " of ", scheduler_.Head(id)->runs_total(), " runs is submitted"),
+  const v1::Benchmark head = *scheduler_.Head(id);
+  request_ids_.Add(id, spec.submitter(), request_id);
+  open_runs_.Update(head);
+  LogInfo(absl::StrCat("benchmark ", id, " of ", head.runs_total(), " runs is submitted"),
           {{"request_id", request_id}});
   return id;
 }
@@ -163,6 +173,11 @@ absl::Status Coordinator::CheckOwner(uint64_t id, const std::string& owner) cons
 }
 
 void Coordinator::Cancel(v1::CancelRequest request, const Reply<v1::Benchmark>& reply, std::string owner) {
+  // It is copied into every run that it ends.
+  if (request.reason().size() > kMaxText) {
+    return reply(absl::InvalidArgumentError(
+        absl::StrCat("reason: ", request.reason().size(), " bytes long; at most ", kMaxText, " are possible")));
+  }
   PostOrRefuse<v1::Benchmark>(
       [this, request = std::move(request), reply, owner = std::move(owner)](int64_t now) {
         if (!store_status_.ok()) return reply(store_status_);
@@ -406,7 +421,10 @@ void Coordinator::RunBatch(std::deque<Event> events) {
     ReportEffects(report, finished);
     SendEffects();
     Notify();
-    for (const uint64_t id : effects_.benchmarks) scheduler_.ForgetRuns(id);
+    for (const uint64_t id : effects_.benchmarks) {
+      open_runs_.Update(*scheduler_.Head(id));
+      scheduler_.ForgetRuns(id);
+    }
     effects_ = {};
     Retire(now);
   }
@@ -423,7 +441,7 @@ absl::Status Coordinator::Save() {
   std::deque<v1::Benchmark> heads;  // what `changes` points to
   for (const uint64_t id : effects_.benchmarks) {
     heads.push_back(*scheduler_.Head(id));
-    changes.benchmarks.push_back({&heads.back(), RequestIdOf(id)});
+    changes.benchmarks.push_back({&heads.back(), request_ids_.StoredOf(id)});
   }
   for (const auto& [worker, drained] : effects_.drained) {
     changes.settings.push_back({absl::StrCat(kDrained, worker), drained ? "true" : ""});
@@ -441,15 +459,10 @@ const v1::Run& Coordinator::RunAt(const std::tuple<uint64_t, uint32_t, uint32_t>
   return *scheduler_.FindRun(run);
 }
 
-std::string Coordinator::RequestIdOf(uint64_t benchmark_id) const {
-  const auto found = requests_by_id_.find(benchmark_id);
-  return found == requests_by_id_.end() ? "" : found->second;
-}
-
 void Coordinator::LogRun(const v1::Run& run, std::string_view what) const {
   if (!LogsAt(Severity::kInfo)) return;
   const std::string key = FormatRunKey(run.key());
-  LogInfo(absl::StrCat("run ", key, " ", std::string(what)), {{"request_id", RequestIdOf(run.key().benchmark_id())},
+  LogInfo(absl::StrCat("run ", key, " ", std::string(what)), {{"request_id", request_ids_.Of(run.key().benchmark_id())},
                                                               {"run", key},
                                                               {"attempt", std::to_string(run.attempt())},
                                                               {"worker", run.worker()},
@@ -512,7 +525,7 @@ void Coordinator::SendEffects() {
     if (run.state() != v1::RUN_STATE_ASSIGNED || run.attempt() != assignment.start.attempt()) continue;
     LogRun(run, "is assigned");
     v1::WorkerCommand command;
-    assignment.start.set_request_id(RequestIdOf(key.benchmark_id()));
+    assignment.start.set_request_id(request_ids_.Of(key.benchmark_id()));
     *command.mutable_start() = std::move(assignment.start);
     send(assignment.worker, std::move(command));
   }
@@ -536,10 +549,7 @@ void Coordinator::Retire(int64_t now) {
   }
   for (const uint64_t id : expired) {
     scheduler_.Forget(id);
-    const auto request = requests_by_id_.find(id);
-    if (request == requests_by_id_.end()) continue;
-    ids_by_request_.erase(request->second);
-    requests_by_id_.erase(request);
+    request_ids_.Forget(id);
   }
   LogInfo(absl::StrCat("removed ", expired.size(), " old benchmarks, ", expired.front(), " to ", expired.back()));
 }

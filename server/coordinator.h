@@ -13,13 +13,14 @@
 #include <string>
 #include <string_view>
 #include <thread>
-#include <unordered_map>
 #include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "attnfleet/v1/service.pb.h"
 #include "server/job_store.h"
+#include "server/open_runs.h"
+#include "server/request_ids.h"
 #include "server/scheduler.h"
 
 namespace attnfleet::server {
@@ -64,6 +65,7 @@ class Coordinator {
     int64_t heartbeat_interval_ms = 5'000;
     size_t max_queued_events = 100'000;
     Retention retention;
+    OpenRuns::Limits open_runs;
     std::function<int64_t()> now_unix_ms;
     std::function<void(const BatchReport&)> observe;  // may be empty
   };
@@ -82,6 +84,8 @@ class Coordinator {
   // Replies come on the coordinator's thread and must return at once. RESOURCE_EXHAUSTED: the queue or the disk is
   // full. UNAVAILABLE: it is stopping.
 
+  // A request id that the submitter has used returns that benchmark; ALREADY_EXISTS if its spec is another one.
+  // RESOURCE_EXHAUSTED also if too many runs have not ended.
   void Submit(v1::SubmitRequest request, const Reply<v1::Benchmark>& reply);
   // `owner` not empty: PERMISSION_DENIED unless the benchmark is that submitter's.
   void Cancel(v1::CancelRequest request, const Reply<v1::Benchmark>& reply, std::string owner = "");
@@ -108,7 +112,7 @@ class Coordinator {
   using Continuation = std::function<void(const absl::Status&)>;
 
   Coordinator(JobStore& store, Options options)
-      : store_(store), options_(std::move(options)), scheduler_(options_.lease_ms) {}
+      : store_(store), options_(std::move(options)), scheduler_(options_.lease_ms), open_runs_(options_.open_runs) {}
 
   absl::Status Load();
   // UNAVAILABLE if the coordinator is stopping, RESOURCE_EXHAUSTED if the queue is full.
@@ -121,7 +125,6 @@ class Coordinator {
   void EndStreams();
   void RunBatch(std::deque<Event> events);
   absl::Status Save();
-  std::string RequestIdOf(uint64_t benchmark_id) const;  // empty: none was given
   void LogRun(const v1::Run& run, std::string_view what) const;
   // What the saved effects come to, before they are sent.
   void ReportEffects(BatchReport& report, std::deque<v1::Benchmark>& finished) const;
@@ -156,8 +159,8 @@ class Coordinator {
   std::vector<std::shared_ptr<WorkerLink>> to_welcome_;
   std::map<std::string, LinkedWorker> links_;
   std::map<uint64_t, std::set<std::shared_ptr<Watcher>>> watchers_;
-  std::unordered_map<std::string, uint64_t> ids_by_request_;
-  std::map<uint64_t, std::string> requests_by_id_;
+  RequestIds request_ids_;
+  OpenRuns open_runs_;
 
   std::mutex mutex_;
   std::condition_variable wake_;

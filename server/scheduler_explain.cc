@@ -34,10 +34,10 @@ std::optional<v1::Benchmark> Scheduler::Snapshot(uint64_t id) const {
 std::array<Scheduler::RunCounts, 3> Scheduler::CountByPriority() const {
   std::array<RunCounts, 3> counts;
   for (const auto& [id, entry] : benchmarks_) {
-    if (entry.over()) continue;
-    RunCounts& count = counts[entry.priority() < 0 ? 0 : entry.priority() == 0 ? 1 : 2];
-    count.queued += entry.runs_waiting();
-    count.active += entry.runs_active();
+    if (entry->over()) continue;
+    RunCounts& count = counts[entry->priority() < 0 ? 0 : entry->priority() == 0 ? 1 : 2];
+    count.queued += entry->runs_waiting();
+    count.active += entry->runs_active();
   }
   return counts;
 }

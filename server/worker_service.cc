@@ -6,12 +6,15 @@
 #include <optional>
 #include <set>
 #include <string>
+#include <string_view>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "proto/name.h"
+#include "proto/spec.h"
 #include "proto/status.h"
 #include "proto/support/log.h"
+#include "proto/utf8.h"
 #include "proto/version.h"
 #include "server/access.h"
 #include "server/access_control.h"
@@ -22,6 +25,13 @@ namespace {
 constexpr int kMaxSlots = 256;
 constexpr int kMaxLabels = 64;
 constexpr int kMaxBackends = 64;
+// Of a result; what is longer is cut. A run has at most kMaxSteps timed steps (proto/spec.h).
+constexpr size_t kMaxReason = 1 << 10;
+constexpr size_t kMaxLogTail = 8 << 10;
+constexpr int kMaxContaminations = 32;
+constexpr size_t kMaxContamination = 200;
+constexpr int kMaxKernels = 64;
+constexpr size_t kMaxKernel = 512;
 // Commands that wait for a worker that does not read. Beyond it the stream is ended: its next hello settles all.
 constexpr size_t kMaxQueuedCommands = 4096;
 
@@ -154,6 +164,31 @@ class WorkerStream : public grpc::ServerBidiReactor<v1::WorkerEvent, v1::WorkerC
   std::shared_ptr<WorkerStream> self_;
 };
 
+void Cut(std::string& text, size_t most) {
+  if (text.size() > most) text = ToUtf8(std::string_view(text).substr(0, most));
+}
+
+template <typename Values>
+void CutList(Values& values, int most) {
+  if (values.size() > most) values.DeleteSubrange(most, values.size() - most);
+}
+
+void CutResult(v1::RunResult& result) {
+  Cut(*result.mutable_reason(), kMaxReason);
+  if (result.failure().log_tail().size() > kMaxLogTail) {  // its end says most
+    std::string& log = *result.mutable_failure()->mutable_log_tail();
+    log = ToUtf8(std::string_view(log).substr(log.size() - kMaxLogTail));
+  }
+  CutList(*result.mutable_contamination(), kMaxContaminations);
+  for (std::string& text : *result.mutable_contamination()) Cut(text, kMaxContamination);
+  if (!result.has_measurement()) return;
+  v1::Measurement& measurement = *result.mutable_measurement();
+  if (measurement.step_seconds_size() > kMaxSteps) measurement.mutable_step_seconds()->Truncate(kMaxSteps);
+  CutList(*measurement.mutable_attention_kernels(), kMaxKernels);
+  for (std::string& text : *measurement.mutable_attention_kernels()) Cut(text, kMaxKernel);
+  Cut(*measurement.mutable_attention_kernels_unknown(), kMaxReason);
+}
+
 }  // namespace
 
 absl::Status ValidateHello(const v1::WorkerHello& hello) {
@@ -201,6 +236,7 @@ absl::Status ValidateHello(const v1::WorkerHello& hello) {
 
 void NormalizeResults(v1::WorkerEvent& event) {
   const auto normalize = [](v1::RunResult& result) {
+    CutResult(result);
     const int outcome = result.outcome();
     if (v1::Outcome_IsValid(outcome) && outcome != v1::OUTCOME_UNSPECIFIED) return;
     result.set_outcome(v1::OUTCOME_FAILED);

@@ -10,6 +10,8 @@ namespace attnfleet::server {
 absl::Status ValidateHello(const v1::WorkerHello& hello);
 
 // A result whose outcome this build does not know (of a newer worker, or none at all) becomes a failure that says so.
+// Texts and lists that are longer than any worker of this build makes them are cut: a result is kept in memory and read
+// by everybody.
 void NormalizeResults(v1::WorkerEvent& event);
 
 // The workers' streams, one reactor each.

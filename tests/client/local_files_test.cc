@@ -43,6 +43,13 @@ TEST_F(LocalFilesTest, NamesGoIntoTheSpecAndTheFolderToTheWorker) {
   EXPECT_EQ(spec_.training().weights_file(), "w.safetensors");
 }
 
+TEST_F(LocalFilesTest, LinkIsTheFileThatItLeadsTo) {
+  std::filesystem::remove(root_ + "a/link");
+  std::filesystem::create_symlink("../b/w.safetensors", root_ + "a/link");
+  EXPECT_EQ(*Apply({"--weights=" + root_ + "a/link"}), std::filesystem::canonical(root_ + "b"));
+  EXPECT_EQ(spec_.training().weights_file(), "w.safetensors");
+}
+
 TEST_F(LocalFilesTest, WithoutFilesThereIsNoFolder) { EXPECT_EQ(*Apply({}), ""); }
 
 TEST_F(LocalFilesTest, BothFilesAreInOneFolder) {

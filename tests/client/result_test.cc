@@ -2,10 +2,12 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <cmath>
 #include <map>
 #include <sstream>
 
 #include "absl/strings/str_split.h"
+#include "client/numerical_check.h"
 #include "client/result_csv.h"
 #include "client/result_table.h"
 #include "client/result_view.h"
@@ -249,6 +251,62 @@ TEST(ResultView, TheWinnerIsToldApartByItsPairedRatioToo) {
   sdpa.set_ratio_to_eager_low(0.99);
   EXPECT_FALSE(View(benchmark).rows[0].cells[1].fastest);
   EXPECT_THAT(View(benchmark).notes, testing::SizeIs(2)) << "as fast as eager is no disagreement";
+}
+
+TEST(ResultView, OneRepetitionHasNoWinner) {
+  v1::Benchmark benchmark = FinishedBenchmark();
+  EXPECT_TRUE(View(benchmark).rows[0].cells[1].fastest);
+  benchmark.mutable_jobs(0)->mutable_summary()->set_measured_runs(1);
+  EXPECT_FALSE(View(benchmark).rows[0].cells[1].fastest);
+}
+
+// The check of the second job's first run.
+v1::NumericalCheck& CheckOf(v1::Benchmark& benchmark) {
+  v1::NumericalCheck& check =
+      *benchmark.mutable_jobs(1)->mutable_runs(0)->mutable_result()->mutable_measurement()->mutable_numerical_check();
+  check.set_samples(32);
+  check.set_output_error(0.01);
+  check.set_loss_error(1e-5);
+  check.set_gradient_error(0.01);
+  check.set_gradient_worst("layer.1.key.weight");
+  return check;
+}
+
+TEST(ResultView, WrongResultsHaveAFootnoteAndDoNotWin) {
+  v1::Benchmark benchmark = FinishedBenchmark();
+  v1::NumericalCheck& check = CheckOf(benchmark);
+  EXPECT_TRUE(View(benchmark).rows[0].cells[1].fastest);
+  EXPECT_THAT(View(benchmark).notes, testing::SizeIs(2));
+  check.set_gradient_error(0.31);
+  EXPECT_FALSE(View(benchmark).rows[0].cells[1].fastest);
+  EXPECT_THAT(Table(benchmark, 0), HasSubstr("[1] sdpa 32x128: numerical check failed: gradient of layer.1.key.weight "
+                                             "off by 0.31 (bf16-mixed: at most 0.1)\n"));
+}
+
+TEST(NumericalCheckFailure, IsBoundedByThePrecision) {
+  v1::Benchmark benchmark = FinishedBenchmark();
+  v1::NumericalCheck& check = CheckOf(benchmark);
+  v1::Job& job = *benchmark.mutable_jobs(1);
+  const auto failure = [&](const std::string& precision) {
+    job.mutable_runs(0)->mutable_result()->mutable_environment()->set_precision(precision);
+    return NumericalCheckFailure(job);
+  };
+  EXPECT_EQ(failure("bf16"), "");
+  EXPECT_EQ(failure("tf32"), "");
+  EXPECT_THAT(failure("fp32"), HasSubstr("off by 0.01 (fp32: at most 0.001)"));
+  check.set_gradient_error(0.05);
+  EXPECT_EQ(failure("bf16-mixed"), "");
+  EXPECT_THAT(failure("tf32"), HasSubstr("(tf32: at most 0.02)"));
+  check.set_gradient_error(std::nan(""));
+  EXPECT_THAT(failure("bf16"), HasSubstr("gradient of layer.1.key.weight off by nan"));
+  check.set_gradient_error(0.01);
+  check.set_output_error(0.2);
+  EXPECT_THAT(failure("bf16"), HasSubstr("output off by 0.2"));
+  check.set_output_error(0.01);
+  check.set_loss_error(std::nan(""));
+  EXPECT_THAT(failure("bf16"), HasSubstr("loss off by nan"));
+  check.set_skipped("failed: no kernel");
+  EXPECT_EQ(failure("bf16"), "") << "no check is no failure";
 }
 
 TEST(ResultView, FiguresSayHowManyRepetitionsCount) {

@@ -8,9 +8,11 @@ import contextlib
 import json
 import os
 import pathlib
+import random
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -88,6 +90,18 @@ class Program:
 
     def dump(self):
         return f"--- {self.name} stdout\n{self.stdout}--- {self.name} stderr\n{self.stderr}---"
+
+
+def free_address():
+    """A loopback address to listen on, also a second time: its port is none that the kernel gives out by itself, to a
+    connection of some other test, say."""
+    first_of_kernel = int(pathlib.Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    for _ in range(100):
+        port = random.randrange(10_000, first_of_kernel) if first_of_kernel > 10_000 else 0
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return "127.0.0.1:%d" % probe.getsockname()[1]
+    raise AssertionError("no free port in 100 tries")
 
 
 class E2ETest(unittest.TestCase):

@@ -3,20 +3,13 @@
 import contextlib
 import re
 import signal
-import socket
 import sqlite3
 import unittest
 
-from harness import FAILED, OK, UNAVAILABLE, USAGE, E2ETest, wait_until
+from harness import FAILED, OK, UNAVAILABLE, USAGE, E2ETest, free_address, wait_until
 from postgres import Postgres
 
 SLOW = "eager:slow=0.3,sdpa:slow=0.3"
-
-
-def free_address():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return "127.0.0.1:%d" % probe.getsockname()[1]
 
 
 class SharedStore(E2ETest):

@@ -2,10 +2,9 @@
 
 import json
 import signal
-import socket
 import unittest
 
-from harness import OK, USAGE, E2ETest, wait_until
+from harness import OK, USAGE, E2ETest, free_address, wait_until
 
 
 class Logs(E2ETest):
@@ -57,9 +56,7 @@ class Logs(E2ETest):
 
 class Shutdown(E2ETest):
     def test_sigterm_tells_workers_and_watchers_who_go_on_with_the_next_server(self):
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            listen = "127.0.0.1:%d" % probe.getsockname()[1]
+        listen = free_address()
         server = self.start_server(listen=listen)
         worker = self.start_worker(server, double="eager:slow=0.3,sdpa:slow=0.3")
         number = self.attnfleet("submit", f"--server={listen}", "--preset=tiny", "--repetitions=2").stdout.split()[0]

@@ -10,7 +10,7 @@ import unittest
 import urllib.parse
 import urllib.request
 
-from harness import FAKE_NVML, UNAVAILABLE, USAGE, E2ETest, wait_until
+from harness import FAKE_NVML, UNAVAILABLE, USAGE, E2ETest, free_address, wait_until
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 DEPLOY = ROOT / "deploy" / "prometheus"
@@ -20,12 +20,6 @@ PROMETHEUS = shutil.which("prometheus", path=SEARCH)
 PROMTOOL = shutil.which("promtool", path=SEARCH)
 
 needs_prometheus = unittest.skipUnless(PROMETHEUS and PROMTOOL, "no prometheus and promtool here")
-
-
-def free_address():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return "127.0.0.1:%d" % probe.getsockname()[1]
 
 
 def get(url):

@@ -3,10 +3,9 @@
 import json
 import os
 import signal
-import socket
 import unittest
 
-from harness import BIN, OK, E2ETest, wait_until
+from harness import BIN, OK, E2ETest, free_address, wait_until
 
 RELEASE_0 = BIN.parent / "release-0" / "source" / "build" / "release" / "bin"  # made by build_release_0.sh
 
@@ -17,9 +16,7 @@ class Upgrade(E2ETest):
 
     def setUp(self):
         super().setUp()
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.listen = "127.0.0.1:%d" % probe.getsockname()[1]
+        self.listen = free_address()
         self.to_server = f"--server={self.listen}"
 
     def server(self, programs):

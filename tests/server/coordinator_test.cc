@@ -88,10 +88,11 @@ class CoordinatorTest : public testing::Test {
  protected:
   void SetUp() override { Restart(); }
 
-  void Restart(const Retention& retention = {}) {
+  void Restart(const Retention& retention = {}, const OpenRuns::Limits& limits = {}) {
     coordinator_.reset();
     Coordinator::Options options;
     options.retention = retention;
+    options.open_runs = limits;
     options.lease_ms = 60'000;
     options.now_unix_ms = [this] { return now_.load(); };
     options.observe = [this](const BatchReport& report) { Observe(report); };
@@ -117,6 +118,13 @@ class CoordinatorTest : public testing::Test {
     *request.mutable_spec() = spec;
     request.set_request_id(request_id);
     return Ask<v1::Benchmark>([&](auto reply) { coordinator_->Submit(request, reply); });
+  }
+
+  absl::StatusOr<v1::Benchmark> Cancel(uint64_t id, const std::string& reason) {
+    v1::CancelRequest request;
+    request.set_id(id);
+    request.set_reason(reason);
+    return Ask<v1::Benchmark>([&](auto reply) { coordinator_->Cancel(request, reply); });
   }
 
   absl::StatusOr<v1::Benchmark> Get(uint64_t id) {
@@ -236,6 +244,66 @@ TEST_F(CoordinatorTest, RequestIdMakesADoubledSubmitOneBenchmarkAlsoAfterARestar
   Restart();
   EXPECT_EQ(Submit(spec, "r")->id(), id);
   EXPECT_NE(Submit(spec, "other")->id(), id);
+}
+
+v1::BenchmarkSpec SpecOf(const std::string& submitter, int repetitions = 1) {
+  v1::BenchmarkSpec spec = MakeSpec({"eager"}, 1, repetitions);
+  spec.set_submitter(submitter);
+  return spec;
+}
+
+TEST_F(CoordinatorTest, RequestIdsAreEachSubmittersOwnAlsoAfterARestart) {
+  const uint64_t alice = Submit(SpecOf("alice"), "r")->id();
+  const uint64_t bob = Submit(SpecOf("bob"), "r")->id();
+  EXPECT_NE(alice, bob);
+  Restart();
+  EXPECT_EQ(Submit(SpecOf("alice"), "r")->id(), alice);
+  EXPECT_EQ(Submit(SpecOf("bob"), "r")->id(), bob);
+}
+
+TEST_F(CoordinatorTest, RequestIdOfAnotherSpecIsRefusedAlsoAfterARestart) {
+  const uint64_t id = Submit(SpecOf("alice"), "r")->id();
+  const auto refused = [&] {
+    const absl::Status status = Submit(SpecOf("alice", 2), "r").status();
+    EXPECT_EQ(status.code(), absl::StatusCode::kAlreadyExists);
+    EXPECT_THAT(std::string(status.message()), testing::HasSubstr(absl::StrCat("r is that of benchmark ", id)));
+  };
+  refused();
+  Restart();
+  refused();
+}
+
+TEST_F(CoordinatorTest, RequestIdOfAnOlderVersionsStoreIsKnown) {
+  v1::BenchmarkSpec spec = SpecOf("alice");
+  const uint64_t id = Submit(spec, "r")->id();
+  const v1::Benchmark benchmark = *Get(id);
+  ASSERT_EQ(store_.Save({{{&benchmark, "r"}}, {}, {}}), absl::OkStatus());
+  Restart();
+  EXPECT_EQ(Submit(spec, "r")->id(), id);
+}
+
+TEST_F(CoordinatorTest, RunsThatHaveNotEndedAreBoundedInAllAndForEachSubmitter) {
+  Restart({}, {.all = 5, .submitter = 3});
+  const auto submit = [&](const std::string& who, int runs) {
+    return std::string(Submit(SpecOf(who, runs)).status().message());
+  };
+  ASSERT_EQ(submit("alice", 3), "");
+  EXPECT_EQ(Submit(SpecOf("alice", 1)).status().code(), absl::StatusCode::kResourceExhausted);
+  EXPECT_THAT(submit("alice", 1), testing::HasSubstr("submitter alice has 3 runs"));
+  ASSERT_EQ(submit("bob", 2), "");
+  EXPECT_THAT(submit("bob", 1), testing::HasSubstr("the coordinator has 5 runs"));
+  Restart({}, {.all = 5, .submitter = 3});
+  EXPECT_THAT(submit("carol", 1), testing::HasSubstr("the coordinator has 5 runs")) << "counted after a restart";
+  ASSERT_EQ(Cancel(1, "").status(), absl::OkStatus());
+  EXPECT_EQ(submit("alice", 2), "");
+}
+
+TEST_F(CoordinatorTest, LongReasonOfACancellationIsRefused) {
+  const uint64_t id = Submit(MakeSpec({"eager"}, 1, 1))->id();
+  const absl::Status status = Cancel(id, std::string(201, 'x')).status();
+  EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_EQ(status.message(), "reason: 201 bytes long; at most 200 are possible");
+  EXPECT_EQ(Cancel(id, std::string(200, 'x')).status(), absl::OkStatus());
 }
 
 TEST_F(CoordinatorTest, RestartKeepsBenchmarksAndGoesOn) {

@@ -56,5 +56,36 @@ TEST(NormalizeResults, AnOutcomeThatNobodyKnowsBecomesAFailureThatSaysSo) {
   EXPECT_EQ(event.hello().unacknowledged(1).result().outcome(), v1::OUTCOME_OUT_OF_MEMORY);
 }
 
+TEST(NormalizeResults, WhatIsTooLongIsCut) {
+  v1::WorkerEvent event;
+  v1::RunResult& result = *event.mutable_report()->mutable_result();
+  result.set_outcome(v1::OUTCOME_FAILED);
+  result.set_reason(std::string(1023, 'r') + "\u00e9");  // two bytes, cut between them
+  result.mutable_failure()->set_log_tail(std::string(10'000, 'a') + "the end");
+  for (int i = 0; i < 40; ++i) result.add_contamination(std::string(300, 'c'));
+  v1::Measurement& measurement = *result.mutable_measurement();
+  for (int i = 0; i < 70; ++i) measurement.add_attention_kernels(std::string(600, 'k'));
+  measurement.mutable_step_seconds()->Resize(kMaxSteps + 5, 0.25);
+  NormalizeResults(event);
+  EXPECT_EQ(result.reason(), std::string(1023, 'r') + "?");
+  EXPECT_EQ(result.failure().log_tail().size(), 8192u);
+  EXPECT_THAT(result.failure().log_tail(), testing::EndsWith("the end"));
+  EXPECT_THAT(result.contamination(), testing::SizeIs(32));
+  EXPECT_THAT(result.contamination(), testing::Each(testing::SizeIs(200)));
+  EXPECT_THAT(measurement.attention_kernels(), testing::SizeIs(64));
+  EXPECT_THAT(measurement.attention_kernels(), testing::Each(testing::SizeIs(512)));
+  EXPECT_EQ(measurement.step_seconds_size(), kMaxSteps);
+}
+
+TEST(NormalizeResults, WhatIsShortEnoughStays) {
+  v1::WorkerEvent event;
+  v1::StartRun start;
+  *event.mutable_report() = MakeReport(start, v1::OUTCOME_MEASURED);
+  event.mutable_report()->mutable_result()->set_reason(std::string(1024, 'r'));
+  const std::string before = event.SerializeAsString();
+  NormalizeResults(event);
+  EXPECT_EQ(event.SerializeAsString(), before);
+}
+
 }  // namespace
 }  // namespace attnfleet::server

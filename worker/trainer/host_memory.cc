@@ -64,9 +64,9 @@ HostMemory ReadHostMemory(const std::string& root) {
   return memory;
 }
 
-void LimitHostMemory() {
-  const HostMemory memory = ReadHostMemory();
-  if (memory.available_bytes == 0) return;  // the kernel does not tell
+void LimitHostMemory(const std::string& root) {
+  const HostMemory memory = ReadHostMemory(root);
+  if (memory.total_bytes == 0) return;  // the kernel does not tell
   const int64_t room = std::max<int64_t>(0, memory.available_bytes - memory.total_bytes / kReservedPart);
   rlimit limit{};
   getrlimit(RLIMIT_DATA, &limit);

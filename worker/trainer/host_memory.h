@@ -18,7 +18,8 @@ HostMemory ReadHostMemory(const std::string& root = "");
 // Bounds what this process can allocate (RLIMIT_DATA) by what it holds and what is available, less a reserve. So a run
 // that is too large for the host fails at an allocation, like one that is too large for a GPU, and neither fills the
 // machine nor meets the kernel's out-of-memory killer. A lower bound that is there already stays.
-void LimitHostMemory();
+// `root` as above.
+void LimitHostMemory(const std::string& root = "");
 
 // What the bound left when this process held most; what is available without a bound. To be asked after an allocation
 // has failed, when much has been given back already.

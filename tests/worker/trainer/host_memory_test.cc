@@ -2,6 +2,8 @@
 
 #include <gtest/gtest.h>
 #include <sys/mman.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include <cstdlib>
 #include <filesystem>
@@ -12,6 +14,14 @@ namespace attnfleet::trainer {
 namespace {
 
 namespace fs = std::filesystem;
+
+bool CanMap(int64_t bytes) {
+  void* const place = mmap(nullptr, static_cast<size_t>(bytes), PROT_READ | PROT_WRITE,
+                           MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  if (place == MAP_FAILED) return false;
+  munmap(place, static_cast<size_t>(bytes));
+  return true;
+}
 
 // Files as the kernel shows them, below a root of their own.
 class HostMemoryFiles : public testing::Test {
@@ -60,12 +70,27 @@ TEST_F(HostMemoryFiles, OfACgroupBeyondItsLimitIsNothing) {
   EXPECT_EQ(ReadHostMemory(root_).available_bytes, 0);
 }
 
-bool CanMap(int64_t bytes) {
-  void* const place = mmap(nullptr, static_cast<size_t>(bytes), PROT_READ | PROT_WRITE,
-                           MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-  if (place == MAP_FAILED) return false;
-  munmap(place, static_cast<size_t>(bytes));
-  return true;
+// Whether a process that is bounded by these files can map a gigabyte, in a process of its own.
+testing::AssertionResult CanMapBounded(const std::string& root) {
+  const pid_t child = fork();
+  if (child == 0) {
+    LimitHostMemory(root);
+    std::_Exit(CanMap(int64_t{1} << 30) ? 0 : 1);
+  }
+  int status = 0;
+  if (child < 0 || waitpid(child, &status, 0) != child) return testing::AssertionFailure() << "no child";
+  return status == 0 ? testing::AssertionSuccess() : testing::AssertionFailure();
+}
+
+TEST_F(HostMemoryFiles, OfACgroupAtItsLimitNothingMoreIsAllowed) {
+  EXPECT_TRUE(CanMapBounded(root_));
+  WriteCgroup("a/b", "4000000000", "5000000000");
+  EXPECT_FALSE(CanMapBounded(root_));
+}
+
+TEST_F(HostMemoryFiles, UnknownMemoryIsNoBound) {
+  fs::remove(fs::path(root_) / "proc/meminfo");
+  EXPECT_TRUE(CanMapBounded(root_));
 }
 
 // In a process of its own, which keeps the bound. Nothing is touched, so no memory is used.
