@@ -56,7 +56,13 @@ absl::StatusOr<std::string> FindFile(const char* field, const std::string& folde
   }
   const std::string path = absl::StrCat(folder, "/", name);
   std::error_code error;
-  if (std::filesystem::is_regular_file(path, error)) return path;
+  // Not followed: a link may lead out of the folder.
+  const std::filesystem::file_status status = std::filesystem::symlink_status(path, error);
+  if (std::filesystem::is_regular_file(status)) return path;
+  if (std::filesystem::is_symlink(status)) {
+    return absl::InvalidArgumentError(absl::StrCat(field, ": \"", name, "\" in this worker's ", folder,
+                                                   " is a symbolic link; put the file itself there"));
+  }
   return absl::InvalidArgumentError(absl::StrCat(field, ": there is no file \"", name, "\" in this worker's ", folder));
 }
 

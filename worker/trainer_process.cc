@@ -21,7 +21,7 @@ absl::StatusOr<std::unique_ptr<TrainerProcess>> TrainerProcess::Start(EventLoop&
                                                                       double timeout_seconds, Callbacks callbacks) {
   std::unique_ptr<TrainerProcess> process(new TrainerProcess(loop, std::move(callbacks)));
   TrainerProcess* self = process.get();
-  process->oom_kills_before_ = process->callbacks_.oom_kills();
+  process->oom_kills_ = process->oom_kills_before_ = process->callbacks_.oom_kills();
   absl::StatusOr<std::unique_ptr<Child>> child =
       Child::Start(loop, command.argv, command.environment,
                    {.output = [self](std::string_view bytes) { self->TakeOutput(bytes); },
@@ -67,6 +67,7 @@ void TrainerProcess::TimedOut(double timeout_seconds) {
 }
 
 void TrainerProcess::TakeOutput(std::string_view bytes) {
+  oom_kills_before_ = std::exchange(oom_kills_, callbacks_.oom_kills());
   const absl::Status status = lines_.Add(bytes, [this](std::string_view line) { TakeLine(line); });
   if (!status.ok()) Fail(std::string(status.message()));
   // One message for all that came at once, and none if the result came with it.

@@ -32,7 +32,8 @@ class TrainerProcess {
     // Comes once and last, when the process is gone. Every result has an outcome; one that is not MEASURED has a
     // reason. CANCELLED means that Stop() or Kill() ended it. May destroy the TrainerProcess.
     std::function<void(v1::RunResult)> ended;
-    // A trainer that somebody killed while this count grew was killed by the kernel, for want of memory.
+    // A trainer that somebody killed while this count of the host grew was killed by the kernel, for want of memory. A
+    // kill before it was last heard of was that of another process.
     std::function<int64_t()> oom_kills = OomKillsNow;
   };
 
@@ -65,12 +66,15 @@ class TrainerProcess {
   Callbacks callbacks_;
   std::unique_ptr<Child> child_;
   EventLoop::Id timeout_ = 0;
-  int64_t oom_kills_before_ = 0;
 
   EventLoop::Id linger_timer_ = 0;
   LineSplitter lines_;
   LogTail log_;
   std::optional<v1::TrainerProgress> unsent_progress_;
+  // When its output last came and the time before. The earlier one counts: what came last may have been read late,
+  // after the kill that it led to.
+  int64_t oom_kills_ = 0;
+  int64_t oom_kills_before_ = 0;
   v1::Environment environment_;  // as far as the trainer has told it
   // The first of these decides the result.
   std::optional<v1::RunResult> result_;

@@ -69,6 +69,10 @@ TEST(TrainerCommand, FilesAreThoseOfTheWorkersFolder) {
   EXPECT_EQ(refused("dev.jsonl", ""),
             "training.data_file: there is no file \"dev.jsonl\" in this worker's " + program.files);
   EXPECT_THAT(refused("folder", ""), HasSubstr("there is no file \"folder\""));
+  std::filesystem::remove(program.files + "/link.jsonl");
+  std::filesystem::create_symlink("train.jsonl", program.files + "/link.jsonl");
+  EXPECT_EQ(refused("link.jsonl", ""), "training.data_file: \"link.jsonl\" in this worker's " + program.files +
+                                           " is a symbolic link; put the file itself there");
   EXPECT_THAT(refused("../files/train.jsonl", ""), HasSubstr("is no plain file name"));
   EXPECT_THAT(refused("..", ""), HasSubstr("is no plain file name"));
   EXPECT_THAT(refused("", "/etc/passwd"), HasSubstr("training.weights_file: \"/etc/passwd\" is no plain file name"));

@@ -5,6 +5,7 @@
 
 #include <csignal>
 #include <optional>
+#include <thread>
 #include <vector>
 
 #include "absl/strings/numbers.h"
@@ -195,6 +196,27 @@ TEST_F(TrainerProcessTest, KilledByTheKernelForWantOfMemoryIsOutOfMemory) {
   EXPECT_TRUE(result.out_of_memory().host_memory());
   EXPECT_GT(result.out_of_memory().killed_at_bytes(), 100'000);
   EXPECT_EQ(result.environment().device_name(), "Double");
+}
+
+TEST_F(TrainerProcessTest, LastWordsThatAreReadAfterTheKernelsKillHideNothing) {
+  Start("eager:hang");
+  const auto deadline = EventLoop::Clock::now() + std::chrono::seconds(60);
+  while (ReadLines(scratch_ / "log").empty() && EventLoop::Clock::now() < deadline) {
+    std::this_thread::sleep_for(milliseconds(1));
+  }
+  ++oom_kills_;
+  kill(Pid(), SIGKILL);
+  EXPECT_EQ(Wait().outcome(), v1::OUTCOME_OUT_OF_MEMORY);
+}
+
+TEST_F(TrainerProcessTest, KillElsewhereBeforeItWasLastHeardOfDoesNotCount) {
+  Start("eager:slow=60");
+  ASSERT_TRUE(RunUntil(*loop_, [this] { return !progress_.empty(); }));
+  ++oom_kills_;
+  const size_t then = progress_.size();
+  ASSERT_TRUE(RunUntil(*loop_, [this, then] { return progress_.size() >= then + 2; }));
+  kill(Pid(), SIGKILL);
+  EXPECT_EQ(Wait().outcome(), v1::OUTCOME_FAILED);
 }
 
 TEST_F(TrainerProcessTest, KilledBySomebodyElseIsAFailure) {
