@@ -83,8 +83,8 @@ absl::Status Scheduler::CheckWorker(const std::string& name) const {
   const Worker* worker = fleet_.Find(name);
   if (worker == nullptr) return absl::OkStatus();
   for (const auto& [id, slot] : worker->slots) {
-    const auto wrong = [&](const auto&... parts) {
-      return absl::InternalError(absl::StrCat("slot ", name, " ", id, ": ", parts...));
+    const auto wrong = [&name, &slot_id = id](const auto&... parts) {
+      return absl::InternalError(absl::StrCat("slot ", name, " ", slot_id, ": ", parts...));
     };
     if (slot->busy) {
       const v1::Run* run = FindRun(slot->run);

@@ -24,9 +24,9 @@ constexpr int kStreams = 3;
 constexpr int kMaxBenchmarks = 4;
 constexpr int kMaxSteps = 200;
 
-class Fleet {
+class FuzzedFleet {
  public:
-  explicit Fleet(fuzz::Input input) : input_(input) {}
+  explicit FuzzedFleet(fuzz::Input input) : input_(input) {}
 
   void Run() {
     Submit();
@@ -190,6 +190,6 @@ class Fleet {
 }  // namespace attnfleet::server
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
-  attnfleet::server::Fleet(attnfleet::fuzz::Input(data, size)).Run();
+  attnfleet::server::FuzzedFleet(attnfleet::fuzz::Input(data, size)).Run();
   return 0;
 }
