@@ -74,7 +74,8 @@ std::shared_ptr<grpc::Channel> MakeChannel(const std::string& address, const Tls
   arguments.SetInt(GRPC_ARG_HTTP2_MAX_PINGS_WITHOUT_DATA, 0);
   // gRPC's own back-off grows to two minutes, which a restarted coordinator would have to wait for.
   arguments.SetInt(GRPC_ARG_INITIAL_RECONNECT_BACKOFF_MS, 100);
-  arguments.SetInt(GRPC_ARG_MIN_RECONNECT_BACKOFF_MS, 100);
+  // This one is the least time that gRPC gives to an attempt: a TLS handshake on a slow path takes several round trips.
+  arguments.SetInt(GRPC_ARG_MIN_RECONNECT_BACKOFF_MS, 5'000);
   arguments.SetInt(GRPC_ARG_MAX_RECONNECT_BACKOFF_MS, 5'000);
   // A proxy set for the web must not see the fleet's traffic.
   arguments.SetInt(GRPC_ARG_ENABLE_HTTP_PROXY, 0);
