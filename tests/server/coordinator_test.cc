@@ -27,6 +27,10 @@ class FakeWorker : public WorkerLink, public std::enable_shared_from_this<FakeWo
   }
 
   void Send(v1::WorkerCommand command) override {
+    {  // first, so that who has seen the count finds the command
+      const std::lock_guard<std::mutex> lock(mutex_);
+      commands.push_back(command);
+    }
     if (command.has_start()) {
       ++starts;
       if (store_.StateOf(command.start().run()) != v1::RUN_STATE_ASSIGNED) ++unsaved;
@@ -37,8 +41,6 @@ class FakeWorker : public WorkerLink, public std::enable_shared_from_this<FakeWo
         if (store_.StateOf(report.run()) != v1::RUN_STATE_ENDED) ++unsaved;
       }
     }
-    const std::lock_guard<std::mutex> lock(mutex_);
-    commands.push_back(std::move(command));
   }
 
   void Report(const v1::StartRun& start) {
