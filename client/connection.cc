@@ -116,8 +116,8 @@ absl::StatusOr<std::unique_ptr<Connection>> Connection::OpenNamed(const Connecti
 
 Connection::~Connection() { Close(); }
 
-void Connection::Close() {
-  if (fleet_ != nullptr) fleet_->Stop(signals_);
+void Connection::Close(bool at_once) {
+  if (fleet_ != nullptr) fleet_->Stop(signals_, at_once);
   fleet_.reset();
 }
 

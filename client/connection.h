@@ -66,7 +66,7 @@ class Connection {
   LocalFleet* fleet() { return fleet_.get(); }  // null if nothing was started here
 
   // Stops what was started, in good order. Nothing can be called after it.
-  void Close();
+  void Close(bool at_once = false);
 
  private:
   Connection(const ConnectionFlags& flags, const std::string& address, std::unique_ptr<LocalFleet> fleet,

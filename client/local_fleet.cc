@@ -135,8 +135,8 @@ absl::Status LocalFleet::Tend(const std::function<void(const std::string&)>& not
   return status;
 }
 
-void LocalFleet::Stop(StopSignals& signals) {
-  if (worker_ != nullptr) worker_->child.Stop(kStopPatience, signals);
+void LocalFleet::Stop(StopSignals& signals, bool at_once) {
+  if (worker_ != nullptr) worker_->child.Stop(at_once ? absl::ZeroDuration() : kStopPatience, signals);
   server_->child.Stop(kStopPatience, signals);
 }
 

@@ -47,8 +47,9 @@ class LocalFleet {
   // Starts again what has died, a bounded number of times; `note` is told. UNKNOWN when one dies again and again.
   absl::Status Tend(const std::function<void(const std::string&)>& note);
 
-  // Stops both in order and waits; a stop signal meanwhile kills them at once.
-  void Stop(StopSignals& signals);
+  // Stops both in order and waits; a stop signal meanwhile kills them at once. `at_once`: the worker, and with it what
+  // it runs, is given no time to end.
+  void Stop(StopSignals& signals, bool at_once);
 
  private:
   struct Program {

@@ -48,7 +48,8 @@ class RunBenchmark : public Command {
     const absl::StatusOr<FollowResult> result =
         Follow((*connection)->server(), id, {true, (*connection)->fleet(), output_.include_contaminated}, signals);
     if (!result.ok()) return result.status();
-    (*connection)->Close();
+    // Interrupted and not ended: a second signal came while the first was being obeyed.
+    (*connection)->Close(/*at_once=*/result->interrupted && !HasEnded(result->benchmark));
     return Show(id, *result);
   }
 
