@@ -90,6 +90,7 @@ TEST_F(WorkerProgram, SaysReadyWithItsName) {
   ASSERT_TRUE(WaitReady(*program));
   EXPECT_EQ(program->output, "ready rack-7\n");
   EXPECT_THAT(program->error, HasSubstr("LibTorch 2.11.0+double from trainer-double"));
+  ASSERT_TRUE(RunUntil(*loop_, [&] { return !coordinator_->last().events().empty(); }));
   const v1::WorkerInfo info = coordinator_->last().events()[0].hello().worker();
   EXPECT_EQ(info.name(), "rack-7");
   EXPECT_EQ(info.protocol(), 1U);
