@@ -235,7 +235,7 @@ std::string Measured(const Arguments& arguments, bool contaminated = false, doub
                : ",\"attention_kernels_unknown\":\"kernels are named on a GPU alone\"";
   if (arguments.check) {
     text += Format(
-        ",\"numerical_check\":{\"samples\":%d,\"output_error\":1e-3,\"loss_error\":1e-4,\"gradient_error\":2e-3,"
+        ",\"numerical_check\":{\"samples\":%d,\"output_error\":1e-7,\"loss_error\":1e-8,\"gradient_error\":2e-7,"
         "\"gradient_worst\":\"encoder.layer.0.attention.self.query.weight\"}",
         std::min(arguments.batch, 2));
   }
