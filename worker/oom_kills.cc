@@ -20,4 +20,12 @@ int64_t OomKillsNow() {
   return vmstat.ok() ? OomKills(*vmstat) : 0;
 }
 
+int64_t OomKillCounter::Now() {
+  // By the time before: a kill while it is read may be missing.
+  fresh_until_ = Clock::now() + longest_age_;
+  return count_ = read_();
+}
+
+int64_t OomKillCounter::Lately() { return Clock::now() < fresh_until_ ? count_ : Now(); }
+
 }  // namespace attnfleet::worker

@@ -17,11 +17,12 @@ constexpr double kLongestTimeoutSeconds = 1e8;
 
 }  // namespace
 
-absl::StatusOr<std::unique_ptr<TrainerProcess>> TrainerProcess::Start(EventLoop& loop, const TrainerCommand& command,
+absl::StatusOr<std::unique_ptr<TrainerProcess>> TrainerProcess::Start(EventLoop& loop, OomKillCounter& oom_kills,
+                                                                      const TrainerCommand& command,
                                                                       double timeout_seconds, Callbacks callbacks) {
-  std::unique_ptr<TrainerProcess> process(new TrainerProcess(loop, std::move(callbacks)));
+  std::unique_ptr<TrainerProcess> process(new TrainerProcess(loop, oom_kills, std::move(callbacks)));
   TrainerProcess* self = process.get();
-  process->oom_kills_ = process->oom_kills_before_ = process->callbacks_.oom_kills();
+  process->oom_kills_ = process->oom_kills_before_ = oom_kills.Lately();
   absl::StatusOr<std::unique_ptr<Child>> child =
       Child::Start(loop, command.argv, command.environment,
                    {.output = [self](std::string_view bytes) { self->TakeOutput(bytes); },
@@ -37,7 +38,8 @@ absl::StatusOr<std::unique_ptr<TrainerProcess>> TrainerProcess::Start(EventLoop&
   return process;
 }
 
-TrainerProcess::TrainerProcess(EventLoop& loop, Callbacks callbacks) : loop_(loop), callbacks_(std::move(callbacks)) {}
+TrainerProcess::TrainerProcess(EventLoop& loop, OomKillCounter& oom_kills, Callbacks callbacks)
+    : loop_(loop), counter_(oom_kills), callbacks_(std::move(callbacks)) {}
 
 TrainerProcess::~TrainerProcess() {
   loop_.CancelTimer(timeout_);
@@ -67,7 +69,7 @@ void TrainerProcess::TimedOut(double timeout_seconds) {
 }
 
 void TrainerProcess::TakeOutput(std::string_view bytes) {
-  oom_kills_before_ = std::exchange(oom_kills_, callbacks_.oom_kills());
+  oom_kills_before_ = std::exchange(oom_kills_, counter_.Lately());
   const absl::Status status = lines_.Add(bytes, [this](std::string_view line) { TakeLine(line); });
   if (!status.ok()) Fail(std::string(status.message()));
   // One message for all that came at once, and none if the result came with it.
@@ -109,7 +111,7 @@ void TrainerProcess::Exited(ExitState state) {
 
 bool TrainerProcess::KilledByKernel(ExitState state) const {
   const bool by_somebody = state.signal == SIGKILL && !result_ && !failure_ && !stop_reason_;
-  return by_somebody && callbacks_.oom_kills() > oom_kills_before_;
+  return by_somebody && counter_.Now() > oom_kills_before_;
 }
 
 v1::RunResult TrainerProcess::MakeResult(ExitState state) {

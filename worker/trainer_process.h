@@ -32,15 +32,14 @@ class TrainerProcess {
     // Comes once and last, when the process is gone. Every result has an outcome; one that is not MEASURED has a
     // reason. CANCELLED means that Stop() or Kill() ended it. May destroy the TrainerProcess.
     std::function<void(v1::RunResult)> ended;
-    // A trainer that somebody killed while this count of the host grew was killed by the kernel, for want of memory. A
-    // kill before it was last heard of was that of another process.
-    std::function<int64_t()> oom_kills = OomKillsNow;
   };
 
-  // `timeout_seconds` 0 = no limit; one that takes longer has failed and its failure says timed_out. On the loop's
-  // thread.
-  static absl::StatusOr<std::unique_ptr<TrainerProcess>> Start(EventLoop& loop, const TrainerCommand& command,
-                                                               double timeout_seconds, Callbacks callbacks);
+  // `timeout_seconds` 0 = no limit; one that takes longer has failed and its failure says timed_out. A trainer that
+  // somebody killed while `oom_kills` grew was killed by the kernel, for want of memory; a kill before it was last
+  // heard of was that of another process. On the loop's thread.
+  static absl::StatusOr<std::unique_ptr<TrainerProcess>> Start(EventLoop& loop, OomKillCounter& oom_kills,
+                                                               const TrainerCommand& command, double timeout_seconds,
+                                                               Callbacks callbacks);
   ~TrainerProcess();
   TrainerProcess(const TrainerProcess&) = delete;
   TrainerProcess& operator=(const TrainerProcess&) = delete;
@@ -52,7 +51,7 @@ class TrainerProcess {
   bool stopping() const { return stop_reason_.has_value(); }
 
  private:
-  TrainerProcess(EventLoop& loop, Callbacks callbacks);
+  TrainerProcess(EventLoop& loop, OomKillCounter& oom_kills, Callbacks callbacks);
   void TakeOutput(std::string_view bytes);
   void TakeLine(std::string_view line);
   void Fail(std::string reason);
@@ -63,6 +62,7 @@ class TrainerProcess {
 
   // Constant after Start.
   EventLoop& loop_;
+  OomKillCounter& counter_;
   Callbacks callbacks_;
   std::unique_ptr<Child> child_;
   EventLoop::Id timeout_ = 0;

@@ -153,7 +153,7 @@ void Worker::Launch(SlotState& state, const v1::StartRun& start) {
     return;
   }
   absl::StatusOr<std::unique_ptr<TrainerProcess>> process = TrainerProcess::Start(
-      loop_, *command, start.timeout_seconds(),
+      loop_, oom_kills_, *command, start.timeout_seconds(),
       {.progress = [this, &state](const v1::TrainerProgress& progress) { SendProgress(state, progress); },
        .started =
            [this, &state](const v1::TrainerStarted& started) {

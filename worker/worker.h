@@ -14,6 +14,7 @@
 #include "worker/event_loop.h"
 #include "worker/link.h"
 #include "worker/metrics.h"
+#include "worker/oom_kills.h"
 #include "worker/spool.h"
 #include "worker/trainer_command.h"
 #include "worker/trainer_process.h"
@@ -102,6 +103,7 @@ class Worker {
   const Callbacks callbacks_;
 
   const std::unique_ptr<Spool> spool_;
+  OomKillCounter oom_kills_;
   std::map<std::string, SlotState> slots_;    // by id; none is added or removed
   std::optional<Spool::Key> first_left_out_;  // of the reports that the last hello had no room for
   bool welcomed_ = false;

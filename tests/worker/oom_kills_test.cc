@@ -12,5 +12,18 @@ TEST(OomKills, AreCountedByTheKernel) {
   EXPECT_GE(OomKillsNow(), 0);
 }
 
+TEST(OomKills, AreReadAnewWhenTheLastCountIsTooOld) {
+  int64_t kills = 3;
+  OomKillCounter lasting([&kills] { return kills; }, std::chrono::hours(1));
+  OomKillCounter fleeting([&kills] { return kills; }, std::chrono::milliseconds(0));
+  EXPECT_EQ(lasting.Lately(), 3);
+  EXPECT_EQ(fleeting.Lately(), 3);
+  ++kills;
+  EXPECT_EQ(lasting.Lately(), 3);
+  EXPECT_EQ(fleeting.Lately(), 4);
+  EXPECT_EQ(lasting.Now(), 4);
+  EXPECT_EQ(lasting.Lately(), 4);
+}
+
 }  // namespace
 }  // namespace attnfleet::worker

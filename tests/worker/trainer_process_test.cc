@@ -29,14 +29,13 @@ class TrainerProcessTest : public testing::Test {
     const auto command =
         MakeRunCommand(DoubleProgram(), MakeStart(1, 1, "cpu0", "eager"), CpuSlot("cpu0"), DoubleCapabilities());
     auto process = TrainerProcess::Start(
-        *loop_, *command, timeout_seconds,
+        *loop_, oom_kill_counter_, *command, timeout_seconds,
         {.progress = [this](const v1::TrainerProgress& progress) { progress_.push_back(progress); },
          .ended =
              [this](v1::RunResult result) {
                result_ = std::move(result);
                process_.reset();
-             },
-         .oom_kills = [this] { return oom_kills_; }});
+             }});
     ASSERT_TRUE(process.ok()) << process.status();
     process_ = *std::move(process);
   }
@@ -61,6 +60,7 @@ class TrainerProcessTest : public testing::Test {
   }
 
   int64_t oom_kills_ = 3;  // of the host, so far
+  OomKillCounter oom_kill_counter_{[this] { return oom_kills_; }, milliseconds(0)};
   const ScratchDirectory scratch_;
   const std::unique_ptr<EventLoop> loop_ = *EventLoop::Create();
   std::vector<v1::TrainerProgress> progress_;
@@ -259,7 +259,7 @@ TEST_F(TrainerProcessTest, WhatItLeavesInItsGroupIsKilled) {
 }
 
 TEST_F(TrainerProcessTest, ProgramThatDoesNotStartIsNamed) {
-  const auto process = TrainerProcess::Start(*loop_, {{"/no/such/trainer"}, {}}, 0, {});
+  const auto process = TrainerProcess::Start(*loop_, oom_kill_counter_, {{"/no/such/trainer"}, {}}, 0, {});
   EXPECT_THAT(std::string(process.status().message()), StartsWith("cannot start /no/such/trainer"));
 }
 
