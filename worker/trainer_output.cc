@@ -1,11 +1,10 @@
 #include "worker/trainer_output.h"
 
-#include <google/protobuf/util/json_util.h>
-
 #include <cstring>
 
 #include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
+#include "worker/message_json.h"
 
 namespace attnfleet::worker {
 namespace {
@@ -61,12 +60,8 @@ std::string LogTail::LastLine() const {
 }
 
 absl::StatusOr<v1::TrainerEvent> ParseTrainerEvent(std::string_view line) {
-  google::protobuf::util::JsonParseOptions options;
-  options.ignore_unknown_fields = true;
   v1::TrainerEvent event;
-  const auto status = google::protobuf::util::JsonStringToMessage(
-      google::protobuf::StringPiece(line.data(), line.size()), &event, options);
-  if (status.ok()) return event;
+  if (MessageFromJson(line, event)) return event;
   return absl::InvalidArgumentError(absl::StrCat("a line of its output is no TrainerEvent: ", Quote(line)));
 }
 

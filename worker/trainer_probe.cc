@@ -1,11 +1,10 @@
 #include "worker/trainer_probe.h"
 
-#include <google/protobuf/util/json_util.h>
-
 #include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/strip.h"
+#include "worker/message_json.h"
 #include "worker/trainer/exit_code.h"
 
 namespace attnfleet::worker {
@@ -55,11 +54,8 @@ absl::StatusOr<v1::TrainerCapabilities> TrainerProbe::Result(ExitState state) co
     return absl::FailedPreconditionError(absl::StripPrefix(words, "attnfleet-trainer: "));
   }
   if (state.signal != 0 || state.status != 0) return absl::InternalError(DescribeExit(state, log_));
-  google::protobuf::util::JsonParseOptions options;
-  options.ignore_unknown_fields = true;
   v1::TrainerCapabilities capabilities;
-  const auto status = google::protobuf::util::JsonStringToMessage(output_, &capabilities, options);
-  if (!status.ok() || capabilities.backends().empty()) {
+  if (!MessageFromJson(output_, capabilities) || capabilities.backends().empty()) {
     return absl::InternalError(
         absl::StrCat("the trainer's list of backends cannot be read: \"", output_.substr(0, 200), "\""));
   }
