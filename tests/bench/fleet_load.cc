@@ -11,13 +11,14 @@
 #include <optional>
 
 #include "absl/flags/flag.h"
-#include "absl/flags/parse.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
 #include "attnfleet/v1/service.grpc.pb.h"
 #include "program.h"
 #include "proto/address.h"
+#include "proto/support/flags.h"
 #include "simulated_worker.h"
 
 ABSL_FLAG(int, workers, 5000, "simulated workers");
@@ -39,7 +40,7 @@ namespace {
 // Each lane of a benchmark is a shape's: these go to one slot, one after another.
 constexpr int kRepetitions = 5;
 constexpr int kSequenceLengths = 50;
-constexpr char kSubmitters = 4;
+constexpr int kSubmitters = 4;
 // A heartbeat that was sent so much after it was due is called late.
 constexpr float kLateSeconds = 1;
 
@@ -332,6 +333,9 @@ class Load {
 }  // namespace attnfleet::bench
 
 int main(int argc, char** argv) {
-  absl::ParseCommandLine(argc, argv);
+  if (const auto line = attnfleet::ParseFlags(argc, argv); !line.ok() || !line->positional.empty()) {
+    attnfleet::bench::Die(line.ok() ? "there are only flags" : std::string(line.status().message()));
+  }
+  absl::SetMutexDeadlockDetectionMode(absl::OnDeadlockCycle::kIgnore);  // as the server does
   return attnfleet::bench::Load().Run();
 }
