@@ -173,7 +173,8 @@ void SimulatedWorker::OnDone(const grpc::Status& status) {
       Fault(absl::StrCat("its stream ended: ", std::to_string(status.error_code()), " ", status.error_message()));
     }
   }
-  if (ended_) ended_(status);
+  // Not here: if this is the last of all channels, gRPC's own thread would have to end itself.
+  timer_.At(Clock::now(), [self = std::move(self), status] { self->ended_(status); });
 }
 
 void SimulatedWorker::Send(v1::WorkerEvent event, Clock::time_point due) {

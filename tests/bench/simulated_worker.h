@@ -94,7 +94,7 @@ struct WorkerOptions {
 class SimulatedWorker : public grpc::ClientBidiReactor<v1::WorkerEvent, v1::WorkerCommand>,
                         public std::enable_shared_from_this<SimulatedWorker> {
  public:
-  // `ended` comes once and last, on a thread of gRPC's. Timer and observations must outlive the stream.
+  // `ended` comes once and last, on the timer's thread. Timer and observations must outlive the stream.
   SimulatedWorker(std::shared_ptr<grpc::Channel> channel, WorkerOptions options, Timer& timer,
                   Observations& observations, std::function<void(const grpc::Status&)> ended);
 
