@@ -64,7 +64,7 @@ bool IsLocalAddress(const std::string& address) {
   return host == "localhost" || host == "[::1]" || absl::StartsWith(host, "127.");
 }
 
-std::shared_ptr<grpc::Channel> MakeChannel(const std::string& address, const TlsFiles& tls) {
+grpc::ChannelArguments MakeChannelArguments() {
   grpc::ChannelArguments arguments;
   arguments.SetMaxReceiveMessageSize(kMaxMessageBytes);
   arguments.SetMaxSendMessageSize(kMaxMessageBytes);
@@ -81,7 +81,11 @@ std::shared_ptr<grpc::Channel> MakeChannel(const std::string& address, const Tls
   arguments.SetInt(GRPC_ARG_ENABLE_HTTP_PROXY, 0);
   // Connections of one process must fail and recover on their own.
   arguments.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);
-  return grpc::CreateCustomChannel(address, MakeChannelCredentials(tls), arguments);
+  return arguments;
+}
+
+std::shared_ptr<grpc::Channel> MakeChannel(const std::string& address, const TlsFiles& tls) {
+  return grpc::CreateCustomChannel(address, MakeChannelCredentials(tls), MakeChannelArguments());
 }
 
 void ApplyServerLimits(grpc::ServerBuilder& builder) {

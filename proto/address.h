@@ -3,6 +3,7 @@
 
 #include <grpcpp/channel.h>
 #include <grpcpp/server_builder.h>
+#include <grpcpp/support/channel_arguments.h>
 
 #include <memory>
 #include <string>
@@ -24,7 +25,9 @@ absl::Status ValidateAddress(const std::string& flag, const std::string& address
 // True if nobody on another machine can reach it: unix:PATH, localhost, 127.0.0.0/8 or [::1].
 bool IsLocalAddress(const std::string& address);
 
-// A channel with the project's limits and keep-alive. Connects lazily.
+// The project's limits and keep-alive.
+grpc::ChannelArguments MakeChannelArguments();
+// A channel with these. Connects lazily.
 std::shared_ptr<grpc::Channel> MakeChannel(const std::string& address, const TlsFiles& tls = {});
 
 // Gives a server the same limits and bounds on what connections may hold, and lets clients keep connections alive.

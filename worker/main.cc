@@ -15,6 +15,7 @@
 #include "absl/flags/flag.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
+#include "absl/synchronization/mutex.h"
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
 #include "proto/address.h"
@@ -195,6 +196,8 @@ int Fail(const absl::Status& status, int exit_code) {
 int Main(int argc, char** argv) {
   StopSignals signals;
   InitLog("attnfleet-worker", Severity::kInfo);
+  // Debian's Abseil looks for cycles at each lock that gRPC takes.
+  absl::SetMutexDeadlockDetectionMode(absl::OnDeadlockCycle::kIgnore);
   const absl::StatusOr<CommandLine> line = ParseFlags(argc, argv);
   if (!line.ok()) return Fail(line.status(), kExitUsage);
   if (line->help || line->version) {
