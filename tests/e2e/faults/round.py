@@ -4,6 +4,7 @@ Runs as a program of its own (`python3 -m faults.round`), in namespaces of its o
 """
 
 import argparse
+import contextlib
 import json
 import os
 import pathlib
@@ -47,8 +48,9 @@ def run(flavour, faults, seed, out, lease=1.5, timeout=900):
     came to none."""
     out.mkdir(parents=True)
     with open(out / "harness.log", "wb") as log:
-        subprocess.run(**_inside("-m", "faults.round", flavour, "--seed", str(seed), "--out", out, "--lease", str(lease),
-                                 "--faults", json.dumps(faults)), stdout=log, stderr=log, timeout=timeout)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            subprocess.run(**_inside("-m", "faults.round", flavour, "--seed", str(seed), "--out", out, "--lease",
+                                     str(lease), "--faults", json.dumps(faults)), stdout=log, stderr=log, timeout=timeout)
     return outcome(out)
 
 

@@ -1,5 +1,6 @@
-"""What this machine lets a fault harness do. Where namespaces are possible, a fleet runs in a network and a mount
-namespace of its own: `enter` is the command prefix for that, and inside it packets can be dropped and disks be small."""
+"""What this machine lets a fault harness do. Where namespaces are possible, a fleet runs in namespaces of its own: in
+that of the network packets can be dropped, in that of mounts disks can be small, and with that of processes everything
+ends that the fleet has started, also when the harness itself is killed."""
 
 import os
 import pathlib
@@ -7,7 +8,8 @@ import shutil
 import subprocess
 
 INSIDE = "ATTNFLEET_FAULTS_INSIDE"  # set for a fleet in namespaces of its own
-ENTER = ["unshare", "--net", "--mount", "--propagation", "private", "sh", "-c", f'ip link set lo up && {INSIDE}=1 exec "$@"', "-"]
+ENTER = ["unshare", "--net", "--mount", "--propagation", "private", "--pid", "--mount-proc", "--fork", "--kill-child",
+         "sh", "-c", f'ip link set lo up && {INSIDE}=1 exec "$@"', "-"]
 
 
 def _works(*argv):
@@ -15,7 +17,7 @@ def _works(*argv):
 
 
 def enter():
-    """The prefix, or [] where namespaces are not possible."""
+    """The command prefix that leads into them, or [] where they are not possible."""
     return ENTER if _works(*ENTER, "true") else []
 
 
