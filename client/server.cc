@@ -86,6 +86,9 @@ absl::StatusOr<Response> Server::Call(
     if (interrupted) return absl::CancelledError("interrupted");
     if (status.error_code() == grpc::StatusCode::UNAVAILABLE) {
       problem = ConnectionProblem(status.error_message());
+    } else if (status.error_code() == grpc::StatusCode::CANCELLED) {
+      // By a server that stops, or no longer leads, before the answer was sent. To callers CANCELLED means a signal.
+      problem = "the server ended the call";
     } else if (status.error_code() != grpc::StatusCode::DEADLINE_EXCEEDED) {
       return FromGrpc(status);
     }

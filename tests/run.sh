@@ -2,9 +2,18 @@
 # Sets up like deploy/quickstart.sh and runs every test: formatting, the release build's tests (pure logic, the model,
 # the real programs with faults, the GPU where there is one), then the sanitizers, and the fuzzers for some seconds. Each
 # build compiles only what its tests need.  bash tests/run.sh [release|asan|tsan|fuzz|format ...]   default all
+# `bash tests/run.sh faults [ARGUMENT ...]` runs the campaign of faults instead, with what it needs for every kind.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/../deploy/setup.sh"
 
+if [ "${1:-}" = faults ]; then
+  setup_packages postgresql nftables faketime
+  setup_libtorch
+  setup_build release attnfleet_server_main attnfleet_worker_main attnfleet_client_main attnfleet_trainer_double \
+    attnfleet_stream_proxy
+  cd "$project"
+  exec python3 -B tests/e2e/fault_campaign.py "${@:2}"
+fi
 [ $# -gt 0 ] || set -- format fuzz asan tsan release
 setup_packages postgresql
 setup_prometheus

@@ -220,6 +220,17 @@ TEST_F(CommandsTest, ARetriedSubmitKeepsItsRequestId) {
   EXPECT_THAT(*service_.request_ids.begin(), SizeIs(32));
 }
 
+// A server that stops cancels what it has not answered. To the client that was once its user's Ctrl-C.
+TEST_F(CommandsTest, ACallThatTheServerEndsIsMadeAgain) {
+  service_.before = [this](grpc::ServerContext*) {
+    return service_.submits == 1 ? grpc::Status(grpc::StatusCode::CANCELLED, "") : grpc::Status::OK;
+  };
+  Start();
+  EXPECT_EQ(RunOnServer({"submit", "--preset=tiny"}), kExitOk);
+  EXPECT_EQ(service_.submits, 2);
+  EXPECT_THAT(service_.request_ids, SizeIs(1));
+}
+
 TEST_F(CommandsTest, TheServersRefusalNamesTheFlag) {
   service_.before = [](grpc::ServerContext*) {
     return grpc::Status(grpc::StatusCode::INVALID_ARGUMENT, "repetitions: too many for this server");

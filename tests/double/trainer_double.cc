@@ -19,6 +19,7 @@
 //              orphan          leaves a child of its own behind that holds its streams
 //   ATTNFLEET_DOUBLE_GPU=UUID  results as of a GPU, whatever --device says
 //   ATTNFLEET_DOUBLE_LOG=FILE  one line for each run that is started: PID ARGUMENT ...
+//   ATTNFLEET_DOUBLE_ENDS=FILE  one line for each measurement, just before it is written: PID
 //
 // In C++'s smaller half and with system calls: a benchmark measures the start of this process.
 
@@ -138,15 +139,20 @@ Behaviour Choose(const Arguments& arguments) {
   return {};
 }
 
-void LogStart(int argc, char** argv) {
-  const char* path = std::getenv("ATTNFLEET_DOUBLE_LOG");
+// To the file that a variable names: this process's id, and `more`.
+void LogTo(const char* variable, const std::string& more) {
+  const char* path = std::getenv(variable);
   if (path == nullptr || *path == '\0') return;
   const int descriptor = open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0644);
   if (descriptor < 0) return;
-  std::string line = Format("%d", static_cast<int>(getpid()));
-  for (int i = 1; i < argc; ++i) line += std::string(" ") + argv[i];
-  Write(descriptor, line + "\n");
+  Write(descriptor, Format("%d", static_cast<int>(getpid())) + more + "\n");
   close(descriptor);
+}
+
+void LogStart(int argc, char** argv) {
+  std::string arguments;
+  for (int i = 1; i < argc; ++i) arguments += std::string(" ") + argv[i];
+  LogTo("ATTNFLEET_DOUBLE_LOG", arguments);
 }
 
 void ListBackends() {
@@ -215,6 +221,7 @@ std::string Telemetry(bool contaminated) {
 
 // 1,000 tokens take eager 10 ms and 1 GB, the others less; half as fast where contaminated.
 std::string Measured(const Arguments& arguments, bool contaminated = false, double slower = 1) {
+  LogTo("ATTNFLEET_DOUBLE_ENDS", "");
   const double speed = arguments.backend == "eager" ? 1.0 : arguments.backend == "sdpa" ? 2.0 : 3.0;
   const double tokens = static_cast<double>(arguments.batch) * arguments.sequence_length;
   const double step_seconds = tokens * 1e-5 / speed * slower * (contaminated ? 2 : 1);
