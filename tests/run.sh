@@ -15,7 +15,7 @@ if [ "${1:-}" = faults ]; then
   exec python3 -B tests/e2e/fault_campaign.py "${@:2}"
 fi
 [ $# -gt 0 ] || set -- format fuzz asan tsan release
-setup_packages postgresql
+setup_packages postgresql llvm  # llvm-symbolizer: ThreadSanitizer's suppressions need names
 setup_prometheus
 setup_libtorch
 setup_cuda
