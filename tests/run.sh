@@ -15,7 +15,8 @@ if [ "${1:-}" = faults ]; then
   exec python3 -B tests/e2e/fault_campaign.py "${@:2}"
 fi
 [ $# -gt 0 ] || set -- format fuzz asan tsan release
-setup_packages postgresql llvm  # llvm-symbolizer: ThreadSanitizer's suppressions need names
+# llvm-symbolizer: ThreadSanitizer's suppressions need names. git: the upgrade tests build release 0 from the history.
+setup_packages postgresql llvm git
 setup_prometheus
 setup_libtorch
 setup_cuda
