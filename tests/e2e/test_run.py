@@ -330,6 +330,23 @@ class Interrupted(E2ETest):
         self.attnfleet(*self.run_args("--shapes=2x32", "--repetitions=1"))
         self.assertEqual(self.outcomes(self.local_results()), {"MEASURED": 2})
 
+    @needs_mounts
+    def test_interrupted_benchmark_can_be_read_when_the_disk_is_full(self):
+        run = self.start_slow()
+        run.kill()
+        run.wait()
+        wait_until("every process to be gone", lambda: not self.running(), 15)
+        # The same state on a disk of its own, which is full.
+        script = ('cp -a "$0" "$0.copy" && mount -t tmpfs -o size=4m tmpfs "$0" && cp -a "$0.copy/." "$0" && '
+                  '! cat /dev/zero >"$0/filler" 2>/dev/null && exec "$@"')
+        prefix = ["unshare", "--mount", "--propagation", "private", "sh", "-c", script, str(self.state)]
+        listed = self.attnfleet(*self.local("list"), prefix=prefix)
+        self.assertRegex(listed.stdout, r"(?m)^ *1 +running ")
+        self.assertRegex(listed.stderr, "what was interrupted cannot be ended: .*full")
+        # And it is ended when there is room again.
+        listed = self.attnfleet(*self.local("list"))
+        self.assertRegex(listed.stdout, r"1 +cancelled .*interrupted: its client was killed")
+
     def test_killed_trainer_is_tried_again(self):
         run = self.start_slow()
         os.kill(self.wait_for_process("attnfleet-trainer-double"), signal.SIGKILL)
