@@ -336,16 +336,17 @@ class Interrupted(E2ETest):
         run.kill()
         run.wait()
         wait_until("every process to be gone", lambda: not self.running(), 15)
-        # The same state on a disk of its own, which is full.
-        script = ('cp -a "$0" "$0.copy" && mount -t tmpfs -o size=4m tmpfs "$0" && cp -a "$0.copy/." "$0" && '
-                  '! cat /dev/zero >"$0/filler" 2>/dev/null && exec "$@"')
-        prefix = ["unshare", "--mount", "--propagation", "private", "sh", "-c", script, str(self.state)]
+        database, = self.state.rglob("attnfleet.db")
+        # What the store writes next finds no room.
+        script = ': >>"$0" && mount --bind /dev/full "$0" && exec "$@"'
+        prefix = ["unshare", "--mount", "--propagation", "private", "sh", "-c", script, f"{database}-wal"]
         listed = self.attnfleet(*self.local("list"), prefix=prefix)
-        self.assertRegex(listed.stdout, r"(?m)^ *1 +running ")
-        self.assertRegex(listed.stderr, "what was interrupted cannot be ended: .*full")
-        # And it is ended when there is room again.
+        self.assertRegex(listed.stdout, r"(?m)^ *1 +cancelled ")
+        self.assertRegex(listed.stderr, "what was interrupted cannot be ended: .*No space left on device")
+        self.assertNotIn("what was measured is kept", listed.stderr, "it is not saved")
+        # And it is ended for good when there is room again.
         listed = self.attnfleet(*self.local("list"))
-        self.assertRegex(listed.stdout, r"1 +cancelled .*interrupted: its client was killed")
+        self.assertIn("benchmark 1 was interrupted; what was measured is kept", listed.stderr)
 
     def test_killed_trainer_is_tried_again(self):
         run = self.start_slow()
