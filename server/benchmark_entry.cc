@@ -26,11 +26,13 @@ BenchmarkEntry::BenchmarkEntry(const v1::Benchmark& head)
       backends_(static_cast<uint32_t>(head.spec().backends_size())),
       repetitions_(static_cast<uint32_t>(head.spec().repetitions())),
       nodes_(static_cast<uint32_t>(head.nodes_size())),
+      deadline_unix_ms_(DeadlineOf(head)),
       submitted_unix_ms_(head.submitted_unix_ms()),
-      ended_unix_ms_(head.ended_unix_ms()) {
-  if (head.spec().deadline_seconds() > 0) {
-    deadline_unix_ms_ = head.submitted_unix_ms() + static_cast<int64_t>(head.spec().deadline_seconds() * 1000);
-  }
+      ended_unix_ms_(head.ended_unix_ms()) {}
+
+int64_t DeadlineOf(const v1::Benchmark& head) {
+  if (head.spec().deadline_seconds() <= 0) return 0;
+  return head.submitted_unix_ms() + static_cast<int64_t>(head.spec().deadline_seconds() * 1000);
 }
 
 void EndUnassignedRuns(v1::Benchmark& benchmark) {
@@ -44,6 +46,17 @@ void EndUnassignedRuns(v1::Benchmark& benchmark) {
       run.mutable_result()->set_reason(benchmark.cancel_reason());
     }
   }
+}
+
+v1::Benchmark WithRuns(const Picture& picture) {
+  v1::Benchmark benchmark = picture.head;
+  for (v1::Job& job : ExpandJobs(benchmark)) *benchmark.add_jobs() = std::move(job);
+  for (const std::shared_ptr<const v1::Run>& run : picture.runs) {
+    v1::Job& job = *benchmark.mutable_jobs(static_cast<int>(run->key().job_index()));
+    *job.mutable_runs(static_cast<int>(run->key().repetition())) = *run;
+  }
+  EndUnassignedRuns(benchmark);
+  return benchmark;
 }
 
 uint32_t BenchmarkEntry::runs_total() const { return shapes_ * inner() * (nodes_ > 0 ? nodes_ : 1); }
@@ -62,16 +75,22 @@ v1::Benchmark BenchmarkEntry::Head() const {
   return head;
 }
 
-v1::Benchmark BenchmarkEntry::Snapshot() const {
-  v1::Benchmark benchmark = Head();
-  for (v1::Job& job : ExpandJobs(benchmark)) *benchmark.add_jobs() = std::move(job);
-  for (v1::Job& job : *benchmark.mutable_jobs()) {
-    for (v1::Run& run : *job.mutable_runs()) {
-      if (const auto found = runs_.find(IndexOf(run.key())); found != runs_.end()) run = found->second;
-    }
-  }
-  EndUnassignedRuns(benchmark);
-  return benchmark;
+Picture BenchmarkEntry::TakePicture() {
+  Picture picture{Head(), {}};
+  picture.runs.reserve(runs_.size());
+  for (auto& [index, row] : runs_) picture.runs.push_back(Share(row));
+  return picture;
+}
+
+v1::Run& BenchmarkEntry::Own(Row& row) {
+  if (row.shared) row.run = std::make_shared<v1::Run>(*row.run);
+  row.shared = false;
+  return *row.run;
+}
+
+const std::shared_ptr<v1::Run>& BenchmarkEntry::Share(Row& row) {
+  row.shared = true;
+  return row.run;
 }
 
 const v1::BenchmarkSpec& BenchmarkEntry::Spec() {
@@ -117,21 +136,25 @@ bool BenchmarkEntry::Has(const v1::RunKey& key) const {
 
 v1::Run* BenchmarkEntry::FindRun(const v1::RunKey& key) {
   const auto found = Has(key) ? runs_.find(IndexOf(key)) : runs_.end();
-  return found == runs_.end() ? nullptr : &found->second;
+  return found == runs_.end() ? nullptr : &Own(found->second);
 }
 
 const v1::Run* BenchmarkEntry::FindRun(const v1::RunKey& key) const {
   const auto found = Has(key) ? runs_.find(IndexOf(key)) : runs_.end();
-  return found == runs_.end() ? nullptr : &found->second;
+  return found == runs_.end() ? nullptr : found->second.run.get();
+}
+
+std::shared_ptr<const v1::Run> BenchmarkEntry::ShareRun(const v1::RunKey& key) {
+  return Share(runs_.find(IndexOf(key))->second);
 }
 
 v1::Run& BenchmarkEntry::FindOrAddRun(const v1::RunKey& key) {
   const auto [place, is_new] = runs_.try_emplace(IndexOf(key));
-  if (is_new) {
-    *place->second.mutable_key() = key;
-    place->second.set_state(v1::RUN_STATE_QUEUED);
-  }
-  return place->second;
+  if (!is_new) return Own(place->second);
+  place->second.run = std::make_shared<v1::Run>();
+  *place->second.run->mutable_key() = key;
+  place->second.run->set_state(v1::RUN_STATE_QUEUED);
+  return *place->second.run;
 }
 
 void BenchmarkEntry::RunEnded(bool was_active) {

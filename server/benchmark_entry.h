@@ -20,6 +20,16 @@ bool IsActive(const v1::Run& run);
 bool IsOver(v1::BenchmarkState state);
 // Of a benchmark with its jobs: if it was cancelled, the runs that nothing else is known of ended with it.
 void EndUnassignedRuns(v1::Benchmark& benchmark);
+// Unix ms; 0: it has none.
+int64_t DeadlineOf(const v1::Benchmark& head);
+
+// A benchmark at one moment. Cheap to take, for the runs are shared: from then on nobody changes them.
+struct Picture {
+  v1::Benchmark head;                                // without jobs
+  std::vector<std::shared_ptr<const v1::Run>> runs;  // that were ever assigned, in no order
+};
+// With all jobs and runs.
+v1::Benchmark WithRuns(const Picture& picture);
 
 // What goes to one slot, run after run: with PLACEMENT_ANY the jobs of one shape, repetition by repetition, so that
 // ratios between backends are paired; with PLACEMENT_EVERY all that one node has to do. Its runs are numbered in the
@@ -36,7 +46,7 @@ struct Lane {
 };
 
 // A benchmark as the scheduler keeps it: small while nothing has happened to it. Runs that were never assigned exist
-// in Snapshot() alone, and the message is packed unless something runs.
+// in WithRuns() alone, and the message is packed unless something runs.
 class BenchmarkEntry {
  public:
   // A new one, or one that the store held, without jobs.
@@ -51,6 +61,7 @@ class BenchmarkEntry {
   int priority() const { return priority_; }
   uint32_t max_slots() const { return max_slots_; }
   int64_t deadline_unix_ms() const { return deadline_unix_ms_; }  // 0: none
+  uint32_t shapes() const { return shapes_; }
   uint32_t runs_total() const;
   uint32_t runs_ended() const { return runs_ended_; }
   uint32_t runs_active() const { return runs_active_; }
@@ -58,8 +69,7 @@ class BenchmarkEntry {
 
   // The message without its jobs.
   v1::Benchmark Head() const;
-  // With all jobs and runs.
-  v1::Benchmark Snapshot() const;
+  Picture TakePicture();
   // As in Head(), for as long as it is unpacked.
   const v1::BenchmarkSpec& Spec();
 
@@ -82,8 +92,13 @@ class BenchmarkEntry {
   v1::Run* FindRun(const v1::RunKey& key);
   const v1::Run* FindRun(const v1::RunKey& key) const;
   v1::Run& FindOrAddRun(const v1::RunKey& key);
-  // In no order.
-  const std::unordered_map<uint32_t, v1::Run>& runs() const { return runs_; }
+  // As in a picture. Of a run that was assigned.
+  std::shared_ptr<const v1::Run> ShareRun(const v1::RunKey& key);
+  // Calls `look` for each that was ever assigned, in no order.
+  template <typename Look>
+  void ForEachRun(Look look) const {
+    for (const auto& [index, row] : runs_) look(*row.run);
+  }
   void RunBecameActive() { ++runs_active_; }
   void RunReturned() { --runs_active_; }
   void RunEnded(bool was_active);
@@ -112,6 +127,14 @@ class BenchmarkEntry {
   bool queued = false;              // is in the WorkQueue
 
  private:
+  // Whoever is about to change a run that is shared gets a copy of their own.
+  struct Row {
+    std::shared_ptr<v1::Run> run;
+    bool shared = false;
+  };
+  static v1::Run& Own(Row& row);
+  static const std::shared_ptr<v1::Run>& Share(Row& row);
+
   uint32_t inner() const { return repetitions_ * backends_; }
   uint32_t lane_shapes() const { return every_ ? shapes_ : 1; }
   uint32_t ShapeOf(const v1::RunKey& key) const { return key.job_index() / backends_; }
@@ -136,7 +159,7 @@ class BenchmarkEntry {
   int64_t deadline_unix_ms_ = 0;
   int64_t submitted_unix_ms_ = 0;
   int64_t ended_unix_ms_ = 0;
-  std::unordered_map<uint32_t, v1::Run> runs_;  // that were ever assigned, by IndexOf
+  std::unordered_map<uint32_t, Row> runs_;  // that were ever assigned, by IndexOf
   std::map<uint32_t, Lane> lanes_;
 };
 

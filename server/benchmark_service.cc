@@ -1,51 +1,121 @@
 #include "server/benchmark_service.h"
 
+#include <google/protobuf/io/coded_stream.h>
+#include <grpcpp/support/proto_buffer_reader.h>
+#include <grpcpp/support/slice.h>
+
 #include <map>
 #include <memory>
 #include <mutex>
 #include <optional>
-#include <tuple>
 #include <utility>
+#include <vector>
 
 #include "proto/status.h"
-#include "server/fleet_statistics.h"
-#include "server/statistics.h"
 #include "server/unary.h"
 
 namespace attnfleet::server {
 namespace {
 
+using google::protobuf::io::CodedOutputStream;
+
+// How a message within a message is encoded.
+constexpr uint32_t kLengthDelimited = 2;
+
+// Of the same bytes: they are freed when gRPC has sent the last of the slices.
+grpc::Slice Share(const Wire& wire) {
+  auto* held = new Wire(wire);
+  return {const_cast<char*>(wire->data()), wire->size(), [](void* data) { delete static_cast<Wire*>(data); }, held};
+}
+
+grpc::ByteBuffer Whole(const Wire& message) {
+  const grpc::Slice slice = Share(message);
+  return {&slice, 1};
+}
+
+// A message that has nothing but this message, in that field.
+grpc::ByteBuffer Within(int field, const Wire& message) {
+  std::string tag(2 * CodedOutputStream::VarintSize32(UINT32_MAX), '\0');
+  auto* const begin = reinterpret_cast<uint8_t*>(tag.data());
+  uint8_t* end = CodedOutputStream::WriteVarint32ToArray(static_cast<uint32_t>(field) << 3 | kLengthDelimited, begin);
+  end = CodedOutputStream::WriteVarint32ToArray(static_cast<uint32_t>(message->size()), end);
+  tag.resize(static_cast<size_t>(end - begin));
+  const grpc::Slice slices[] = {grpc::Slice(tag), Share(message)};
+  return {slices, 2};
+}
+
+// Nothing if the bytes are no such message.
+template <typename T>
+std::optional<T> Parse(const grpc::ByteBuffer& bytes) {
+  grpc::ByteBuffer copy = bytes;  // of references
+  grpc::ProtoBufferReader reader(&copy);
+  T message;
+  if (!reader.status().ok() || !message.ParseFromZeroCopyStream(&reader)) return std::nullopt;
+  return message;
+}
+
+grpc::ServerUnaryReactor* Finish(grpc::ServerUnaryReactor* reactor, grpc::Status status) {
+  reactor->Finish(std::move(status));
+  return reactor;
+}
+
+grpc::ServerUnaryReactor* FinishUnparsed(grpc::ServerUnaryReactor* reactor) {
+  return Finish(reactor, {grpc::StatusCode::INVALID_ARGUMENT, "the request is damaged"});
+}
+
+// For a call that the guard should not have let in.
+grpc::ServerUnaryReactor* FinishNameless(grpc::ServerUnaryReactor* reactor) {
+  return Finish(reactor, {grpc::StatusCode::UNAUTHENTICATED, "the peer's certificate has no name"});
+}
+
+using Frame = grpc::ByteBuffer (*)(const Wire&);
+
+Coordinator::Reply<Wire> FinishWithWire(grpc::ServerUnaryReactor* reactor, grpc::ByteBuffer* response,
+                                        Frame frame = Whole) {
+  return [reactor, response, frame](const absl::StatusOr<Wire>& wire) {
+    if (wire.ok()) *response = frame(*wire);
+    reactor->Finish(ToGrpc(wire.status()));
+  };
+}
+
 // One user's watch. What changes faster than the user reads is coalesced by run, so it never holds more than one
 // message for each run. Keeps itself alive until gRPC is done with it.
-class WatchStream : public grpc::ServerWriteReactor<v1::WatchResponse>,
+class WatchStream : public grpc::ServerWriteReactor<grpc::ByteBuffer>,
                     public Watcher,
                     public std::enable_shared_from_this<WatchStream> {
  public:
-  WatchStream(Coordinator& coordinator, const v1::WatchRequest& request)
-      : coordinator_(coordinator), id_(request.id()), include_contaminated_(request.include_contaminated()) {}
+  WatchStream(Coordinator& coordinator, v1::WatchRequest request)
+      : coordinator_(coordinator), request_(std::move(request)) {}
 
   void Begin() {
     {
       const std::lock_guard<std::mutex> lock(mutex_);
       self_ = shared_from_this();
     }
-    coordinator_.Watch(id_, shared_from_this());
+    coordinator_.Watch(request_, shared_from_this());
   }
 
-  void Started(const v1::Benchmark& benchmark) override {
+  // The request could not be read.
+  void Refuse() {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    self_ = shared_from_this();
+    FinishLocked(absl::InvalidArgumentError("the request is damaged"));
+  }
+
+  void Started(const Wire& benchmark) override {
     const std::lock_guard<std::mutex> lock(mutex_);
     started_ = benchmark;
     WriteNext();
   }
 
-  void Changed(const v1::Run& run) override {
+  void Changed(const std::shared_ptr<const v1::Run>& run) override {
     const std::lock_guard<std::mutex> lock(mutex_);
     if (finished_) return;
-    runs_[{run.key().job_index(), run.key().repetition()}] = run;
+    runs_[{run->key().job_index(), run->key().repetition()}] = run;
     WriteNext();
   }
 
-  void Ended(const absl::StatusOr<v1::Benchmark>& benchmark) override {
+  void Ended(const absl::StatusOr<Wire>& benchmark) override {
     const std::lock_guard<std::mutex> lock(mutex_);
     if (finished_) return;
     if (!benchmark.ok()) {
@@ -53,10 +123,6 @@ class WatchStream : public grpc::ServerWriteReactor<v1::WatchResponse>,
       return;
     }
     ended_ = *benchmark;
-    if (include_contaminated_) {
-      Summarize(*ended_, true);
-      SummarizeFleet(*ended_);
-    }
     WriteNext();
   }
 
@@ -81,25 +147,27 @@ class WatchStream : public grpc::ServerWriteReactor<v1::WatchResponse>,
       const std::lock_guard<std::mutex> lock(mutex_);
       self = std::move(self_);
     }
-    coordinator_.Unwatch(id_, self);
+    coordinator_.Unwatch(request_.id(), self);
   }
 
  private:
   void WriteNext() {
     if (writing_ || finished_) return;
-    message_.Clear();
-    if (started_) {
-      *message_.mutable_benchmark() = std::move(*std::exchange(started_, std::nullopt));
-    } else if (!runs_.empty() && !ended_) {
-      const auto first = runs_.begin();
-      *message_.mutable_run() = std::move(first->second);
-      runs_.erase(first);
-    } else if (ended_) {  // it tells of all runs
-      *message_.mutable_benchmark() = std::move(*std::exchange(ended_, std::nullopt));
+    if (ended_ != nullptr) {  // it tells of everything
+      message_ = Within(v1::WatchResponse::kBenchmarkFieldNumber, ended_);
       runs_.clear();
       finished_ = true;
       StartWriteAndFinish(&message_, grpc::WriteOptions(), grpc::Status::OK);
       return;
+    }
+    if (started_ != nullptr) {
+      message_ = Within(v1::WatchResponse::kBenchmarkFieldNumber, std::exchange(started_, nullptr));
+      begun_ = true;
+    } else if (begun_ && !runs_.empty()) {
+      const auto first = runs_.begin();
+      auto run = std::make_shared<std::string>(first->second->SerializeAsString());
+      message_ = Within(v1::WatchResponse::kRunFieldNumber, std::move(run));
+      runs_.erase(first);
     } else {
       return;
     }
@@ -114,46 +182,44 @@ class WatchStream : public grpc::ServerWriteReactor<v1::WatchResponse>,
 
   // Constant after construction.
   Coordinator& coordinator_;
-  const uint64_t id_;
-  const bool include_contaminated_;
+  const v1::WatchRequest request_;
 
   std::mutex mutex_;
   // Guarded by mutex_.
-  std::optional<v1::Benchmark> started_;
-  std::map<std::pair<uint32_t, uint32_t>, v1::Run> runs_;
-  std::optional<v1::Benchmark> ended_;
-  v1::WatchResponse message_;  // not touched while writing_
+  Wire started_;        // null: none to send
+  bool begun_ = false;  // the first message, the benchmark, is sent or being sent
+  std::map<std::pair<uint32_t, uint32_t>, std::shared_ptr<const v1::Run>> runs_;
+  Wire ended_;                // null: it goes on
+  grpc::ByteBuffer message_;  // not touched while writing_
   bool writing_ = false;
   bool finished_ = false;
   std::shared_ptr<WatchStream> self_;
 };
 
-// For a call that the guard should not have let in.
-grpc::ServerUnaryReactor* FinishNameless(grpc::ServerUnaryReactor* reactor) {
-  reactor->Finish({grpc::StatusCode::UNAUTHENTICATED, "the peer's certificate has no name"});
-  return reactor;
-}
-
 }  // namespace
 
 grpc::ServerUnaryReactor* BenchmarkService::Submit(grpc::CallbackServerContext* context,
-                                                   const v1::SubmitRequest* request, v1::SubmitResponse* response) {
+                                                   const grpc::ByteBuffer* request, grpc::ByteBuffer* response) {
   grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
-  v1::SubmitRequest submit = *request;
+  std::optional<v1::SubmitRequest> submit = Parse<v1::SubmitRequest>(*request);
+  if (!submit) return FinishUnparsed(reactor);
   // Whoever is known by a certificate cannot say that they are somebody else.
   if (access_ != nullptr) {
     std::optional<std::string> name = PeerName(*context);
     if (!name) return FinishNameless(reactor);
-    submit.mutable_spec()->set_submitter(*std::move(name));
+    submit->mutable_spec()->set_submitter(*std::move(name));
   }
-  coordinator_.Submit(std::move(submit), FinishWith(reactor, response->mutable_benchmark()));
+  const auto frame = [](const Wire& benchmark) { return Within(v1::SubmitResponse::kBenchmarkFieldNumber, benchmark); };
+  coordinator_.Submit(*std::move(submit), FinishWithWire(reactor, response, frame));
   return reactor;
 }
 
-grpc::ServerUnaryReactor* BenchmarkService::Get(grpc::CallbackServerContext* context, const v1::GetRequest* request,
-                                                v1::Benchmark* response) {
+grpc::ServerUnaryReactor* BenchmarkService::Get(grpc::CallbackServerContext* context, const grpc::ByteBuffer* request,
+                                                grpc::ByteBuffer* response) {
   grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
-  coordinator_.Get(*request, FinishWith(reactor, response));
+  std::optional<v1::GetRequest> get = Parse<v1::GetRequest>(*request);
+  if (!get) return FinishUnparsed(reactor);
+  coordinator_.Get(*std::move(get), FinishWithWire(reactor, response));
   return reactor;
 }
 
@@ -172,43 +238,58 @@ std::optional<std::string> BenchmarkService::Owner(const grpc::CallbackServerCon
 }
 
 grpc::ServerUnaryReactor* BenchmarkService::Cancel(grpc::CallbackServerContext* context,
-                                                   const v1::CancelRequest* request, v1::Benchmark* response) {
+                                                   const grpc::ByteBuffer* request, grpc::ByteBuffer* response) {
   grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
+  std::optional<v1::CancelRequest> cancel = Parse<v1::CancelRequest>(*request);
+  if (!cancel) return FinishUnparsed(reactor);
   const std::optional<std::string> owner = Owner(*context);
   if (!owner) return FinishNameless(reactor);
-  coordinator_.Cancel(*request, FinishWith(reactor, response), *owner);
+  coordinator_.Cancel(*std::move(cancel), FinishWithWire(reactor, response), *owner);
   return reactor;
 }
 
-grpc::ServerUnaryReactor* BenchmarkService::Pause(grpc::CallbackServerContext* context, const v1::PauseRequest* request,
-                                                  v1::Benchmark* response) {
-  grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
-  const std::optional<std::string> owner = Owner(*context);
+grpc::ServerUnaryReactor* BenchmarkService::SetPaused(grpc::CallbackServerContext& context, uint64_t id, bool paused,
+                                                      grpc::ByteBuffer* response) {
+  grpc::ServerUnaryReactor* reactor = context.DefaultReactor();
+  const std::optional<std::string> owner = Owner(context);
   if (!owner) return FinishNameless(reactor);
-  coordinator_.SetPaused(request->id(), true, FinishWith(reactor, response), *owner);
+  coordinator_.SetPaused(id, paused, FinishWithWire(reactor, response), *owner);
   return reactor;
+}
+
+grpc::ServerUnaryReactor* BenchmarkService::Pause(grpc::CallbackServerContext* context, const grpc::ByteBuffer* request,
+                                                  grpc::ByteBuffer* response) {
+  const std::optional<v1::PauseRequest> pause = Parse<v1::PauseRequest>(*request);
+  if (!pause) return FinishUnparsed(context->DefaultReactor());
+  return SetPaused(*context, pause->id(), true, response);
 }
 
 grpc::ServerUnaryReactor* BenchmarkService::Resume(grpc::CallbackServerContext* context,
-                                                   const v1::ResumeRequest* request, v1::Benchmark* response) {
-  grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
-  const std::optional<std::string> owner = Owner(*context);
-  if (!owner) return FinishNameless(reactor);
-  coordinator_.SetPaused(request->id(), false, FinishWith(reactor, response), *owner);
-  return reactor;
+                                                   const grpc::ByteBuffer* request, grpc::ByteBuffer* response) {
+  const std::optional<v1::ResumeRequest> resume = Parse<v1::ResumeRequest>(*request);
+  if (!resume) return FinishUnparsed(context->DefaultReactor());
+  return SetPaused(*context, resume->id(), false, response);
 }
 
 grpc::ServerUnaryReactor* BenchmarkService::Explain(grpc::CallbackServerContext* context,
-                                                    const v1::ExplainRequest* request, v1::ExplainResponse* response) {
+                                                    const grpc::ByteBuffer* request, grpc::ByteBuffer* response) {
   grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
-  coordinator_.Explain(request->id(), FinishWith(reactor, response));
+  const std::optional<v1::ExplainRequest> explain = Parse<v1::ExplainRequest>(*request);
+  if (!explain) return FinishUnparsed(reactor);
+  coordinator_.Explain(explain->id(), FinishWithWire(reactor, response));
   return reactor;
 }
 
-grpc::ServerWriteReactor<v1::WatchResponse>* BenchmarkService::Watch(grpc::CallbackServerContext*,
-                                                                     const v1::WatchRequest* request) {
-  const auto stream = std::make_shared<WatchStream>(coordinator_, *request);
-  stream->Begin();
+grpc::ServerWriteReactor<grpc::ByteBuffer>* BenchmarkService::Watch(grpc::CallbackServerContext*,
+                                                                    const grpc::ByteBuffer* request) {
+  std::optional<v1::WatchRequest> watch = Parse<v1::WatchRequest>(*request);
+  const bool readable = watch.has_value();
+  const auto stream = std::make_shared<WatchStream>(coordinator_, std::move(watch).value_or(v1::WatchRequest()));
+  if (readable) {
+    stream->Begin();
+  } else {
+    stream->Refuse();
+  }
   return stream.get();
 }
 

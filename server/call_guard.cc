@@ -61,6 +61,9 @@ class CallGuard::Call : public grpc::experimental::Interceptor {
     if (sending != kNotSending && now - sending > limits.send) return "its peer does not read";
     if (guard_.access_ == nullptr) return std::nullopt;
     if (!peer_) return "its peer has no certificate";
+    if (excess_ && guard_.keys_.count(KeyOf(*peer_, rpc_)) > guard_.MostOpen(rpc_)) {
+      return absl::StrCat("its peer has too many open calls of ", rpc_);
+    }
     const absl::Status status = guard_.access_->Check(*peer_, rpc_, absl::Now());
     if (status.ok()) return std::nullopt;
     return std::string(status.message());
@@ -90,7 +93,9 @@ class CallGuard::Call : public grpc::experimental::Interceptor {
     if (!peer_) address_ = context_.peer();
     const std::lock_guard<std::mutex> lock(guard_.mutex_);
     guard_.calls_.insert(this);
-    if (peer_) guard_.keys_.insert(KeyOf(*peer_, rpc_));
+    if (!peer_) return;
+    excess_ = guard_.keys_.count(KeyOf(*peer_, rpc_)) >= guard_.MostOpen(rpc_);
+    guard_.keys_.insert(KeyOf(*peer_, rpc_));
   }
 
   // Constant after construction.
@@ -103,6 +108,7 @@ class CallGuard::Call : public grpc::experimental::Interceptor {
   grpc_call* call_ = nullptr;  // a reference of its own
   std::optional<Certificate> peer_;
   std::string address_;  // without a certificate
+  bool excess_ = false;  // came together with others, and is one too many
 
   bool ended_ = false;  // guarded by the guard's mutex
   std::atomic<bool> spoken_{false};
@@ -169,11 +175,15 @@ std::unique_ptr<grpc::experimental::ServerInterceptorFactoryInterface> CallGuard
   return std::make_unique<Factory>(*this);
 }
 
+size_t CallGuard::MostOpen(const std::string& rpc) const {
+  return RolesFor(rpc) == kWorker ? limits_.workers_per_peer : limits_.open_per_peer;
+}
+
 grpc::Status CallGuard::LetIn(const grpc::AuthContext& context, const std::string& rpc) {
   const absl::StatusOr<Certificate> peer = PeerCertificate(context);
   if (!peer.ok()) return ToGrpc(peer.status());
   if (const absl::Status status = access_->Admit(*peer, rpc, absl::Now()); !status.ok()) return ToGrpc(status);
-  const size_t most = RolesFor(rpc) == kWorker ? limits_.workers_per_peer : limits_.open_per_peer;
+  const size_t most = MostOpen(rpc);
   const std::lock_guard<std::mutex> lock(mutex_);
   if (keys_.count(KeyOf(*peer, rpc)) < most) return grpc::Status::OK;
   return {grpc::StatusCode::RESOURCE_EXHAUSTED,

@@ -22,7 +22,7 @@ namespace attnfleet::server {
 struct CallLimits {
   std::chrono::milliseconds first_message{10'000};  // a stream that says nothing is ended
   std::chrono::milliseconds send{60'000};           // so is a call whose peer does not read
-  size_t open_per_peer = 16;                        // of one RPC, by certificate; no exact quota (README)
+  size_t open_per_peer = 16;                        // of one RPC, by certificate (see README)
   size_t workers_per_peer = 256;                    // streams of workers that share a certificate
   size_t metadata_bytes = 8 << 10;                  // of one call, with certificates
 };
@@ -47,6 +47,7 @@ class CallGuard {
   class Factory;
   class Call;
 
+  size_t MostOpen(const std::string& rpc) const;
   grpc::Status LetIn(const grpc::AuthContext& context, const std::string& rpc);
   void Loop();
   void EndSome();

@@ -33,6 +33,8 @@ constexpr std::chrono::milliseconds kLongestStoreRetry{2'000};
 constexpr int64_t kRetirementIntervalMs = 10'000;
 constexpr uint64_t kMostRunsRetired = 10'000;
 
+constexpr char kStopping[] = "the coordinator is stopping; connect again";
+
 using google::protobuf::util::MessageDifferencer;
 
 uint64_t RunsOf(const v1::BenchmarkSpec& spec) {
@@ -44,8 +46,12 @@ absl::Status NoSuchBenchmark(uint64_t id) {
   return absl::NotFoundError(id == 0 ? "there is no benchmark yet" : absl::StrCat("there is no benchmark ", id));
 }
 
-bool IsOver(const v1::Benchmark& benchmark) {
-  return benchmark.state() == v1::BENCHMARK_STATE_FINISHED || benchmark.state() == v1::BENCHMARK_STATE_CANCELLED;
+v1::RunKey MakeKey(const std::tuple<uint64_t, uint32_t, uint32_t>& key) {
+  v1::RunKey run;
+  run.set_benchmark_id(std::get<0>(key));
+  run.set_job_index(std::get<1>(key));
+  run.set_repetition(std::get<2>(key));
+  return run;
 }
 
 // It has happened and cannot be taken back, so whoever asked must not ask again.
@@ -55,7 +61,33 @@ absl::Status NotYetSaved(const char* what, uint64_t id, const absl::Status& save
                                      "lost if the server stops before")};
 }
 
+Snapshots::Answer Serialize(const google::protobuf::MessageLite& message) {
+  auto wire = std::make_shared<std::string>();
+  if (message.SerializeToString(wire.get())) return wire;
+  return absl::ResourceExhaustedError("the answer is larger than a message can be");
+}
+
+Snapshots::Kind KindFor(bool include_contaminated) {
+  return include_contaminated ? Snapshots::Kind::kWithContaminated : Snapshots::Kind::kBenchmark;
+}
+
 }  // namespace
+
+Coordinator::Coordinator(JobStore& store, Options options)
+    : store_(store),
+      options_(std::move(options)),
+      scheduler_(options_.lease_ms),
+      open_runs_(options_.open_runs),
+      snapshots_({.take = [this](const Snapshots::Key& key) { return TakeParts(key); },
+                  .is_large = [this](uint64_t id) { return scheduler_.RunsTotal(id) > options_.most_small_runs; },
+                  .post =
+                      [this](std::function<void()> call) {
+                        {  // whether it is stopping or overloaded: somebody waits for the answer
+                          const std::lock_guard<std::mutex> lock(mutex_);
+                          events_.push_back([call = std::move(call)](int64_t) { call(); });
+                        }
+                        wake_.notify_one();
+                      }}) {}
 
 absl::StatusOr<std::unique_ptr<Coordinator>> Coordinator::Start(JobStore& store, Options options) {
   std::unique_ptr<Coordinator> coordinator(new Coordinator(store, std::move(options)));
@@ -118,18 +150,18 @@ void Coordinator::PostOrRefuse(Event event, const Reply<T>& reply) {
   if (absl::Status status = Post(std::move(event)); !status.ok()) reply(std::move(status));
 }
 
-void Coordinator::ReplyAfterSave(const char* what, uint64_t id, const Reply<v1::Benchmark>& reply) {
+void Coordinator::ReplyAfterSave(const char* what, uint64_t id, const Reply<Wire>& reply) {
   after_save_.push_back([this, what, id, reply](const absl::Status& saved) {
     if (saved.ok()) {
-      reply(Snapshot(id));
+      Ask(id, Snapshots::Kind::kBenchmark, reply);
     } else {
       reply(NotYetSaved(what, id, saved));
     }
   });
 }
 
-void Coordinator::Submit(v1::SubmitRequest request, const Reply<v1::Benchmark>& reply) {
-  PostOrRefuse<v1::Benchmark>(
+void Coordinator::Submit(v1::SubmitRequest request, const Reply<Wire>& reply) {
+  PostOrRefuse<Wire>(
       [this, request = std::move(request), reply](int64_t now) {
         if (!store_status_.ok()) return reply(store_status_);
         const absl::StatusOr<uint64_t> id = TakeSubmit(request, now);
@@ -172,13 +204,13 @@ absl::Status Coordinator::CheckOwner(uint64_t id, const std::string& owner) cons
                                                   "'s: only they and an admin may change it"));
 }
 
-void Coordinator::Cancel(v1::CancelRequest request, const Reply<v1::Benchmark>& reply, std::string owner) {
+void Coordinator::Cancel(v1::CancelRequest request, const Reply<Wire>& reply, std::string owner) {
   // It is copied into every run that it ends.
   if (request.reason().size() > kMaxText) {
     return reply(absl::InvalidArgumentError(
         absl::StrCat("reason: ", request.reason().size(), " bytes long; at most ", kMaxText, " are possible")));
   }
-  PostOrRefuse<v1::Benchmark>(
+  PostOrRefuse<Wire>(
       [this, request = std::move(request), reply, owner = std::move(owner)](int64_t now) {
         if (!store_status_.ok()) return reply(store_status_);
         if (absl::Status status = CheckOwner(request.id(), owner); !status.ok()) return reply(status);
@@ -189,14 +221,14 @@ void Coordinator::Cancel(v1::CancelRequest request, const Reply<v1::Benchmark>& 
       reply);
 }
 
-void Coordinator::SetPaused(uint64_t id, bool paused, const Reply<v1::Benchmark>& reply, std::string owner) {
-  PostOrRefuse<v1::Benchmark>(
+void Coordinator::SetPaused(uint64_t id, bool paused, const Reply<Wire>& reply, std::string owner) {
+  PostOrRefuse<Wire>(
       [this, id, paused, reply, owner = std::move(owner)](int64_t now) {
         if (!store_status_.ok()) return reply(store_status_);
         if (absl::Status status = CheckOwner(id, owner); !status.ok()) return reply(status);
         const std::optional<v1::Benchmark> benchmark = scheduler_.Head(id);
         if (!benchmark) return reply(NoSuchBenchmark(id));
-        if (IsOver(*benchmark)) {
+        if (IsOver(benchmark->state())) {
           return reply(absl::FailedPreconditionError(
               absl::StrCat("benchmark ", id, " has ended; what has not ended can be ", paused ? "paused" : "resumed")));
         }
@@ -206,10 +238,10 @@ void Coordinator::SetPaused(uint64_t id, bool paused, const Reply<v1::Benchmark>
       reply);
 }
 
-void Coordinator::Get(v1::GetRequest request, const Reply<v1::Benchmark>& reply) {
-  PostOrRefuse<v1::Benchmark>([this, request = std::move(request),
-                               reply](int64_t) { reply(Snapshot(request.id(), request.include_contaminated())); },
-                              reply);
+void Coordinator::Get(v1::GetRequest request, const Reply<Wire>& reply) {
+  PostOrRefuse<Wire>([this, request = std::move(request),
+                      reply](int64_t) { Ask(request.id(), KindFor(request.include_contaminated()), reply); },
+                     reply);
 }
 
 void Coordinator::List(v1::ListRequest request, const Reply<v1::ListResponse>& reply) {
@@ -227,18 +259,8 @@ void Coordinator::List(v1::ListRequest request, const Reply<v1::ListResponse>& r
       reply);
 }
 
-void Coordinator::Explain(uint64_t id, const Reply<v1::ExplainResponse>& reply) {
-  PostOrRefuse<v1::ExplainResponse>(
-      [this, id, reply](int64_t) {
-        const absl::StatusOr<v1::Benchmark> benchmark = Whole(id == 0 ? scheduler_.newest() : id);
-        if (!benchmark.ok()) return reply(benchmark.status());
-        v1::ExplainResponse response;
-        for (v1::Explanation& explanation : scheduler_.Explain(*benchmark)) {
-          *response.add_explanations() = std::move(explanation);
-        }
-        reply(std::move(response));
-      },
-      reply);
+void Coordinator::Explain(uint64_t id, const Reply<Wire>& reply) {
+  PostOrRefuse<Wire>([this, id, reply](int64_t) { Ask(id, Snapshots::Kind::kExplanations, reply); }, reply);
 }
 
 void Coordinator::ListWorkers(const Reply<v1::ListWorkersResponse>& reply) {
@@ -280,12 +302,20 @@ void Coordinator::ListBackends(const Reply<v1::ListBackendsResponse>& reply) {
       reply);
 }
 
-void Coordinator::Watch(uint64_t id, std::shared_ptr<Watcher> watcher) {
-  const absl::Status posted = Post([this, id, watcher](int64_t) {
-    absl::StatusOr<v1::Benchmark> benchmark = Snapshot(id);
-    if (!benchmark.ok() || IsOver(*benchmark)) return watcher->Ended(benchmark);
-    watcher->Started(*benchmark);
-    watchers_[benchmark->id()].insert(watcher);
+void Coordinator::Watch(const v1::WatchRequest& request, std::shared_ptr<Watcher> watcher) {
+  const absl::Status posted = Post([this, request, watcher](int64_t) {
+    const uint64_t id = request.id() == 0 ? scheduler_.newest() : request.id();
+    const Snapshots::Kind kind = KindFor(request.include_contaminated());
+    const std::optional<v1::Benchmark> head = scheduler_.Head(id);
+    const bool goes_on = head && !IsOver(head->state());
+    if (goes_on) watchers_[id][watcher] = kind;
+    Ask(id, kind, [watcher, goes_on](const absl::StatusOr<Wire>& benchmark) {
+      if (goes_on && benchmark.ok()) {
+        watcher->Started(*benchmark);
+      } else {
+        watcher->Ended(benchmark);
+      }
+    });
   });
   if (!posted.ok()) watcher->Ended(posted);
 }
@@ -372,29 +402,32 @@ void Coordinator::Loop() {
     bool stopping = false;
     {
       std::unique_lock<std::mutex> lock(mutex_);
-      const auto something = [this] { return stopping_ || !events_.empty(); };
+      const auto stop = [this] { return stopping_ && (!events_.empty() || !snapshots_.busy()); };
+      const auto something = [this, stop] { return !events_.empty() || stop(); };
       // A store that fails is given a pause, whatever comes.
       if (store_status_.ok()) {
         wake_.wait_for(lock, tick, something);
         retry = kFirstStoreRetry;
       } else {
-        wake_.wait_for(lock, retry, [this] { return stopping_; });
+        wake_.wait_for(lock, retry, stop);
         retry = std::min(retry * 2, kLongestStoreRetry);
       }
       events.swap(events_);
       stopping = stopping_;
     }
     RunBatch(std::move(events));
-    if (stopping) return EndStreams();
+    if (!stopping) continue;
+    snapshots_.RefuseLarge(absl::UnavailableError(kStopping));
+    if (!snapshots_.busy()) return EndStreams();
   }
 }
 
 void Coordinator::EndStreams() {
-  const absl::Status stopping = absl::UnavailableError("the coordinator is stopping; connect again");
+  const absl::Status stopping = absl::UnavailableError(kStopping);
   for (const auto& [worker, linked] : links_) linked.link->End(stopping);
   links_.clear();
   for (const auto& [id, watchers] : watchers_) {
-    for (const std::shared_ptr<Watcher>& watcher : watchers) watcher->Ended(stopping);
+    for (const auto& [watcher, kind] : watchers) watcher->Ended(stopping);
   }
   watchers_.clear();
 }
@@ -405,6 +438,10 @@ void Coordinator::RunBatch(std::deque<Event> events) {
   report.events = events.size();
   for (const Event& event : events) event(now);
   scheduler_.Tick(now, effects_);
+  for (const uint64_t id : effects_.benchmarks) snapshots_.Changed(id);
+  for (const auto* keys : {&effects_.runs, &effects_.progressed}) {
+    for (const auto& key : *keys) snapshots_.Changed(std::get<0>(key));
+  }
 
   const bool something = !effects_.benchmarks.empty() || !effects_.runs.empty() || !effects_.drained.empty();
   const auto start = std::chrono::steady_clock::now();
@@ -416,21 +453,18 @@ void Coordinator::RunBatch(std::deque<Event> events) {
   }
   if (saved.ok() && !store_status_.ok()) LogInfo("the store works again");
   store_status_ = saved;
-  std::deque<v1::Benchmark> finished;  // what `report` points to
   if (saved.ok()) {
-    ReportEffects(report, finished);
+    ReportEffects(report);
     SendEffects();
     Notify();
-    for (const uint64_t id : effects_.benchmarks) {
-      open_runs_.Update(*scheduler_.Head(id));
-      scheduler_.ForgetRuns(id);
-    }
+    ForgetEnded();
     effects_ = {};
     Retire(now);
   }
   std::vector<Continuation> continuations;
   continuations.swap(after_save_);
   for (const Continuation& continuation : continuations) continuation(saved);
+  snapshots_.Begin();
   if (options_.observe) options_.observe(report);
 }
 
@@ -452,11 +486,7 @@ absl::Status Coordinator::Save() {
 }
 
 const v1::Run& Coordinator::RunAt(const std::tuple<uint64_t, uint32_t, uint32_t>& key) const {
-  v1::RunKey run;
-  run.set_benchmark_id(std::get<0>(key));
-  run.set_job_index(std::get<1>(key));
-  run.set_repetition(std::get<2>(key));
-  return *scheduler_.FindRun(run);
+  return *scheduler_.FindRun(MakeKey(key));
 }
 
 void Coordinator::LogRun(const v1::Run& run, std::string_view what) const {
@@ -469,12 +499,7 @@ void Coordinator::LogRun(const v1::Run& run, std::string_view what) const {
                                                               {"slot", run.slot()}});
 }
 
-void Coordinator::ReportEffects(BatchReport& report, std::deque<v1::Benchmark>& finished) const {
-  for (const uint64_t id : effects_.benchmarks) {
-    if (scheduler_.Head(id)->state() != v1::BENCHMARK_STATE_FINISHED) continue;
-    finished.push_back(*scheduler_.Snapshot(id));
-    report.finished.push_back(&finished.back());
-  }
+void Coordinator::ReportEffects(BatchReport& report) const {
   for (const auto& key : effects_.runs) {
     const v1::Run& run = RunAt(key);
     if (run.state() == v1::RUN_STATE_ASSIGNED) {
@@ -548,6 +573,7 @@ void Coordinator::Retire(int64_t now) {
     return;
   }
   for (const uint64_t id : expired) {
+    snapshots_.Changed(id);
     scheduler_.Forget(id);
     request_ids_.Forget(id);
   }
@@ -559,39 +585,86 @@ void Coordinator::Notify() {
   for (const uint64_t id : effects_.placed) {
     const auto found = watchers_.find(id);
     if (found == watchers_.end()) continue;
-    const v1::Benchmark benchmark = *scheduler_.Snapshot(id);
-    for (const std::shared_ptr<Watcher>& watcher : found->second) watcher->Started(benchmark);
+    for (const auto& [watcher, kind] : found->second) {
+      Ask(id, kind, [one = watcher](const absl::StatusOr<Wire>& benchmark) {
+        if (benchmark.ok()) one->Started(*benchmark);
+      });
+    }
   }
   for (const auto* keys : {&effects_.runs, &effects_.progressed}) {
     for (const auto& key : *keys) {
       const auto found = watchers_.find(std::get<0>(key));
       if (found == watchers_.end()) continue;
-      for (const std::shared_ptr<Watcher>& watcher : found->second) watcher->Changed(RunAt(key));
+      const std::shared_ptr<const v1::Run> run = scheduler_.ShareRun(MakeKey(key));
+      for (const auto& [watcher, kind] : found->second) watcher->Changed(run);
     }
   }
   for (const uint64_t id : effects_.benchmarks) {
     const auto found = watchers_.find(id);
-    if (found == watchers_.end() || !IsOver(*scheduler_.Head(id))) continue;
-    const absl::StatusOr<v1::Benchmark> benchmark = Snapshot(id);
-    for (const std::shared_ptr<Watcher>& watcher : found->second) watcher->Ended(benchmark);
+    if (found == watchers_.end() || !IsOver(scheduler_.Head(id)->state())) continue;
+    for (const auto& [watcher, kind] : found->second) {
+      Ask(id, kind, [one = watcher](const absl::StatusOr<Wire>& benchmark) { one->Ended(benchmark); });
+    }
     watchers_.erase(found);
   }
 }
 
-absl::StatusOr<v1::Benchmark> Coordinator::Whole(uint64_t id) const {
-  if (!scheduler_.Exists(id)) return NoSuchBenchmark(id);
-  if (std::optional<v1::Benchmark> benchmark = scheduler_.Snapshot(id)) return *std::move(benchmark);
-  absl::StatusOr<StoredBenchmark> stored = store_.LoadBenchmark(id);
-  if (!stored.ok()) return stored.status();
-  return WithJobs(*std::move(stored));
+void Coordinator::ForgetEnded() {
+  for (const uint64_t id : effects_.benchmarks) {
+    const v1::Benchmark head = *scheduler_.Head(id);
+    open_runs_.Update(head);
+    if (!IsOver(head.state())) continue;
+    if (std::optional<Picture> picture = scheduler_.TakePicture(id)) {
+      ended_.emplace(id, *std::move(picture));
+      Ask(id, Snapshots::Kind::kBenchmark, [](const absl::StatusOr<Wire>&) {});
+    }
+    scheduler_.ForgetRuns(id);
+  }
 }
 
-absl::StatusOr<v1::Benchmark> Coordinator::Snapshot(uint64_t id, bool include_contaminated) const {
-  absl::StatusOr<v1::Benchmark> benchmark = Whole(id == 0 ? scheduler_.newest() : id);
-  if (!benchmark.ok()) return benchmark;
-  Summarize(*benchmark, include_contaminated);
-  SummarizeFleet(*benchmark);
-  return benchmark;
+void Coordinator::Ask(uint64_t id, Snapshots::Kind kind, Snapshots::Reply reply) {
+  if (id == 0) id = scheduler_.newest();
+  if (!scheduler_.Exists(id)) return reply(NoSuchBenchmark(id));
+  snapshots_.Ask({id, kind}, std::move(reply));
+}
+
+absl::StatusOr<Snapshots::Make> Coordinator::TakeParts(const Snapshots::Key& key) {
+  const auto [id, kind] = key;
+  if (!scheduler_.Exists(id)) return NoSuchBenchmark(id);
+  // The runs, from memory or, once it has ended, from the store.
+  std::optional<Picture> picture = scheduler_.TakePicture(id);
+  std::function<void(const v1::Benchmark&)> finished;
+  if (const auto ended = ended_.find(id); ended != ended_.end()) {
+    picture = ended->second;
+    if (kind == Snapshots::Kind::kBenchmark) {
+      if (picture->head.state() == v1::BENCHMARK_STATE_FINISHED) finished = options_.finished;
+      ended_.erase(ended);
+    }
+  }
+  StoredBenchmark stored;
+  if (!picture) {
+    absl::StatusOr<StoredBenchmark> loaded = store_.LoadBenchmark(id);
+    if (!loaded.ok()) return loaded.status();
+    stored = *std::move(loaded);
+  }
+  WaitReasons reasons;
+  if (kind == Snapshots::Kind::kExplanations) reasons = scheduler_.WhyItWaits(id);
+  return [picture = std::move(picture), stored = std::move(stored), reasons = std::move(reasons),
+          finished = std::move(finished), kind = kind]() mutable -> Snapshots::Answer {
+    absl::StatusOr<v1::Benchmark> benchmark = picture ? WithRuns(*picture) : WithJobs(std::move(stored));
+    if (!benchmark.ok()) return benchmark.status();
+    if (kind == Snapshots::Kind::kExplanations) {
+      v1::ExplainResponse response;
+      for (v1::Explanation& explanation : server::Explain(*benchmark, reasons)) {
+        *response.add_explanations() = std::move(explanation);
+      }
+      return Serialize(response);
+    }
+    Summarize(*benchmark, kind == Snapshots::Kind::kWithContaminated);
+    SummarizeFleet(*benchmark);
+    if (finished) finished(*benchmark);
+    return Serialize(*benchmark);
+  };
 }
 
 }  // namespace attnfleet::server

@@ -22,6 +22,7 @@
 #include "server/open_runs.h"
 #include "server/request_ids.h"
 #include "server/scheduler.h"
+#include "server/snapshots.h"
 
 namespace attnfleet::server {
 
@@ -38,21 +39,21 @@ class WorkerLink {
 class Watcher {
  public:
   virtual ~Watcher() = default;
-  // First, and again when its nodes are settled (PLACEMENT_EVERY).
-  virtual void Started(const v1::Benchmark& benchmark) = 0;
-  virtual void Changed(const v1::Run& run) = 0;
+  // The whole benchmark, and again when its nodes are settled (PLACEMENT_EVERY).
+  virtual void Started(const Wire& benchmark) = 0;
+  // May come before the whole benchmark does, which then tells of it too.
+  virtual void Changed(const std::shared_ptr<const v1::Run>& run) = 0;
   // Last: the benchmark has ended, or (with an error) never existed.
-  virtual void Ended(const absl::StatusOr<v1::Benchmark>& benchmark) = 0;
+  virtual void Ended(const absl::StatusOr<Wire>& benchmark) = 0;
 };
 
 // What a batch of events came to. Called on the coordinator's thread.
 struct BatchReport {
   size_t events = 0;
-  std::optional<double> save_seconds;          // of the commit; none if there was nothing to save
-  bool save_failed = false;                    // then nothing of the following has happened yet
-  std::map<v1::Outcome, int> ended;            // runs that ended, by outcome
-  std::vector<double> queue_seconds;           // of each run that was assigned: how long it had waited
-  std::vector<const v1::Benchmark*> finished;  // without summaries; valid for the call
+  std::optional<double> save_seconds;  // of the commit; none if there was nothing to save
+  bool save_failed = false;            // then nothing of the following has happened yet
+  std::map<v1::Outcome, int> ended;    // runs that ended, by outcome
+  std::vector<double> queue_seconds;   // of each run that was assigned: how long it had waited
 };
 
 // The one place that owns state. A single thread takes whatever events have come, gives them to the scheduler, saves
@@ -68,6 +69,9 @@ class Coordinator {
     OpenRuns::Limits open_runs;
     std::function<int64_t()> now_unix_ms;
     std::function<void(const BatchReport&)> observe;  // may be empty
+    // Told of each benchmark that has finished, with its summaries, on threads of its own. May be empty.
+    std::function<void(const v1::Benchmark&)> finished;
+    uint64_t most_small_runs = 1'000;  // beyond it a benchmark is large; see Snapshots
   };
 
   // Loads the store and starts the thread. The store must outlive the coordinator.
@@ -86,17 +90,19 @@ class Coordinator {
 
   // A request id that the submitter has used returns that benchmark; ALREADY_EXISTS if its spec is another one.
   // RESOURCE_EXHAUSTED also if too many runs have not ended.
-  void Submit(v1::SubmitRequest request, const Reply<v1::Benchmark>& reply);
+  // Answers about a benchmark are a Benchmark with its jobs, runs and summaries, serialized.
+  void Submit(v1::SubmitRequest request, const Reply<Wire>& reply);
   // `owner` not empty: PERMISSION_DENIED unless the benchmark is that submitter's.
-  void Cancel(v1::CancelRequest request, const Reply<v1::Benchmark>& reply, std::string owner = "");
-  void SetPaused(uint64_t id, bool paused, const Reply<v1::Benchmark>& reply, std::string owner = "");
-  void Get(v1::GetRequest request, const Reply<v1::Benchmark>& reply);
+  void Cancel(v1::CancelRequest request, const Reply<Wire>& reply, std::string owner = "");
+  void SetPaused(uint64_t id, bool paused, const Reply<Wire>& reply, std::string owner = "");
+  void Get(v1::GetRequest request, const Reply<Wire>& reply);
   void List(v1::ListRequest request, const Reply<v1::ListResponse>& reply);
-  void Explain(uint64_t id, const Reply<v1::ExplainResponse>& reply);
+  // An ExplainResponse, serialized.
+  void Explain(uint64_t id, const Reply<Wire>& reply);
   void ListWorkers(const Reply<v1::ListWorkersResponse>& reply);
   void SetDrained(v1::SetDrainedRequest request, const Reply<v1::WorkerStatus>& reply);
   void ListBackends(const Reply<v1::ListBackendsResponse>& reply);
-  void Watch(uint64_t id, std::shared_ptr<Watcher> watcher);
+  void Watch(const v1::WatchRequest& request, std::shared_ptr<Watcher> watcher);
   void Unwatch(uint64_t id, const std::shared_ptr<Watcher>& watcher);
 
   // Calls `look` on the coordinator's thread; it must return at once. Errors as above, and then it is never called.
@@ -111,8 +117,7 @@ class Coordinator {
   using Event = std::function<void(int64_t now)>;
   using Continuation = std::function<void(const absl::Status&)>;
 
-  Coordinator(JobStore& store, Options options)
-      : store_(store), options_(std::move(options)), scheduler_(options_.lease_ms), open_runs_(options_.open_runs) {}
+  Coordinator(JobStore& store, Options options);
 
   absl::Status Load();
   // UNAVAILABLE if the coordinator is stopping, RESOURCE_EXHAUSTED if the queue is full.
@@ -120,24 +125,25 @@ class Coordinator {
   template <typename T>
   void PostOrRefuse(Event event, const Reply<T>& reply);
   // Answers once the batch is saved; `what` happened to the benchmark, for the error if it is not.
-  void ReplyAfterSave(const char* what, uint64_t id, const Reply<v1::Benchmark>& reply);
+  void ReplyAfterSave(const char* what, uint64_t id, const Reply<Wire>& reply);
+  // 0: the newest. NOT_FOUND if there is none.
+  void Ask(uint64_t id, Snapshots::Kind kind, Snapshots::Reply reply);
+  absl::StatusOr<Snapshots::Make> TakeParts(const Snapshots::Key& key);
   void Loop();
   void EndStreams();
   void RunBatch(std::deque<Event> events);
   absl::Status Save();
   void LogRun(const v1::Run& run, std::string_view what) const;
   // What the saved effects come to, before they are sent.
-  void ReportEffects(BatchReport& report, std::deque<v1::Benchmark>& finished) const;
+  void ReportEffects(BatchReport& report) const;
   // Removes benchmarks that are not kept any longer, a bounded part of them at a time.
   void Retire(int64_t now);
   void SendEffects();
   void Notify();
+  // What has ended is gone from the scheduler, and its last snapshot made while its runs are still at hand.
+  void ForgetEnded();
   const v1::Run& RunAt(const std::tuple<uint64_t, uint32_t, uint32_t>& key) const;
   bool IsCurrent(const std::string& worker, const std::shared_ptr<WorkerLink>& link) const;
-  // With jobs and runs, from memory or, once it has ended, from the store.
-  absl::StatusOr<v1::Benchmark> Whole(uint64_t id) const;
-  // The same with its summaries; 0 = the newest.
-  absl::StatusOr<v1::Benchmark> Snapshot(uint64_t id, bool include_contaminated = false) const;
   // PERMISSION_DENIED if there is such a benchmark and it is not `owner`'s; an empty one is everybody.
   absl::Status CheckOwner(uint64_t id, const std::string& owner) const;
   absl::StatusOr<uint64_t> TakeSubmit(const v1::SubmitRequest& request, int64_t now);
@@ -158,7 +164,8 @@ class Coordinator {
   std::vector<Continuation> after_save_;
   std::vector<std::shared_ptr<WorkerLink>> to_welcome_;
   std::map<std::string, LinkedWorker> links_;
-  std::map<uint64_t, std::set<std::shared_ptr<Watcher>>> watchers_;
+  std::map<uint64_t, std::map<std::shared_ptr<Watcher>, Snapshots::Kind>> watchers_;
+  std::map<uint64_t, Picture> ended_;  // that have just ended, until their snapshot is begun
   RequestIds request_ids_;
   OpenRuns open_runs_;
 
@@ -166,6 +173,7 @@ class Coordinator {
   std::condition_variable wake_;
   std::deque<Event> events_;  // guarded by mutex_
   bool stopping_ = false;     // guarded by mutex_
+  Snapshots snapshots_;       // of the coordinator's thread; ends before the queue that it posts to
   std::thread thread_;
 };
 

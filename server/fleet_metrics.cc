@@ -19,7 +19,7 @@ namespace {
 // Within Prometheus's own patience, which is 10 s if nothing else is configured.
 constexpr std::chrono::seconds kPatience{5};
 
-// As Scheduler::CountByPriority() counts.
+// As Scheduler::Counts has them.
 constexpr std::array<const char*, 3> kClasses = {"low", "normal", "high"};
 
 }  // namespace
@@ -60,7 +60,7 @@ std::vector<prometheus::MetricFamily> CountFleet(const std::vector<v1::WorkerSta
 }
 
 prometheus::MetricFamily CountRuns(const Scheduler& scheduler) {
-  const std::array<Scheduler::RunCounts, kClasses.size()> counts = scheduler.CountByPriority();
+  const std::array<Scheduler::RunCounts, kClasses.size()>& counts = scheduler.counts().by_priority;
   prometheus::MetricFamily runs =
       MakeGaugeFamily("attnfleet_runs", "Runs that have not ended, by state and class of priority.");
   for (size_t i = 0; i < kClasses.size(); ++i) {

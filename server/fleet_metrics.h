@@ -30,7 +30,7 @@ class FleetMetrics : public prometheus::Collectable {
 std::vector<prometheus::MetricFamily> CountFleet(const std::vector<v1::WorkerStatus>& workers);
 
 // Of benchmarks that are not over: "queued" (waits for a slot) and "active" (is on one), by class of priority: "low"
-// (below 0), "normal" (0), "high" (above). Looks at every such run. Pure.
+// (below 0), "normal" (0), "high" (above). Pure.
 prometheus::MetricFamily CountRuns(const Scheduler& scheduler);
 
 }  // namespace attnfleet::server

@@ -9,6 +9,7 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cstring>
 #include <utility>
 
@@ -59,6 +60,11 @@ absl::StatusOr<Listener> Listen(const ListenOptions& options, const std::vector<
   if (rest != nullptr) builder.RegisterCallbackGenericService(rest);
 
   std::unique_ptr<grpc::experimental::ExternalConnectionAcceptor> connections;
+  if (!local && options.max_age.count() > 0) {
+    builder.AddChannelArgument(GRPC_ARG_MAX_CONNECTION_AGE_MS, static_cast<int>(options.max_age.count()));
+    builder.AddChannelArgument(GRPC_ARG_MAX_CONNECTION_AGE_GRACE_MS,
+                               static_cast<int>(std::min(options.max_age, kAgeGrace).count()));
+  }
   if (local) {
     builder.AddListeningPort(options.address, credentials);
   } else {

@@ -5,6 +5,7 @@
 #include <grpcpp/server.h>
 #include <grpcpp/support/server_interceptor.h>
 
+#include <chrono>
 #include <functional>
 #include <memory>
 #include <string>
@@ -20,12 +21,18 @@ namespace attnfleet::server {
 
 using Interceptors = std::vector<std::unique_ptr<grpc::experimental::ServerInterceptorFactoryInterface>>;
 
+// For calls to end by themselves; at most the age itself.
+inline constexpr std::chrono::milliseconds kAgeGrace{60'000};
+
 struct ListenOptions {
   std::string address;                // HOST:PORT or unix:PATH
   TlsFiles tls = {};                  // none: plain text
   AccessControl* access = nullptr;    // with TLS: who may call what; outlives the server
   ConnectionLimits connections = {};  // not of a Unix socket
   CallLimits calls = {};
+  // After about so long a TCP connection takes no new calls, and after kAgeGrace it is closed: its peer has to come
+  // anew, with a certificate that holds now. 0: never.
+  std::chrono::milliseconds max_age{0};
   std::function<void(grpc::StatusCode)> refused = {};  // of each call that the guard does not let in; thread-safe
 };
 

@@ -62,6 +62,7 @@ ABSL_FLAG(std::string, roles, "", "");
 ABSL_FLAG(bool, insecure, false, "");
 ABSL_FLAG(int, max_connections, 10'000, "");
 ABSL_FLAG(int, max_connections_per_address, 256, "");
+ABSL_FLAG(absl::Duration, max_connection_age, absl::Hours(6), "");
 ABSL_FLAG(int, parent_pid, 0, "");
 ABSL_FLAG(std::string, log_format, "text", "");
 ABSL_FLAG(bool, verbose, false, "");
@@ -87,7 +88,7 @@ constexpr char kHelp[] =
 Flags
   --listen=ADDRESS          HOST:PORT (port 0: any free one) or unix:PATH; default 127.0.0.1:7600
   --metrics-listen=ADDRESS  HOST:PORT of /metrics; "off" for none; default 127.0.0.1:7601. Always plain text, open to
-                            whoever reaches the address, read only: figures and no user's, host's or benchmark's name
+                            whoever reaches the address, read only: figures and no user's or benchmark's name
   --ca=FILE --cert=FILE --key=FILE
                             TLS: the CA that signs the peers' certificates, and the server's own certificate and key
                             (PEM); deploy/certificates.sh makes them. Read again within a second after they change
@@ -97,6 +98,9 @@ Flags
   --max-connections=N       open at once; more are closed at once; default 10000
   --max-connections-per-address=N
                             of them from one IPv4 address or IPv6 /64; default 256
+  --max-connection-age=TIME
+                            then a TCP connection is ended and its peer connects anew, with a certificate that holds;
+                            what a worker runs goes on; 0: never; default 6h
   --state-dir=DIR           the store, an SQLite file; default $XDG_STATE_HOME/attnfleet/server
   --store=URL               instead, a PostgreSQL database: postgresql://USER@HOST/DATABASE or ?service=NAME. Its password
                             belongs into the file that PGPASSFILE names or into a service file, never into the URL
@@ -137,6 +141,7 @@ struct Settings {
   TlsFiles tls;
   std::string roles;
   ConnectionLimits connections;
+  std::chrono::milliseconds max_connection_age{0};
   std::string metrics_listen;
   std::string state_directory;
   std::string store;      // URL of a database; empty: a file in the state directory
@@ -159,6 +164,11 @@ absl::Status ReadAccessFlags(Settings& settings) {
   const int per_address = absl::GetFlag(FLAGS_max_connections_per_address);
   if (total < 1) return absl::InvalidArgumentError("--max-connections: at least 1 is needed");
   if (per_address < 1) return absl::InvalidArgumentError("--max-connections-per-address: at least 1 is needed");
+  const absl::Duration age = absl::GetFlag(FLAGS_max_connection_age);
+  if (age != absl::ZeroDuration() && (age < absl::Seconds(1) || age > absl::Hours(24 * 20))) {
+    return absl::InvalidArgumentError("--max-connection-age: 0 (never) or 1s to 480h is possible");
+  }
+  settings.max_connection_age = absl::ToChronoMilliseconds(age);
   settings.connections = {static_cast<size_t>(total), static_cast<size_t>(per_address)};
   return absl::OkStatus();
 }
@@ -271,6 +281,7 @@ int Coordinate(const Settings& settings, const ListenOptions& listen, JobStore& 
   };
   if (!settings.metrics_listen.empty()) {
     options.observe = [&metrics](const BatchReport& report) { metrics.Observe(report); };
+    options.finished = [&metrics](const v1::Benchmark& benchmark) { metrics.Finished(benchmark); };
   }
   absl::StatusOr<std::unique_ptr<Coordinator>> coordinator = Coordinator::Start(store, options);
   if (!coordinator.ok()) return FailStore(coordinator.status());
@@ -285,7 +296,7 @@ int Coordinate(const Settings& settings, const ListenOptions& listen, JobStore& 
 
   BenchmarkService benchmarks(**coordinator, listen.access);
   FleetService fleet(**coordinator);
-  WorkerService workers(**coordinator);
+  WorkerService workers(**coordinator, listen.access);
   Interceptors interceptors;
   interceptors.push_back(metrics.rpcs().MakeInterceptors());
   const absl::StatusOr<Listener> listener = Listen(listen, {&benchmarks, &fleet, &workers}, std::move(interceptors));
@@ -363,8 +374,11 @@ int Serve(const Settings& settings, StopSignals& signals) {
     if (!opened.ok()) return Fail(kExitUsage, absl::StrCat("--roles: ", std::string(opened.status().message())));
     access = *std::move(opened);
   }
-  ListenOptions listen{
-      .address = settings.listen, .tls = settings.tls, .access = access.get(), .connections = settings.connections};
+  ListenOptions listen{.address = settings.listen,
+                       .tls = settings.tls,
+                       .access = access.get(),
+                       .connections = settings.connections,
+                       .max_age = settings.max_connection_age};
   FitConnections(listen.connections);
   Metrics metrics;
   listen.refused = [&metrics](grpc::StatusCode code) { metrics.rpcs().Refused(code); };

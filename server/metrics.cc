@@ -3,7 +3,6 @@
 #include <utility>
 
 #include "proto/support/metrics_endpoint.h"
-#include "server/statistics.h"
 
 namespace attnfleet::server {
 namespace {
@@ -43,11 +42,6 @@ void Metrics::Observe(const BatchReport& report) {
     if (const auto found = runs_ended_.find(outcome); found != runs_ended_.end()) found->second->Increment(count);
   }
   for (const double seconds : report.queue_seconds) queue_seconds_.Observe(seconds);
-  for (const v1::Benchmark* finished : report.finished) {
-    v1::Benchmark benchmark = *finished;  // as much work as answering one Get
-    Summarize(benchmark, /*include_contaminated=*/false);
-    results_->Set(benchmark);
-  }
   if (report.save_failed) save_failures_.Increment();
   if (report.save_seconds) save_seconds_.Observe(*report.save_seconds);
   if (report.events > 0) batch_events_.Observe(static_cast<double>(report.events));

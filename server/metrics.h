@@ -24,6 +24,8 @@ class Metrics {
 
   // On the coordinator's thread.
   void Observe(const BatchReport& report);
+  // With its summaries. Thread-safe.
+  void Finished(const v1::Benchmark& benchmark) { results_->Set(benchmark); }
 
   RpcMetrics& rpcs() { return rpcs_; }
 

@@ -32,21 +32,16 @@ void ResultMetrics::Set(const v1::Benchmark& benchmark) {
   const std::lock_guard<std::mutex> lock(mutex_);
   for (const v1::Job& job : benchmark.jobs()) {
     if (job.summary().outcome() != v1::OUTCOME_MEASURED || job.summary().includes_contaminated()) continue;
-    Labels labels = {{"backend", job.backend()},
-                     {"shape", FormatShape(job.shape())},
-                     {"device", Clip(job.summary().device_name())},
-                     {"model", ModelSizeName(benchmark.spec().training().model_size())},
-                     {"precision", PrecisionUsed(job)}};
-    if (const auto found = by_labels_.find(labels); found != by_labels_.end()) {
-      series_.erase(found->second);
-      by_labels_.erase(found);
-    }
-    if (series_.size() >= kMaxSeries) {
-      by_labels_.erase(series_.front().labels);
-      series_.pop_front();
-    }
-    series_.push_back({labels, job.summary()});
-    by_labels_.emplace(std::move(labels), std::prev(series_.end()));
+    results_.Set({{"backend", job.backend()},
+                  {"shape", FormatShape(job.shape())},
+                  {"device", Clip(job.summary().device_name())},
+                  {"model", ModelSizeName(benchmark.spec().training().model_size())},
+                  {"precision", PrecisionUsed(job)}},
+                 job.summary());
+  }
+  for (const v1::NodeSummary& node : benchmark.fleet().nodes()) {
+    if (node.cells() == 0) continue;
+    nodes_.Set({{"worker", node.node().worker()}, {"slot", node.node().slot()}}, node);
   }
 }
 
@@ -61,19 +56,27 @@ std::vector<prometheus::MetricFamily> ResultMetrics::Collect() const {
   prometheus::MetricFamily ratio =
       MakeGaugeFamily("attnfleet_benchmark_eager_speed_ratio",
                       "Steps per second over those of eager, paired by repetition; absent without eager.");
+  prometheus::MetricFamily slow = MakeGaugeFamily(
+      "attnfleet_node_slow", "1 if the newest benchmark that compared this node with others found it slow, else 0.");
+  prometheus::MetricFamily relative =
+      MakeGaugeFamily("attnfleet_node_speed_ratio", "Steps per second over the median of the nodes of its device.");
   // What is not known is 0 in the summary, and absent here.
   const auto add = [](prometheus::MetricFamily& family, const Labels& labels, double value) {
     if (value > 0) AddGauge(family, labels, value);
   };
   const std::lock_guard<std::mutex> lock(mutex_);
-  for (const Series& series : series_) {
-    add(speed, series.labels, series.summary.iterations_per_second_median());
-    add(allocated, series.labels, static_cast<double>(series.summary.peak_allocated_bytes()));
-    add(resident, series.labels, static_cast<double>(series.summary.peak_resident_bytes()));
-    add(ratio, series.labels, series.summary.ratio_to_eager());
+  for (const auto& [labels, summary] : results_.all()) {
+    add(speed, labels, summary.iterations_per_second_median());
+    add(allocated, labels, static_cast<double>(summary.peak_allocated_bytes()));
+    add(resident, labels, static_cast<double>(summary.peak_resident_bytes()));
+    add(ratio, labels, summary.ratio_to_eager());
+  }
+  for (const auto& [labels, node] : nodes_.all()) {
+    AddGauge(slow, labels, node.slow() ? 1 : 0);
+    add(relative, labels, node.relative_speed());
   }
   std::vector<prometheus::MetricFamily> families;
-  for (prometheus::MetricFamily* family : {&speed, &allocated, &resident, &ratio}) {
+  for (prometheus::MetricFamily* family : {&speed, &allocated, &resident, &ratio, &slow, &relative}) {
     if (!family->metric.empty()) families.push_back(std::move(*family));
   }
   return families;

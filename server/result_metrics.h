@@ -3,40 +3,33 @@
 
 #include <prometheus/collectable.h>
 
-#include <list>
-#include <map>
 #include <mutex>
-#include <string>
-#include <utility>
 #include <vector>
 
 #include "attnfleet/v1/benchmark.pb.h"
+#include "server/bounded_series.h"
 
 namespace attnfleet::server {
 
-// What finished benchmarks measured, as gauges: the newest result of each backend, shape, device, model and precision.
-// Never a benchmark's or a job's number, and at most kMaxSeries combinations: the one that was set longest ago goes.
-// Thread-safe.
+// What finished benchmarks measured, as gauges: the newest result of each backend, shape, device, model and precision,
+// and how fast each node (worker and slot) was beside the others. Never a benchmark's or a job's number, and at most
+// kMaxSeries combinations and kMaxNodes nodes. Thread-safe.
 class ResultMetrics : public prometheus::Collectable {
  public:
   static constexpr size_t kMaxSeries = 500;
+  static constexpr size_t kMaxNodes = 2'000;
 
-  // Of every job that was measured without contamination; `benchmark` has its summaries (Summarize).
+  // Of every job that was measured without contamination, and of every node that could be compared; `benchmark` has its
+  // summaries (Summarize, SummarizeFleet).
   void Set(const v1::Benchmark& benchmark);
 
   std::vector<prometheus::MetricFamily> Collect() const override;
 
  private:
-  using Labels = std::vector<std::pair<std::string, std::string>>;
-  struct Series {
-    Labels labels;
-    v1::JobSummary summary;
-  };
-
   mutable std::mutex mutex_;
   // Guarded by mutex_.
-  std::list<Series> series_;  // set longest ago first
-  std::map<Labels, std::list<Series>::iterator> by_labels_;
+  BoundedSeries<v1::JobSummary> results_{kMaxSeries};
+  BoundedSeries<v1::NodeSummary> nodes_{kMaxNodes};
 };
 
 }  // namespace attnfleet::server

@@ -83,6 +83,18 @@ BenchmarkEntry* Scheduler::FindEntry(uint64_t id) {
   return found == benchmarks_.end() ? nullptr : found->second.get();
 }
 
+Scheduler::RunCounts& Scheduler::CountsOf(Counts& counts, const BenchmarkEntry& entry) {
+  return counts.by_priority[entry.priority() < 0 ? 0 : entry.priority() == 0 ? 1 : 2];
+}
+
+uint64_t Scheduler::Counts::queued() const {
+  return by_priority[0].queued + by_priority[1].queued + by_priority[2].queued;
+}
+
+uint64_t Scheduler::Counts::active() const {
+  return by_priority[0].active + by_priority[1].active + by_priority[2].active;
+}
+
 const BenchmarkEntry* Scheduler::FindEntry(uint64_t id) const {
   const auto found = benchmarks_.find(id);
   return found == benchmarks_.end() ? nullptr : found->second.get();
@@ -104,7 +116,7 @@ uint64_t Scheduler::Submit(const v1::BenchmarkSpec& spec, int64_t now, Effects& 
   head.set_state(v1::BENCHMARK_STATE_QUEUED);
   head.set_submitted_unix_ms(now);
   BenchmarkEntry& entry = AddEntry(head);
-  counts_.queued += entry.runs_waiting();
+  CountsOf(counts_, entry).queued += entry.runs_waiting();
   effects.benchmarks.insert(head.id());
   UpdateQueue(entry);
   Schedule(now, effects);
@@ -125,8 +137,8 @@ absl::Status Scheduler::Restore(const v1::Benchmark& head, std::vector<v1::Run> 
   }
   RestoreRuns(entry, std::move(runs));
   RestoreLanes(entry, head, now);
-  counts_.queued += entry.runs_waiting();
-  counts_.active += entry.runs_active();
+  CountsOf(counts_, entry).queued += entry.runs_waiting();
+  CountsOf(counts_, entry).active += entry.runs_active();
   UpdateQueue(entry);
   return absl::OkStatus();
 }
@@ -224,7 +236,7 @@ void Scheduler::CancelEntry(BenchmarkEntry& entry, const std::string& reason, in
     entry.RunEnded(true);
     Changed(run.key(), effects);
   }
-  counts_.queued -= entry.runs_waiting();
+  CountsOf(counts_, entry).queued -= entry.runs_waiting();
   effects.cancelled_unassigned += entry.runs_waiting() - known;
   Close(entry, v1::BENCHMARK_STATE_CANCELLED, reason, now, effects);
 }
@@ -414,6 +426,10 @@ const v1::Run* Scheduler::FindRun(const v1::RunKey& key) const {
   return entry == nullptr ? nullptr : entry->FindRun(key);
 }
 
+std::shared_ptr<const v1::Run> Scheduler::ShareRun(const v1::RunKey& key) {
+  return FindEntry(key.benchmark_id())->ShareRun(key);
+}
+
 v1::Run* Scheduler::FindCurrent(const std::string& worker, const v1::RunKey& key, uint32_t attempt) {
   BenchmarkEntry* entry = FindEntry(key.benchmark_id());
   v1::Run* run = entry == nullptr ? nullptr : entry->FindRun(key);
@@ -488,7 +504,7 @@ void Scheduler::Requeue(BenchmarkEntry& entry, v1::Run& run, Effects& effects) {
   run.set_state(v1::RUN_STATE_QUEUED);
   run.clear_progress();
   entry.RunReturned();
-  ++counts_.queued;
+  ++CountsOf(counts_, entry).queued;
   const uint32_t index = entry.LaneOf(run.key());
   entry.FindLane(index)->returned.insert(entry.PositionOf(run.key()));
   Changed(run.key(), effects);
@@ -500,7 +516,7 @@ void Scheduler::EndRun(BenchmarkEntry& entry, v1::Run& run, v1::RunResult result
   if (was_active) {
     ReleaseSlot(entry, run);
   } else {
-    --counts_.queued;
+    --CountsOf(counts_, entry).queued;
   }
   MarkEnded(run, std::move(result), now);
   entry.RunEnded(was_active);

@@ -50,6 +50,18 @@ struct Effects {
   std::vector<std::string> disconnect;  // workers whose stream is to be ended
 };
 
+// Why runs of a benchmark wait, as far as the fleet and the queue say so.
+struct WaitReasons {
+  struct Lane {
+    std::string why;      // empty: nothing of it waits
+    bool active = false;  // one of its runs is on a slot
+  };
+  std::vector<Lane> lanes;  // of a benchmark that is over: none
+};
+
+// Of each job of a benchmark, with the reasons of the same moment. Pure.
+std::vector<v1::Explanation> Explain(const v1::Benchmark& benchmark, const WaitReasons& reasons);
+
 // Decides which run goes to which slot. Pure: events in, Effects out; the time is an argument (Unix milliseconds, never
 // going back), and nothing here knows of threads, sockets or disks.
 //
@@ -96,7 +108,7 @@ class Scheduler {
   uint64_t newest() const { return benchmarks_.empty() ? 0 : benchmarks_.rbegin()->first; }
   // The benchmark without its jobs, and with them. Nothing if there is none, or (with them) if its runs are forgotten.
   std::optional<v1::Benchmark> Head(uint64_t id) const;
-  std::optional<v1::Benchmark> Snapshot(uint64_t id) const;
+  std::optional<Picture> TakePicture(uint64_t id);
   // Drops the runs of a benchmark that has ended, for the store has them. Does nothing to another.
   void ForgetRuns(uint64_t id);
   // Ended benchmarks that `retention` does not keep, oldest first: as many as have `max_runs` runs together, at least
@@ -105,31 +117,38 @@ class Scheduler {
   // Forgets a benchmark that has ended.
   void Forget(uint64_t id) { benchmarks_.erase(id); }
   // Of a benchmark that exists.
+  uint64_t RunsTotal(uint64_t id) const { return FindEntry(id)->runs_total(); }
   int64_t SubmittedUnixMs(uint64_t id) const { return FindEntry(id)->submitted_unix_ms(); }
   // Null if it was never assigned. Valid until the next event.
   const v1::Run* FindRun(const v1::RunKey& key) const;
-  // Newest first, without jobs.
+  // As in a picture. Of a run that was assigned.
+  std::shared_ptr<const v1::Run> ShareRun(const v1::RunKey& key);
+  // Newest first, without jobs. Fewer than the limit if they have more than 100,000 shapes together.
   std::vector<v1::Benchmark> List(int limit, uint64_t before_id) const;
   std::vector<v1::WorkerStatus> Workers() const;
   std::optional<v1::WorkerStatus> FindWorker(const std::string& worker) const;
   // Union over the connected workers, in the order in which they list them.
   const std::vector<v1::Backend>& Backends();
-  // Of each job of a snapshot of now, or of a benchmark that has ended.
-  std::vector<v1::Explanation> Explain(const v1::Benchmark& benchmark) const;
+  // Of a benchmark that exists; see Explain().
+  WaitReasons WhyItWaits(uint64_t id) const;
 
-  struct Counts {
-    uint64_t queued = 0;
-    uint64_t active = 0;
-    uint64_t workers_connected = 0;
-    uint64_t slots = 0;
-  };
-  const Counts& counts() const { return counts_; }
   struct RunCounts {
     uint64_t queued = 0;
     uint64_t active = 0;
+
+    friend bool operator==(const RunCounts&, const RunCounts&) = default;
   };
-  // Of priorities below 0, of 0, and above. Looks at every benchmark: for whoever asks seldom.
-  std::array<RunCounts, 3> CountByPriority() const;
+  // Runs of benchmarks that are not over.
+  struct Counts {
+    std::array<RunCounts, 3> by_priority;  // below 0, 0, above
+    uint64_t workers_connected = 0;
+    uint64_t slots = 0;
+
+    uint64_t queued() const;
+    uint64_t active() const;
+    friend bool operator==(const Counts&, const Counts&) = default;
+  };
+  const Counts& counts() const { return counts_; }
 
   // What must hold between any two events; the error says what does not. For tests. The first looks at everything, the
   // others at what one event may have changed, and at whether any slot idles for nothing.
@@ -142,6 +161,7 @@ class Scheduler {
   // scheduler.cc: events, and what they do to runs.
   BenchmarkEntry* FindEntry(uint64_t id);
   const BenchmarkEntry* FindEntry(uint64_t id) const;
+  static RunCounts& CountsOf(Counts& counts, const BenchmarkEntry& entry);
   // Null unless (run, attempt) is what runs on this worker now.
   v1::Run* FindCurrent(const std::string& worker, const v1::RunKey& key, uint32_t attempt);
   BenchmarkEntry& AddEntry(const v1::Benchmark& head);

@@ -9,6 +9,33 @@ bool SameKey(const v1::RunKey& a, const v1::RunKey& b) {
   return a.benchmark_id() == b.benchmark_id() && a.job_index() == b.job_index() && a.repetition() == b.repetition();
 }
 
+// What must hold of a run that was ever assigned.
+absl::Status CheckRun(const BenchmarkEntry& entry, const v1::Run& run) {
+  const std::string name = FormatRunKey(run.key());
+  const auto wrong = [&entry](const auto&... parts) {
+    return absl::InternalError(absl::StrCat("benchmark ", entry.id(), ": ", parts...));
+  };
+  if (run.state() == v1::RUN_STATE_ENDED) {
+    if (run.result().outcome() == v1::OUTCOME_UNSPECIFIED) return wrong(name, " has no result");
+    return absl::OkStatus();
+  }
+  if (entry.over()) return wrong("is over while ", name, " is not");
+  const uint32_t index = entry.LaneOf(run.key());
+  const uint32_t position = entry.PositionOf(run.key());
+  if (!SameKey(entry.KeyOf(index, position), run.key())) return wrong(name, " is not where its lane says");
+  const Lane* lane = entry.FindLane(index);
+  if (lane == nullptr) return wrong(name, " is in no lane");
+  if (!IsActive(run)) {
+    return lane->returned.contains(position) ? absl::OkStatus() : wrong(name, " waits and is lost");
+  }
+  const Slot* slot = lane->slot;
+  if (!lane->active || slot == nullptr || !slot->busy || !SameKey(slot->run, run.key())) {
+    return wrong(name, " is on a slot that does not hold it");
+  }
+  if (slot->worker->name() != run.worker() || slot->info.id() != run.slot()) return wrong(name, " is elsewhere");
+  return absl::OkStatus();
+}
+
 }  // namespace
 
 absl::Status Scheduler::CheckBenchmark(uint64_t id) const {
@@ -18,30 +45,13 @@ absl::Status Scheduler::CheckBenchmark(uint64_t id) const {
   };
   uint32_t ended = 0;
   uint32_t active = 0;
-  for (const auto& [number, run] : entry.runs()) {
-    const std::string name = FormatRunKey(run.key());
-    if (run.state() == v1::RUN_STATE_ENDED) {
-      ++ended;
-      if (run.result().outcome() == v1::OUTCOME_UNSPECIFIED) return wrong(name, " has no result");
-      continue;
-    }
-    if (entry.over()) return wrong("is over while ", name, " is not");
-    const uint32_t index = entry.LaneOf(run.key());
-    const uint32_t position = entry.PositionOf(run.key());
-    if (!SameKey(entry.KeyOf(index, position), run.key())) return wrong(name, " is not where its lane says");
-    const Lane* lane = entry.FindLane(index);
-    if (lane == nullptr) return wrong(name, " is in no lane");
-    if (!IsActive(run)) {
-      if (!lane->returned.contains(position)) return wrong(name, " waits and is lost");
-      continue;
-    }
-    ++active;
-    const Slot* slot = lane->slot;
-    if (!lane->active || slot == nullptr || !slot->busy || !SameKey(slot->run, run.key())) {
-      return wrong(name, " is on a slot that does not hold it");
-    }
-    if (slot->worker->name() != run.worker() || slot->info.id() != run.slot()) return wrong(name, " is elsewhere");
-  }
+  absl::Status status;
+  entry.ForEachRun([&](const v1::Run& run) {
+    if (status.ok()) status = CheckRun(entry, run);
+    ended += run.state() == v1::RUN_STATE_ENDED ? 1 : 0;
+    active += IsActive(run) ? 1 : 0;
+  });
+  if (!status.ok()) return status;
   if (entry.over()) {
     if (!entry.lanes().empty() || entry.queued || entry.work_class != nullptr) return wrong("is over and still filed");
     if (entry.state() == v1::BENCHMARK_STATE_FINISHED && !entry.forgot_runs() && ended != entry.runs_total())
@@ -114,8 +124,8 @@ absl::Status Scheduler::CheckInvariants() const {
   for (const auto& [id, entry] : benchmarks_) {
     if (absl::Status status = CheckBenchmark(id); !status.ok()) return status;
     if (entry->over()) continue;
-    counts.queued += entry->runs_waiting();
-    counts.active += entry->runs_active();
+    CountsOf(counts, *entry).queued += entry->runs_waiting();
+    CountsOf(counts, *entry).active += entry->runs_active();
     running[entry->submitter] += entry->runs_active();
   }
   for (const auto& [submitter, slots] : running) {
@@ -130,11 +140,8 @@ absl::Status Scheduler::CheckInvariants() const {
     ++counts.workers_connected;
     counts.slots += static_cast<uint64_t>(worker->info.slots_size());
   }
-  if (busy != counts.active) return absl::InternalError("a slot holds a run that is not active");
-  if (counts.queued != counts_.queued || counts.active != counts_.active ||
-      counts.workers_connected != counts_.workers_connected || counts.slots != counts_.slots) {
-    return absl::InternalError("the totals are wrong");
-  }
+  if (busy != counts.active()) return absl::InternalError("a slot holds a run that is not active");
+  if (counts != counts_) return absl::InternalError("the totals are wrong");
   return queue_.Check();
 }
 

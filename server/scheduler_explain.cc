@@ -8,6 +8,9 @@
 namespace attnfleet::server {
 namespace {
 
+// A spec may have 100,000: a thousand of those would be gigabytes.
+constexpr uint64_t kMostShapesListed = 100'000;
+
 std::string Where(const Slot& slot) { return absl::StrCat(slot.worker->name(), " ", slot.info.id()); }
 
 // Why a slot that fits takes nothing new; "" if it does.
@@ -25,28 +28,21 @@ std::optional<v1::Benchmark> Scheduler::Head(uint64_t id) const {
   return entry->Head();
 }
 
-std::optional<v1::Benchmark> Scheduler::Snapshot(uint64_t id) const {
-  const BenchmarkEntry* entry = FindEntry(id);
+std::optional<Picture> Scheduler::TakePicture(uint64_t id) {
+  BenchmarkEntry* entry = FindEntry(id);
   if (entry == nullptr || entry->forgot_runs()) return std::nullopt;
-  return entry->Snapshot();
-}
-
-std::array<Scheduler::RunCounts, 3> Scheduler::CountByPriority() const {
-  std::array<RunCounts, 3> counts;
-  for (const auto& [id, entry] : benchmarks_) {
-    if (entry->over()) continue;
-    RunCounts& count = counts[entry->priority() < 0 ? 0 : entry->priority() == 0 ? 1 : 2];
-    count.queued += entry->runs_waiting();
-    count.active += entry->runs_active();
-  }
-  return counts;
+  return entry->TakePicture();
 }
 
 std::vector<v1::Benchmark> Scheduler::List(int limit, uint64_t before_id) const {
   std::vector<v1::Benchmark> result;
   auto it = before_id == 0 ? benchmarks_.end() : benchmarks_.lower_bound(before_id);
+  uint64_t shapes = 0;
   while (it != benchmarks_.begin() && result.size() < static_cast<size_t>(limit)) {
-    result.push_back((--it)->second->Head());
+    const BenchmarkEntry& entry = *(--it)->second;
+    shapes += entry.shapes();
+    if (!result.empty() && shapes > kMostShapesListed) break;
+    result.push_back(entry.Head());
   }
   return result;
 }
@@ -160,11 +156,30 @@ std::string Scheduler::ExplainLane(const BenchmarkEntry& entry, uint32_t index) 
   return "";
 }
 
-std::vector<v1::Explanation> Scheduler::Explain(const v1::Benchmark& benchmark) const {
-  std::vector<v1::Explanation> result;
-  const BenchmarkEntry* entry = FindEntry(benchmark.id());
-  if (entry == nullptr) return result;
+WaitReasons Scheduler::WhyItWaits(uint64_t id) const {
+  const BenchmarkEntry& entry = *FindEntry(id);
+  WaitReasons reasons;
+  if (entry.over()) return reasons;
   std::string of_class;  // the same for every lane that is bound to no slot; looks at the whole fleet, so once
+  for (uint32_t index = 0; index < std::max<uint32_t>(entry.lane_count(), 1); ++index) {
+    WaitReasons::Lane& reason = reasons.lanes.emplace_back();
+    const Lane* lane = entry.FindLane(index);
+    const bool begun = entry.every() ? entry.placed() : index < entry.next_lane;
+    if (lane == nullptr ? begun : !entry.Waits(*lane)) continue;
+    reason.active = lane != nullptr && lane->active;
+    reason.why = ExplainLane(entry, index);
+    if (!reason.why.empty()) continue;
+    if (of_class.empty()) of_class = ExplainClass(entry);
+    reason.why = of_class;
+  }
+  return reasons;
+}
+
+std::vector<v1::Explanation> Explain(const v1::Benchmark& benchmark, const WaitReasons& reasons) {
+  std::vector<v1::Explanation> result;
+  const bool every = benchmark.spec().placement() == v1::PLACEMENT_EVERY;
+  const int shapes = benchmark.spec().shapes_size();
+  const int64_t deadline = DeadlineOf(benchmark);
   for (const v1::Job& job : benchmark.jobs()) {
     int ended = 0;
     const v1::Run* active = nullptr;
@@ -194,20 +209,14 @@ std::vector<v1::Explanation> Scheduler::Explain(const v1::Benchmark& benchmark) 
       absl::StrAppend(&text, "; repetition ", active->key().repetition(), " is on ", active->worker(), " ",
                       active->slot(), ", attempt ", active->attempt());
     } else if (ended < job.runs_size()) {
-      const uint32_t index = entry->every() && !entry->placed() ? 0 : entry->LaneOf(job.runs(0).key());
-      std::string why = ExplainLane(*entry, index);
-      if (why.empty()) {
-        if (of_class.empty()) of_class = ExplainClass(*entry);
-        why = of_class;
-      }
-      absl::StrAppend(&text, "; waits: ", why);
-      const Lane* lane = entry->FindLane(index);
-      if (lane == nullptr || !lane->active) explanation.set_waits(why);
+      // A group's jobs are one lane; with PLACEMENT_EVERY all groups of a node are.
+      const WaitReasons::Lane& lane = reasons.lanes[job.group() / (every ? static_cast<uint32_t>(shapes) : 1)];
+      absl::StrAppend(&text, "; waits: ", lane.why);
+      if (!lane.active) explanation.set_waits(lane.why);
     }
-    if (ended < job.runs_size() && entry->deadline_unix_ms() > 0) {
+    if (ended < job.runs_size() && deadline > 0) {
       absl::StrAppend(&text, "; its deadline is ",
-                      absl::FormatTime("%Y-%m-%d %H:%M:%S UTC", absl::FromUnixMillis(entry->deadline_unix_ms()),
-                                       absl::UTCTimeZone()));
+                      absl::FormatTime("%Y-%m-%d %H:%M:%S UTC", absl::FromUnixMillis(deadline), absl::UTCTimeZone()));
     }
     explanation.set_text(text);
   }

@@ -15,7 +15,7 @@ void Scheduler::ReleaseSlot(BenchmarkEntry& entry, const v1::Run& run) {
   idle_.push_back(lane.slot);
   lane.active = false;
   queue_.AddRunning(*entry.submitter, -1);
-  --counts_.active;
+  --CountsOf(counts_, entry).active;
 }
 
 void Scheduler::SetConnected(Worker& worker, bool connected) {
@@ -186,9 +186,9 @@ void Scheduler::PlaceOnEverySlot(BenchmarkEntry& entry, int64_t now, Effects& ef
     node.set_slot(slot->info.id());
     node.set_device_name(slot->info.device_name());
   }
-  counts_.queued -= entry.runs_total();
+  CountsOf(counts_, entry).queued -= entry.runs_total();
   entry.SetNodes(nodes);
-  counts_.queued += entry.runs_total();
+  CountsOf(counts_, entry).queued += entry.runs_total();
   entry.work_class->unplaced.erase(entry.id());
   for (uint32_t index = 0; index < slots.size(); ++index) {
     Bind(entry, index, *slots[index]);
@@ -300,8 +300,8 @@ void Scheduler::Assign(BenchmarkEntry& entry, uint32_t index, Slot& slot, int64_
   slot.run = run.key();
   queue_.AddRunning(*entry.submitter, 1);
   entry.RunBecameActive();
-  --counts_.queued;
-  ++counts_.active;
+  --CountsOf(counts_, entry).queued;
+  ++CountsOf(counts_, entry).active;
   if (entry.state() == v1::BENCHMARK_STATE_QUEUED) {
     entry.SetState(v1::BENCHMARK_STATE_RUNNING);
     effects.benchmarks.insert(entry.id());

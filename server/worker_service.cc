@@ -50,6 +50,13 @@ class WorkerStream : public grpc::ServerBidiReactor<v1::WorkerEvent, v1::WorkerC
     StartRead(&event_);
   }
 
+  // In place of Begin.
+  void Refuse(const absl::Status& status) {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    self_ = shared_from_this();
+    FinishLocked(status);
+  }
+
   void Send(v1::WorkerCommand command) override {
     const std::lock_guard<std::mutex> lock(mutex_);
     if (finished_) return;
@@ -250,8 +257,14 @@ void NormalizeResults(v1::WorkerEvent& event) {
 
 grpc::ServerBidiReactor<v1::WorkerEvent, v1::WorkerCommand>* WorkerService::Connect(
     grpc::CallbackServerContext* context) {
-  const auto stream = std::make_shared<WorkerStream>(coordinator_, PeerName(*context));
-  stream->Begin();
+  std::optional<std::string> certificate = access_ == nullptr ? std::nullopt : PeerName(*context);
+  const bool nameless = access_ != nullptr && !certificate;
+  const auto stream = std::make_shared<WorkerStream>(coordinator_, std::move(certificate));
+  if (nameless) {  // the guard should not have let it in
+    stream->Refuse(absl::UnauthenticatedError("the peer's certificate has no name"));
+  } else {
+    stream->Begin();
+  }
   return stream.get();
 }
 

@@ -2,6 +2,7 @@
 #define ATTNFLEET_SERVER_WORKER_SERVICE_H_
 
 #include "attnfleet/v1/worker.grpc.pb.h"
+#include "server/access_control.h"
 #include "server/coordinator.h"
 
 namespace attnfleet::server {
@@ -17,12 +18,15 @@ void NormalizeResults(v1::WorkerEvent& event);
 // The workers' streams, one reactor each.
 class WorkerService : public v1::WorkerService::CallbackService {
  public:
-  explicit WorkerService(Coordinator& coordinator) : coordinator_(coordinator) {}
+  // `access` null: plain text, where workers say themselves who they are.
+  explicit WorkerService(Coordinator& coordinator, const AccessControl* access = nullptr)
+      : coordinator_(coordinator), access_(access) {}
 
   grpc::ServerBidiReactor<v1::WorkerEvent, v1::WorkerCommand>* Connect(grpc::CallbackServerContext* context) override;
 
  private:
   Coordinator& coordinator_;
+  const AccessControl* const access_;
 };
 
 }  // namespace attnfleet::server

@@ -11,8 +11,11 @@
 namespace attnfleet {
 namespace {
 
-// Scrapes are rare; a second one lets somebody look while one is under way.
-constexpr size_t kThreads = 2;
+// Scrapes are rare and short. What comes beyond these waits in the queue, and then with the kernel.
+constexpr char kThreads[] = "4";
+constexpr char kQueuedConnections[] = "16";
+// Of a connection that does not speak or does not read.
+constexpr char kPatienceMs[] = "3000";
 
 }  // namespace
 
@@ -28,7 +31,9 @@ absl::Status ReadMetricsAddress(std::string& address) {
 absl::StatusOr<std::unique_ptr<prometheus::Exposer>> ServeMetrics(
     const std::string& address, const std::vector<std::shared_ptr<prometheus::Collectable>>& collectables) {
   try {
-    auto exposer = std::make_unique<prometheus::Exposer>(address, kThreads);
+    auto exposer = std::make_unique<prometheus::Exposer>(
+        std::vector<std::string>{"listening_ports", address, "num_threads", kThreads, "connection_queue",
+                                 kQueuedConnections, "request_timeout_ms", kPatienceMs});
     for (const auto& collectable : collectables) exposer->RegisterCollectable(collectable);
     return exposer;
   } catch (const std::exception& error) {  // thrown for a port that is taken

@@ -22,8 +22,9 @@ namespace attnfleet {
 // Checks --metrics-listen: "off" becomes "", which is possible too; else HOST:PORT. INVALID_ARGUMENT names the flag.
 absl::Status ReadMetricsAddress(std::string& address);
 
-// Serves /metrics on HOST:PORT for Prometheus until it is destroyed, from threads of its own. It does not keep the
-// collectables alive. UNAVAILABLE names the flag and the address.
+// Serves /metrics on HOST:PORT for Prometheus until it is destroyed, from four threads of its own; a connection
+// that is silent for 3 s is closed. It does not keep the collectables alive. UNAVAILABLE names the flag and the
+// address.
 absl::StatusOr<std::unique_ptr<prometheus::Exposer>> ServeMetrics(
     const std::string& address, const std::vector<std::shared_ptr<prometheus::Collectable>>& collectables);
 

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """What hostile peers cost a coordinator and its honest users. A benchmark, not a test; only on loopback.
 
-    python3 tests/bench/abuse.py --bin build/release/bin [--seconds 8] [--connections 10000]
+    python3 tests/bench/abuse.py --bin build/release/bin [--seconds 8] [--connections 10000] [--only slow_readers,...]
 
 Starts a server with TLS and roles (certificates from deploy/certificates.sh), and an honest viewer that calls List
 10 times a second on one connection of its own. Then, one after the other and each for --seconds: nothing (twice: before
@@ -29,6 +29,8 @@ import http2  # noqa: E402
 
 LIST = "/attnfleet.v1.BenchmarkService/List"
 GET = "/attnfleet.v1.BenchmarkService/Get"
+PAUSE = "/attnfleet.v1.BenchmarkService/Pause"
+RESUME = "/attnfleet.v1.BenchmarkService/Resume"
 SUBMIT = "/attnfleet.v1.BenchmarkService/Submit"
 CONNECT = "/attnfleet.v1.WorkerService/Connect"
 HOSTILE = "127.0.0.2"
@@ -127,6 +129,29 @@ def slow_readers(attack):
     attack.rest()
 
 
+def slow_readers_of_change(attack):
+    """The same while the benchmark changes twice in a second, so that no two answers need be the same."""
+    changer = attack.connect()
+    for i in range(100):
+        connection = None if attack.over() else attack.connect(window=0)
+        if connection is None:
+            break
+        with contextlib.suppress(OSError):
+            for _ in range(10):
+                stream = connection.start(GET)
+                connection.send(http2.frame(http2.DATA, http2.END_STREAM, stream, http2.message(b"")))
+        change(changer, i)
+    while not attack.over():
+        change(changer, i := i + 1)
+        time.sleep(0.5)
+
+
+def change(connection, number):
+    with contextlib.suppress(OSError):
+        stream = connection.start((PAUSE, RESUME)[number % 2])
+        connection.send(http2.frame(http2.DATA, http2.END_STREAM, stream, http2.message(b"\x08\x01")))  # id 1
+
+
 def large_messages(attack):
     """Uploads of 1 GiB, four at a time, as fast as the server takes them."""
     def upload():
@@ -171,7 +196,7 @@ def a_billion_runs(attack):
 
 
 ATTACKS = [nothing, connections_without_handshake, connections_with_handshake, half_open_streams, slow_writers,
-           slow_readers, large_messages, header_floods, a_billion_runs, nothing]
+           slow_readers, slow_readers_of_change, large_messages, header_floods, a_billion_runs, nothing]
 
 
 def honest(address, files, stop, queue):
@@ -229,6 +254,7 @@ def main():
     parser.add_argument("--bin", type=pathlib.Path, default=ROOT / "build/release/bin")
     parser.add_argument("--seconds", type=float, default=8, help="of each attack")
     parser.add_argument("--connections", type=int, default=10000)
+    parser.add_argument("--only", type=lambda names: names.split(","), help="names of attacks; default: all of them")
     options = parser.parse_args()
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
@@ -249,6 +275,8 @@ def main():
             print("|---|---|---|---|---|---|---|---|")
             context = http2.tls_context(*files(folder, "eve"))
             for run in ATTACKS:
+                if options.only and run.__name__ not in options.only:
+                    continue
                 while not queue.empty():
                     queue.get()
                 attack = Attack(address, context, options.seconds, options.connections)

@@ -53,8 +53,8 @@ int Simulate() {
   absl::PrintF("%d workers, %d jobs, %d steps, seed %d: %s\n", options.workers, simulation.jobs(),
                absl::GetFlag(FLAGS_steps), options.seed, status.ok() ? "nothing wrong" : std::string(status.message()));
   absl::PrintF("%.1f s; %d runs ended, %d wait, %d are on %d slots of %d connected workers\n", Seconds(start),
-               simulation.runs_counted(), simulation.scheduler().counts().queued,
-               simulation.scheduler().counts().active, simulation.scheduler().counts().slots,
+               simulation.runs_counted(), simulation.scheduler().counts().queued(),
+               simulation.scheduler().counts().active(), simulation.scheduler().counts().slots,
                simulation.scheduler().counts().workers_connected);
   for (const auto& [event, count] : simulation.events()) absl::PrintF("  %s: %d\n", event, count);
   return status.ok() ? 0 : 1;
@@ -86,10 +86,10 @@ int MeasureCost() {
     if (const absl::Status status = simulation.Run(absl::GetFlag(FLAGS_steps)); !status.ok()) return 1;
     std::vector<uint32_t> all;
     for (const auto& [kind, costs] : simulation.TakeCosts()) {
-      PrintCosts(simulation.scheduler().counts().queued, kind, costs);
+      PrintCosts(simulation.scheduler().counts().queued(), kind, costs);
       all.insert(all.end(), costs.begin(), costs.end());
     }
-    PrintCosts(simulation.scheduler().counts().queued, "all", std::move(all));
+    PrintCosts(simulation.scheduler().counts().queued(), "all", std::move(all));
   }
   return 0;
 }

@@ -55,6 +55,16 @@ class Logs(E2ETest):
 
 
 class Shutdown(E2ETest):
+    def test_connections_that_end_for_their_age_lose_nothing(self):
+        server = self.start_server("--max-connection-age=1s", "--verbose")
+        self.start_worker(server, double="eager:slow=0.3,sdpa:slow=0.3")
+        number = self.attnfleet("submit", f"--server={server.address}", "--preset=tiny",
+                                "--repetitions=5").stdout.split()[0]
+        self.attnfleet("watch", f"--server={server.address}", number)
+        self.assertEqual(self.outcomes(self.results(f"--server={server.address}", number)), {"MEASURED": 20})
+        self.assertEqual(len(self.trainer_starts()), 20, "what runs while the worker comes back goes on")
+        self.assertGreaterEqual(server.stderr.count("worker w1 is connected"), 2)
+
     def test_sigterm_tells_workers_and_watchers_who_go_on_with_the_next_server(self):
         listen = free_address()
         server = self.start_server(listen=listen)

@@ -332,6 +332,24 @@ class Interrupted(E2ETest):
         self.attnfleet(*self.run_args("--shapes=2x32", "--repetitions=1"))
         self.assertEqual(self.outcomes(self.local_results()), {"MEASURED": 2})
 
+    @needs_mounts
+    def test_interrupted_benchmark_can_be_read_when_the_disk_is_full(self):
+        run = self.start_slow()
+        run.kill()
+        run.wait()
+        wait_until("every process to be gone", lambda: not self.running(), 15)
+        database, = self.state.rglob("attnfleet.db")
+        # What the store writes next finds no room.
+        script = ': >>"$0" && mount --bind /dev/full "$0" && exec "$@"'
+        prefix = ["unshare", "--mount", "--propagation", "private", "sh", "-c", script, f"{database}-wal"]
+        listed = self.attnfleet(*self.local("list"), prefix=prefix)
+        self.assertRegex(listed.stdout, r"(?m)^ *1 +cancelled ")
+        self.assertRegex(listed.stderr, "what was interrupted cannot be ended: .*No space left on device")
+        self.assertNotIn("what was measured is kept", listed.stderr, "it is not saved")
+        # And it is ended for good when there is room again.
+        listed = self.attnfleet(*self.local("list"))
+        self.assertIn("benchmark 1 was interrupted; what was measured is kept", listed.stderr)
+
     def test_killed_trainer_is_tried_again(self):
         run = self.start_slow()
         os.kill(self.wait_for_process("attnfleet-trainer-double"), signal.SIGKILL)

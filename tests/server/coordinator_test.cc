@@ -75,11 +75,18 @@ class FakeWorker : public WorkerLink, public std::enable_shared_from_this<FakeWo
   std::vector<v1::WorkerCommand> commands;
 };
 
+absl::StatusOr<v1::Benchmark> Parse(const absl::StatusOr<Wire>& wire) {
+  if (!wire.ok()) return wire.status();
+  v1::Benchmark benchmark;
+  EXPECT_TRUE(benchmark.ParseFromString(**wire));
+  return benchmark;
+}
+
 class FakeWatcher : public Watcher {
  public:
-  void Started(const v1::Benchmark&) override { ++started; }
-  void Changed(const v1::Run&) override { ++changed; }
-  void Ended(const absl::StatusOr<v1::Benchmark>& benchmark) override { result.set_value(benchmark); }
+  void Started(const Wire&) override { ++started; }
+  void Changed(const std::shared_ptr<const v1::Run>&) override { ++changed; }
+  void Ended(const absl::StatusOr<Wire>& benchmark) override { result.set_value(Parse(benchmark)); }
 
   std::atomic<int> started{0};
   std::atomic<int> changed{0};
@@ -98,16 +105,20 @@ class CoordinatorTest : public testing::Test {
     options.lease_ms = 60'000;
     options.now_unix_ms = [this] { return now_.load(); };
     options.observe = [this](const BatchReport& report) { Observe(report); };
+    options.finished = [this](const v1::Benchmark& benchmark) {
+      const std::lock_guard<std::mutex> lock(observed_mutex_);
+      finished_.push_back(benchmark.id());
+    };
     auto coordinator = Coordinator::Start(faulty_, options);
     ASSERT_EQ(coordinator.status(), absl::OkStatus());
     coordinator_ = std::move(*coordinator);
   }
 
   // Calls, and waits for the reply with an end.
-  template <typename T, typename Call>
-  absl::StatusOr<T> Ask(Call call) {
-    auto promise = std::make_shared<std::promise<absl::StatusOr<T>>>();
-    call([promise](absl::StatusOr<T> value) { promise->set_value(std::move(value)); });
+  template <typename Call>
+  absl::StatusOr<v1::Benchmark> Ask(Call call) {
+    auto promise = std::make_shared<std::promise<absl::StatusOr<v1::Benchmark>>>();
+    call([promise](const absl::StatusOr<Wire>& wire) { promise->set_value(Parse(wire)); });
     auto future = promise->get_future();
     if (future.wait_for(std::chrono::seconds(30)) != std::future_status::ready) {
       return absl::DeadlineExceededError("no reply");
@@ -119,27 +130,32 @@ class CoordinatorTest : public testing::Test {
     v1::SubmitRequest request;
     *request.mutable_spec() = spec;
     request.set_request_id(request_id);
-    return Ask<v1::Benchmark>([&](auto reply) { coordinator_->Submit(request, reply); });
+    return Ask([&](auto reply) { coordinator_->Submit(request, reply); });
   }
 
   absl::StatusOr<v1::Benchmark> Cancel(uint64_t id, const std::string& reason) {
     v1::CancelRequest request;
     request.set_id(id);
     request.set_reason(reason);
-    return Ask<v1::Benchmark>([&](auto reply) { coordinator_->Cancel(request, reply); });
+    return Ask([&](auto reply) { coordinator_->Cancel(request, reply); });
   }
 
   absl::StatusOr<v1::Benchmark> Get(uint64_t id) {
     v1::GetRequest request;
     request.set_id(id);
-    return Ask<v1::Benchmark>([&](auto reply) { coordinator_->Get(request, reply); });
+    return Ask([&](auto reply) { coordinator_->Get(request, reply); });
+  }
+
+  void Watch(uint64_t id, const std::shared_ptr<Watcher>& watcher) {
+    v1::WatchRequest request;
+    request.set_id(id);
+    coordinator_->Watch(request, watcher);
   }
 
   // On the coordinator's thread.
   void Observe(const BatchReport& report) {
     const std::lock_guard<std::mutex> lock(observed_mutex_);
     for (const double seconds : report.queue_seconds) queue_seconds_.push_back(seconds);
-    for (const v1::Benchmark* benchmark : report.finished) finished_.push_back(benchmark->id());
     if (report.save_failed) ++save_failures_;
     if (report.save_seconds) ++saves_;
   }
@@ -173,7 +189,7 @@ TEST_F(CoordinatorTest, EverythingIsSavedBeforeAnybodyIsTold) {
   const auto watcher = std::make_shared<FakeWatcher>();
   const absl::StatusOr<v1::Benchmark> benchmark = Submit(MakeSpec({"eager", "sdpa"}, 8, 20));
   ASSERT_EQ(benchmark.status(), absl::OkStatus());
-  coordinator_->Watch(benchmark->id(), watcher);
+  Watch(benchmark->id(), watcher);
   auto future = watcher->result.get_future();
   ASSERT_EQ(future.wait_for(std::chrono::seconds(60)), std::future_status::ready);
   const absl::StatusOr<v1::Benchmark> ended = future.get();
@@ -368,12 +384,12 @@ TEST_F(CoordinatorTest, StopAnswersWhatCameBeforeAndTellsWorkersAndWatchers) {
   worker->Join(*coordinator_, MakeHello("w", 1));
   const absl::StatusOr<v1::Benchmark> benchmark = Submit(MakeSpec({"eager"}, 1, 1));
   const auto watcher = std::make_shared<FakeWatcher>();
-  coordinator_->Watch(benchmark->id(), watcher);
+  Watch(benchmark->id(), watcher);
   auto watched = watcher->result.get_future();
   v1::SubmitRequest request;
   *request.mutable_spec() = MakeSpec({"eager"}, 1, 1);
   std::promise<absl::StatusOr<v1::Benchmark>> last;
-  coordinator_->Submit(request, [&last](absl::StatusOr<v1::Benchmark> reply) { last.set_value(std::move(reply)); });
+  coordinator_->Submit(request, [&last](const absl::StatusOr<Wire>& reply) { last.set_value(Parse(reply)); });
   coordinator_->Stop();
   EXPECT_EQ(last.get_future().get().status(), absl::OkStatus());
   EXPECT_EQ(watched.get().status().code(), absl::StatusCode::kUnavailable);

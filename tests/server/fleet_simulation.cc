@@ -81,7 +81,7 @@ absl::Status FleetSimulation::Run(int steps) {
 
 absl::Status FleetSimulation::Step() {
   Advance();
-  if (options_.keep_queued > 0 && scheduler_->counts().queued < options_.keep_queued) {
+  if (options_.keep_queued > 0 && scheduler_->counts().queued() < options_.keep_queued) {
     if (absl::Status status = Submit(); !status.ok()) return status;
   }
   SimWorker& worker = *workers_[static_cast<size_t>(Pick(options_.workers))];
@@ -427,7 +427,8 @@ absl::Status FleetSimulation::CheckWhatChanged(const Effects& effects, const std
     if (absl::Status status = scheduler_->CheckWorker(name); !status.ok()) return Wrong(std::string(status.message()));
   }
   if (absl::Status status = scheduler_->CheckNothingIdles(); !status.ok()) return Wrong(std::string(status.message()));
-  if (scheduler_->counts().active != holds_.size()) return Wrong("the rows and the scheduler count other active runs");
+  if (scheduler_->counts().active() != holds_.size())
+    return Wrong("the rows and the scheduler count other active runs");
   return jobs_ <= options_.check_all_up_to ? CheckOrder(effects) : absl::OkStatus();
 }
 
@@ -532,7 +533,8 @@ absl::Status FleetSimulation::Drain(int max_rounds) {
     if (!status.ok()) return status;
   }
   if (!open_.empty()) {
-    const v1::Explanation why = scheduler_->Explain(*scheduler_->Snapshot(*open_.begin())).front();
+    const v1::Explanation why =
+        Explain(WithRuns(*scheduler_->TakePicture(*open_.begin())), scheduler_->WhyItWaits(*open_.begin())).front();
     return Wrong(absl::StrCat("benchmark ", *open_.begin(), " never ends: ", why.text()));
   }
   for (const auto& [id, stored] : store_) {

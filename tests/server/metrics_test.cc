@@ -1,10 +1,19 @@
 #include "server/metrics.h"
 
+#include <arpa/inet.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <prometheus/text_serializer.h>
+#include <sys/socket.h>
+#include <unistd.h>
 
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
 #include "fleet_fixture.h"
+#include "proto/support/metrics_endpoint.h"
 #include "server/fleet_metrics.h"
 #include "server/statistics.h"
 
@@ -44,10 +53,9 @@ v1::Benchmark Measured(const std::string& backend, int batch, double speed) {
 TEST(ResultMetrics, TheNewestResultOfACellWithoutWhatIsUnknown) {
   Metrics metrics;
   for (const double speed : {10.0, 20.0}) {
-    const v1::Benchmark benchmark = Measured("sdpa", 32, speed);
-    BatchReport report;
-    report.finished.push_back(&benchmark);
-    metrics.Observe(report);
+    v1::Benchmark benchmark = Measured("sdpa", 32, speed);
+    Summarize(benchmark, false);
+    metrics.Finished(benchmark);
   }
   const std::string text = Text(metrics);
   EXPECT_THAT(text, HasSubstr("attnfleet_benchmark_iterations_per_second{backend=\"sdpa\",shape=\"32x64\","
@@ -73,6 +81,61 @@ TEST(ResultMetrics, AreBoundedAndTheOldestGoes) {
   const std::string text = Text(families);
   EXPECT_THAT(text, HasSubstr("shape=\"1x64\""));
   EXPECT_THAT(text, Not(HasSubstr("shape=\"2x64\"")));
+}
+
+TEST(ResultMetrics, NodesThatWereComparedAndWhichAreSlow) {
+  v1::Benchmark benchmark;
+  const auto add = [&benchmark](const char* worker, uint32_t cells, double speed, bool slow) {
+    v1::NodeSummary& node = *benchmark.mutable_fleet()->add_nodes();
+    node.mutable_node()->set_worker(worker);
+    node.mutable_node()->set_slot("GPU-0");
+    node.set_cells(cells);
+    node.set_relative_speed(speed);
+    node.set_slow(slow);
+  };
+  add("w1", 2, 1.01, false);
+  add("w2", 2, 0.9, true);
+  add("w3", 0, 0, false);
+  ResultMetrics results;
+  results.Set(benchmark);
+  std::string text = Text(results.Collect());
+  EXPECT_THAT(text, HasSubstr("attnfleet_node_slow{worker=\"w1\",slot=\"GPU-0\"} 0\n"));
+  EXPECT_THAT(text, HasSubstr("attnfleet_node_slow{worker=\"w2\",slot=\"GPU-0\"} 1\n"));
+  EXPECT_THAT(text, HasSubstr("attnfleet_node_speed_ratio{worker=\"w2\",slot=\"GPU-0\"} 0.9"));
+  EXPECT_THAT(text, Not(HasSubstr("w3")));
+  benchmark.mutable_fleet()->mutable_nodes(1)->set_slow(false);
+  results.Set(benchmark);
+  text = Text(results.Collect());
+  EXPECT_THAT(text, HasSubstr("attnfleet_node_slow{worker=\"w2\",slot=\"GPU-0\"} 0\n")) << "mended";
+}
+
+TEST(MetricsEndpoint, SilentConnectionsHoldUpAScrapeOnlyForAWhile) {
+  std::string address;
+  std::unique_ptr<prometheus::Exposer> exposer;
+  Metrics metrics;
+  for (int port = 20'000 + getpid() % 20'000; exposer == nullptr; ++port) {
+    address = absl::StrCat("127.0.0.1:", port);
+    if (auto serving = ServeMetrics(address, metrics.collectables()); serving.ok()) exposer = *std::move(serving);
+  }
+  const auto connect_to = [&address] {
+    sockaddr_in name{};
+    name.sin_family = AF_INET;
+    name.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    name.sin_port = htons(static_cast<uint16_t>(std::stoi(address.substr(address.find(':') + 1))));
+    const int descriptor = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    EXPECT_EQ(connect(descriptor, reinterpret_cast<const sockaddr*>(&name), sizeof name), 0);
+    return descriptor;
+  };
+  std::vector<int> silent;
+  for (int i = 0; i < 8; ++i) silent.push_back(connect_to());  // more than it has threads
+  const int scrape = connect_to();
+  const std::string request = "GET /metrics HTTP/1.0\r\n\r\n";
+  ASSERT_EQ(send(scrape, request.data(), request.size(), 0), static_cast<ssize_t>(request.size()));
+  std::string answer(15, '\0');
+  EXPECT_EQ(recv(scrape, answer.data(), answer.size(), MSG_WAITALL), static_cast<ssize_t>(answer.size()));
+  EXPECT_THAT(answer, HasSubstr("200 OK"));
+  close(scrape);
+  for (const int descriptor : silent) close(descriptor);
 }
 
 TEST(Metrics, RunsAndTheStore) {

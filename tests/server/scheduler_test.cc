@@ -48,10 +48,12 @@ class SchedulerTest : public testing::Test {
 
   const v1::Run& RunOf(const v1::StartRun& start) { return *scheduler_.FindRun(start.run()); }
 
+  v1::Benchmark Whole(uint64_t id) { return WithRuns(*scheduler_.TakePicture(id)); }
+
   // What the store holds of a benchmark's runs.
   std::vector<v1::Run> RowsOf(uint64_t id) {
     std::vector<v1::Run> rows;
-    const v1::Benchmark benchmark = *scheduler_.Snapshot(id);
+    const v1::Benchmark benchmark = Whole(id);
     for (const v1::Job& job : benchmark.jobs()) {
       for (const v1::Run& run : job.runs()) {
         if (scheduler_.FindRun(run.key()) != nullptr) rows.push_back(run);
@@ -60,7 +62,7 @@ class SchedulerTest : public testing::Test {
     return rows;
   }
 
-  std::vector<v1::Explanation> Explain(uint64_t id) { return scheduler_.Explain(*scheduler_.Snapshot(id)); }
+  std::vector<v1::Explanation> Explain(uint64_t id) { return server::Explain(Whole(id), scheduler_.WhyItWaits(id)); }
 
   v1::BenchmarkState StateOf(uint64_t id) { return scheduler_.Head(id)->state(); }
 
@@ -88,7 +90,7 @@ TEST_F(SchedulerTest, GroupsRunSideBySideOnDifferentSlots) {
   Join(MakeHello("w", 2));
   Submit(MakeSpec({"eager"}, 3, 1));
   EXPECT_EQ(Take().assign.size(), 2u);
-  EXPECT_EQ(scheduler_.counts().queued, 1u);
+  EXPECT_EQ(scheduler_.counts().queued(), 1u);
 }
 
 TEST_F(SchedulerTest, OldestBenchmarkGoesFirst) {
@@ -96,6 +98,31 @@ TEST_F(SchedulerTest, OldestBenchmarkGoesFirst) {
   Submit(MakeSpec({"eager"}, 1, 1));
   Join(MakeHello("w", 1));
   EXPECT_EQ(TakeStart().run().benchmark_id(), 1u);
+}
+
+TEST_F(SchedulerTest, ListOfLargeSpecsIsShorter) {
+  for (int i = 0; i < 3; ++i) Submit(MakeSpec({"eager"}, 50'000, 1));
+  const std::vector<v1::Benchmark> first = scheduler_.List(10, 0);
+  ASSERT_EQ(first.size(), 2u);
+  EXPECT_EQ(first[1].id(), 2u);
+  EXPECT_EQ(scheduler_.List(10, 2).at(0).id(), 1u);
+  Submit(MakeSpec({"eager"}, 100'000, 1));
+  EXPECT_EQ(scheduler_.List(10, 0).size(), 1u) << "there is always one";
+}
+
+TEST_F(SchedulerTest, PictureStaysAsItWasTaken) {
+  Join(MakeHello("w", 1));
+  Submit(MakeSpec({"eager"}, 1, 2));
+  const v1::StartRun start = TakeStart();
+  const Picture picture = *scheduler_.TakePicture(1);
+  const std::shared_ptr<const v1::Run> shared = scheduler_.ShareRun(start.run());
+  EXPECT_EQ(picture.runs.at(0), shared) << "not a copy";
+  Progress("w", start);
+  Report("w", start, v1::OUTCOME_MEASURED);
+  EXPECT_EQ(shared->state(), v1::RUN_STATE_ASSIGNED);
+  EXPECT_EQ(WithRuns(picture).jobs(0).runs(0).state(), v1::RUN_STATE_ASSIGNED);
+  EXPECT_EQ(RunOf(start).state(), v1::RUN_STATE_ENDED);
+  EXPECT_EQ(scheduler_.CheckInvariants(), absl::OkStatus());
 }
 
 TEST_F(SchedulerTest, OutOfMemoryAndUnsupportedAreResults) {
@@ -118,7 +145,7 @@ TEST_F(SchedulerTest, FailedRunIsTriedAgainABoundedNumberOfTimes) {
     Report("w", start, v1::OUTCOME_FAILED);
   }
   EXPECT_TRUE(Take().assign.empty());
-  const v1::Run run = scheduler_.Snapshot(1)->jobs(0).runs(0);
+  const v1::Run run = Whole(1).jobs(0).runs(0);
   EXPECT_EQ(run.result().outcome(), v1::OUTCOME_FAILED);
   EXPECT_EQ(run.failed_attempts_size(), 2);
 }
@@ -267,8 +294,8 @@ TEST_F(SchedulerTest, CancelStopsWhatRunsAndKeepsWhatWasMeasured) {
   ASSERT_EQ(effects.stop.size(), 1u);
   EXPECT_EQ(effects.stop[0].stop.run().repetition(), running.run().repetition());
   EXPECT_EQ(StateOf(id), v1::BENCHMARK_STATE_CANCELLED);
-  EXPECT_EQ(scheduler_.Snapshot(id)->jobs(0).runs(0).result().outcome(), v1::OUTCOME_MEASURED);
-  EXPECT_EQ(scheduler_.Snapshot(id)->jobs(1).runs(1).result().outcome(), v1::OUTCOME_CANCELLED);
+  EXPECT_EQ(Whole(id).jobs(0).runs(0).result().outcome(), v1::OUTCOME_MEASURED);
+  EXPECT_EQ(Whole(id).jobs(1).runs(1).result().outcome(), v1::OUTCOME_CANCELLED);
   EXPECT_TRUE(scheduler_.Cancel(id, "again", now_, effects_));
   EXPECT_TRUE(Take().runs.empty());
   EXPECT_FALSE(scheduler_.Cancel(77, "", now_, effects_));
@@ -395,7 +422,7 @@ TEST_F(SchedulerTest, DeadlineCancelsWhatHasNotEndedAndKeepsTheRest) {
   EXPECT_EQ(effects.stop[0].stop.run().job_index(), running.run().job_index());
   EXPECT_EQ(effects.cancelled_unassigned, 1u);
   EXPECT_EQ(StateOf(1), v1::BENCHMARK_STATE_CANCELLED);
-  const v1::Benchmark benchmark = *scheduler_.Snapshot(1);
+  const v1::Benchmark benchmark = Whole(1);
   EXPECT_EQ(benchmark.jobs(0).runs(0).result().outcome(), v1::OUTCOME_MEASURED);
   EXPECT_THAT(benchmark.jobs(2).runs(0).result().reason(), testing::HasSubstr("its deadline passed, 10s after"));
   EXPECT_THAT(Explain(1)[2].text(), testing::HasSubstr("deadline"));
@@ -467,7 +494,7 @@ TEST_F(SchedulerTest, RunThatLosesItsWorkerTwiceIsQuarantinedWithItsEvidence) {
     scheduler_.Tick(now_, effects_);
     EXPECT_TRUE(Take().assign.empty());
   }
-  const v1::Run run = scheduler_.Snapshot(1)->jobs(0).runs(0);
+  const v1::Run run = Whole(1).jobs(0).runs(0);
   EXPECT_TRUE(run.quarantined());
   EXPECT_EQ(run.result().outcome(), v1::OUTCOME_FAILED);
   ASSERT_EQ(run.failed_attempts_size(), 2);
@@ -509,7 +536,7 @@ TEST_F(SchedulerTest, PlacementEveryGivesEachSlotTheWholeBenchmark) {
   spec.set_placement(v1::PLACEMENT_EVERY);
   spec.mutable_requirements()->set_count(2);
   Submit(spec);
-  EXPECT_EQ(scheduler_.counts().queued, 4u);
+  EXPECT_EQ(scheduler_.counts().queued(), 4u);
   EXPECT_TRUE(Take().assign.empty());
   Join(MakeHello("w2", 1));
   Effects effects = Take();
@@ -528,7 +555,7 @@ TEST_F(SchedulerTest, PlacementEveryGivesEachSlotTheWholeBenchmark) {
   const auto all = testing::ElementsAre("eager 1x64", "sdpa 1x64", "eager 2x64", "sdpa 2x64");
   EXPECT_THAT(order, testing::UnorderedElementsAre(testing::Pair("w1", all), testing::Pair("w2", all)));
   EXPECT_EQ(StateOf(1), v1::BENCHMARK_STATE_FINISHED);
-  EXPECT_EQ(scheduler_.Snapshot(1)->jobs(5).node().worker(), "w2");
+  EXPECT_EQ(Whole(1).jobs(5).node().worker(), "w2");
 }
 
 TEST_F(SchedulerTest, NodeOfAFleetComparisonWaitsForItsWorkerAndFailsWhenItsSlotIsGoneForGood) {
@@ -548,7 +575,7 @@ TEST_F(SchedulerTest, NodeOfAFleetComparisonWaitsForItsWorkerAndFailsWhenItsSlot
   v1::WorkerHello other = MakeHello("w1", 0);
   Join(other);
   EXPECT_EQ(StateOf(1), v1::BENCHMARK_STATE_FINISHED);
-  EXPECT_THAT(scheduler_.Snapshot(1)->jobs(0).runs(1).result().reason(), testing::HasSubstr("no longer offers cpu0"));
+  EXPECT_THAT(Whole(1).jobs(0).runs(1).result().reason(), testing::HasSubstr("no longer offers cpu0"));
   Take();
 }
 
@@ -581,7 +608,7 @@ TEST_F(SchedulerTest, CancelOfWhatWaitsTouchesNoRun) {
   const Effects effects = Take();
   EXPECT_TRUE(effects.runs.empty());
   EXPECT_EQ(effects.cancelled_unassigned, 300u);
-  EXPECT_EQ(scheduler_.Snapshot(1)->jobs(2).runs(99).result().reason(), "enough");
+  EXPECT_EQ(Whole(1).jobs(2).runs(99).result().reason(), "enough");
   EXPECT_EQ(scheduler_.Head(1)->runs_ended(), 300u);
 }
 
@@ -592,7 +619,7 @@ TEST_F(SchedulerTest, SlotThatIsGoneGivesItsRunToAnother) {
   Join(MakeHello("w", 1));
   const v1::StartRun start = TakeStart();
   EXPECT_EQ(start.slot(), "cpu0");
-  EXPECT_EQ(scheduler_.counts().queued, 1u);
+  EXPECT_EQ(scheduler_.counts().queued(), 1u);
 }
 
 }  // namespace

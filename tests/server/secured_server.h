@@ -41,7 +41,7 @@ class SecuredServer {
     coordinator_ = *std::move(coordinator);
     benchmarks_ = std::make_unique<BenchmarkService>(*coordinator_, access_.get());
     fleet_ = std::make_unique<FleetService>(*coordinator_);
-    workers_ = std::make_unique<WorkerService>(*coordinator_);
+    workers_ = std::make_unique<WorkerService>(*coordinator_, access_.get());
     auto listener = Listen(
         {.address = "127.0.0.1:0",
          .tls = files.Server(),

@@ -8,6 +8,7 @@
 #include <grpcpp/security/credentials.h>
 #include <gtest/gtest.h>
 
+#include <atomic>
 #include <chrono>
 #include <memory>
 #include <thread>
@@ -414,6 +415,40 @@ TEST(CallLimits, APeerHasOnlySoManyOpenCalls) {
   grpc::StatusCode code = grpc::StatusCode::RESOURCE_EXHAUSTED;
   while (code == grpc::StatusCode::RESOURCE_EXHAUSTED && Clock::now() < limit) code = third(alice);
   EXPECT_EQ(code, grpc::StatusCode::CANCELLED);
+}
+
+TEST(CallLimits, CallsThatCameTogetherAreEndedDownToTheLimit) {
+  constexpr size_t kMost = 2;
+  const SecuredServer server(kRoles, {.open_per_peer = kMost});
+  Peer alice(server.Channel("alice"));
+  v1::WatchRequest request;
+  request.set_id(alice.Submit("").id());
+  struct Watch {
+    grpc::ClientContext context;
+    std::unique_ptr<grpc::ClientReader<v1::WatchResponse>> reader;
+  };
+  std::vector<std::unique_ptr<Watch>> watches;
+  for (int i = 0; i < 10; ++i) {  // none waits for another, so more than two may be let in
+    watches.push_back(std::make_unique<Watch>());
+    watches.back()->context.set_deadline(Deadline());
+    watches.back()->reader = alice.benchmarks().Watch(&watches.back()->context, request);
+  }
+  std::atomic<size_t> open{watches.size()};
+  std::vector<std::thread> readers;
+  for (const auto& watch : watches) {
+    readers.emplace_back([&open, one = watch.get()] {
+      v1::WatchResponse response;
+      while (one->reader->Read(&response)) {
+      }
+      --open;
+    });
+  }
+  const Clock::time_point limit = Clock::now() + seconds(30);
+  while (open > kMost && Clock::now() < limit) std::this_thread::sleep_for(milliseconds(10));
+  EXPECT_EQ(open, kMost);
+  for (const auto& watch : watches) watch->context.TryCancel();
+  for (std::thread& reader : readers) reader.join();
+  for (const auto& watch : watches) watch->reader->Finish();
 }
 
 }  // namespace

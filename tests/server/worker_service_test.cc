@@ -1,9 +1,17 @@
 #include "server/worker_service.h"
 
 #include <gmock/gmock.h>
+#include <grpcpp/create_channel.h>
 #include <gtest/gtest.h>
 
+#include <chrono>
+#include <filesystem>
+#include <fstream>
+#include <memory>
+
 #include "fleet_fixture.h"
+#include "memory_store.h"
+#include "server/listener.h"
 
 namespace attnfleet::server {
 namespace {
@@ -85,6 +93,36 @@ TEST(NormalizeResults, WhatIsShortEnoughStays) {
   const std::string before = event.SerializeAsString();
   NormalizeResults(event);
   EXPECT_EQ(event.SerializeAsString(), before);
+}
+
+// What stays closed if the guard should ever let in a peer whose certificate has no name.
+TEST(WorkerService, WithRolesRefusesAWorkerThatHasNoCertificate) {
+  std::string folder = std::filesystem::temp_directory_path() / "attnfleet-worker-service-XXXXXX";
+  ASSERT_NE(mkdtemp(folder.data()), nullptr);
+  std::ofstream(folder + "/roles") << "w worker\n";
+  const auto access = AccessControl::Open(folder + "/roles");
+  ASSERT_EQ(access.status(), absl::OkStatus());
+  MemoryStore store;
+  Coordinator::Options options;
+  options.now_unix_ms = [] { return int64_t{1'000}; };
+  const auto coordinator = Coordinator::Start(store, options);
+  ASSERT_EQ(coordinator.status(), absl::OkStatus());
+  WorkerService workers(**coordinator, access->get());
+  const auto listener = Listen({.address = absl::StrCat("unix:", folder, "/socket")}, {&workers});  // plain text
+  ASSERT_EQ(listener.status(), absl::OkStatus());
+  const auto stub =
+      v1::WorkerService::NewStub(grpc::CreateChannel(listener->address, grpc::InsecureChannelCredentials()));
+  grpc::ClientContext context;
+  context.set_deadline(std::chrono::system_clock::now() + std::chrono::seconds(60));
+  const auto stream = stub->Connect(&context);
+  v1::WorkerEvent hello;
+  *hello.mutable_hello() = MakeHello("w", 1);
+  stream->Write(hello);
+  v1::WorkerCommand command;
+  EXPECT_FALSE(stream->Read(&command)) << command.DebugString();
+  EXPECT_EQ(stream->Finish().error_code(), grpc::StatusCode::UNAUTHENTICATED);
+  listener->server->Shutdown(std::chrono::system_clock::now());
+  std::filesystem::remove_all(folder);
 }
 
 }  // namespace
