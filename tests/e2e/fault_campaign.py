@@ -44,7 +44,7 @@ def plan(wanted, chance):
 
 def journal(out):
     """Every fault of the rounds that came to an outcome."""
-    for path in sorted(out.glob(f"*/{fault_round.JOURNAL}")):
+    for path in sorted(out.glob(f"round-*/{fault_round.JOURNAL}")):
         if fault_round.outcome(path.parent):
             yield from map(json.loads, path.read_text().splitlines())
 

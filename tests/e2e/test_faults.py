@@ -50,11 +50,8 @@ class Faults(unittest.TestCase):
     def test_with_two_servers_on_one_database(self):
         self.inject("shared")
 
-    def test_with_clocks_that_jump(self):
-        self.inject("clocks")
-
-    def test_with_messages_that_come_twice_or_late(self):
-        self.inject("messages")
+    def test_with_clocks_and_messages_astray(self):
+        self.inject("layered")
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ from .injector import Fault
 
 
 class MessageFault(Fault):
-    flavours = ("messages",)
+    flavours = ("layered",)
     what = None
 
     @staticmethod
