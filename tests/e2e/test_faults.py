@@ -33,7 +33,8 @@ class Faults(unittest.TestCase):
         random.Random(seed).shuffle(faults)
         out = pathlib.Path(tempfile.mkdtemp(prefix="attnfleet-faults-"))
         outcome = fault_round.run(flavour, faults, seed, out / "round", LEASE)
-        again = f"python3 -m faults.round {flavour} --seed={seed} --lease={LEASE} --faults='{json.dumps(faults)}' --out=."
+        again = (f"python3 -m faults.round {flavour} --seed={seed} --lease={LEASE} --faults='{json.dumps(faults)}' "
+                 "--out=.")
         said = (out / "round" / "harness.log").read_text()
         self.assertIsNotNone(outcome, f"{said}\nagain: {again}")
         self.assertEqual(outcome["violations"], [], f"logs: {out}; again: {again}")

@@ -1,4 +1,4 @@
-"""A fleet of real processes for faults to happen to: server or servers, workers, and clients that always want something.
+"""A fleet of real processes for faults to happen to: one server or two, workers, and clients that always want more.
 
 What it is made of differs by flavour, since not every fault can happen to every fleet.
 """
@@ -129,7 +129,7 @@ class Fleet(E2ETest):
         deadline = time.monotonic() + self.ENDING_LIMIT
         for client in self.clients:
             if not client.join(max(0, deadline - time.monotonic())):
-                self.violation(f"{client.name} still waits for a benchmark {self.ENDING_LIMIT:.0f} s after the last fault")
+                self.violation(f"{client.name} still waits for a benchmark {self.ENDING_LIMIT} s after the last fault")
         if not self.violations:
             self._check_results()
         self._stop_all()

@@ -181,7 +181,7 @@ class Client(Member):
             if status == OK:
                 break
             if not killed:
-                raise AssertionError(f"watch of benchmark {benchmark.number} ended with {status}\n{self.program.dump()}")
+                raise AssertionError(f"watch of {benchmark.number} ended with {status}\n{self.program.dump()}")
         self._until_answered("results", "--format=json", benchmark.number)
         benchmark.take_results(self.program.stdout)
 
