@@ -109,6 +109,7 @@ void Coordinator::Stop() {
 
 absl::Status Coordinator::Load() {
   const int64_t now = options_.now_unix_ms();
+  looked_ms_ = now;
   absl::StatusOr<std::map<std::string, std::string>> settings = store_.LoadSettings();
   if (!settings.ok()) return settings.status();
   for (const auto& [name, value] : *settings) {
@@ -432,8 +433,16 @@ void Coordinator::EndStreams() {
   watchers_.clear();
 }
 
+void Coordinator::NoticePause(int64_t now) {
+  const int64_t away = now - std::exchange(looked_ms_, now);
+  if (away <= options_.lease_ms / 2) return;
+  LogWarning(absl::StrCat("stood still for ", away, " ms and heard no worker meanwhile: their leases begin anew"));
+  scheduler_.ForgiveSilence(now);
+}
+
 void Coordinator::RunBatch(std::deque<Event> events) {
   const int64_t now = options_.now_unix_ms();
+  NoticePause(now);
   BatchReport report;
   report.events = events.size();
   for (const Event& event : events) event(now);

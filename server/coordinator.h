@@ -132,6 +132,8 @@ class Coordinator {
   void Loop();
   void EndStreams();
   void RunBatch(std::deque<Event> events);
+  // At the start of a batch. Workers lose no lease for the time in which this process stood still.
+  void NoticePause(int64_t now);
   absl::Status Save();
   void LogRun(const v1::Run& run, std::string_view what) const;
   // What the saved effects come to, before they are sent.
@@ -160,6 +162,7 @@ class Coordinator {
   Scheduler scheduler_;
   Effects effects_;  // not yet saved and sent
   absl::Status store_status_;
+  int64_t looked_ms_ = 0;  // when the last batch began
   int64_t next_retirement_ms_ = 0;
   std::vector<Continuation> after_save_;
   std::vector<std::shared_ptr<WorkerLink>> to_welcome_;

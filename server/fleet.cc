@@ -50,6 +50,10 @@ void Fleet::Heard(Worker& worker, int64_t now) {
   worker.lost = false;
 }
 
+void Fleet::HeardAll(int64_t now) {
+  for (Worker* worker : held_) worker->heard = now;
+}
+
 void Fleet::MarkLost(Worker& worker) {
   if (worker.lost) return;
   lost_.splice(lost_.end(), held_, worker.position);

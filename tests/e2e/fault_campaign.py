@@ -2,10 +2,10 @@
 
     python3 tests/e2e/fault_campaign.py --faults 1000 --seed 1 --out DIR
 
-The programs come from ATTNFLEET_BIN (default build/release/bin). Each kind of fault is injected at least --each times in
-the middle of a run, in rounds of some dozens on a fresh fleet; two rounds run at a time. The same command goes on where
-an interrupted one has stopped. A round that shows something wrong keeps all its logs in DIR and is told with the command
-that repeats it.
+The programs come from ATTNFLEET_BIN (default build/release/bin). Each kind of fault strikes at least --each times in the
+middle of a run, in rounds of 30 on a fresh fleet; two rounds run at a time. The same command goes on where an
+interrupted one has stopped. A round that shows something wrong keeps all its logs in DIR and is told with the command
+that repeats its faults.
 """
 
 import argparse
@@ -44,7 +44,7 @@ def plan(wanted, chance):
 
 def journal(out):
     """Every fault of the rounds that came to an outcome."""
-    for path in sorted(out.glob(f"*/{fault_round.JOURNAL}")):
+    for path in sorted(out.glob(f"round-*/{fault_round.JOURNAL}")):
         if fault_round.outcome(path.parent):
             yield from map(json.loads, path.read_text().splitlines())
 
@@ -54,7 +54,7 @@ def table(out, skipped):
     for fault in journal(out):
         rows[fault["kind"]].append(fault)
     total = [fault for faults in rows.values() for fault in faults]
-    lines = ["| kind | injected | struck | in the middle of a run | recovery s, median | max |", "|---|---|---|---|---|---|"]
+    lines = ["| kind | injected | struck | in the middle of a run | recovery s, median | max |", "|---" * 6 + "|"]
     for name, faults in [*sorted(rows.items()), ("all", total)]:
         recovery = [fault["recovery_s"] for fault in faults] or [0]
         lines.append(f"| {name} | {len(faults)} | {sum(f['struck'] for f in faults)} | {in_the_middle(faults)} | "
@@ -65,7 +65,6 @@ def table(out, skipped):
 
 def in_the_middle(faults):
     return sum(fault["struck"] and fault["mid_run"] for fault in faults)
-
 
 
 class Campaign:
@@ -99,8 +98,8 @@ class Campaign:
         print(f"round {number} of {len(self.rounds)} ({planned['flavour']}, {len(planned['faults'])} faults): {said}"
               f"{len(violations)} violations", flush=True)
         if violations:
-            print("\n".join(violations), f"\nlogs: {folder}; again: python3 {' '.join(map(str, sys.argv))} --only {number}",
-                  flush=True)
+            print("\n".join(violations))
+            print(f"logs: {folder}; again: python3 {' '.join(sys.argv)} --only {number}", flush=True)
         return not violations
 
     def run(self):

@@ -11,7 +11,7 @@ from faults import round as fault_round
 from faults.fleet import FLAVOURS
 from faults.kinds import KINDS
 
-LEASE = 2  # seconds
+LEASE = 3  # seconds; heartbeats must come in time also where a sanitizer or other tests slow everything down
 
 
 def kinds_for(flavour):
@@ -33,7 +33,8 @@ class Faults(unittest.TestCase):
         random.Random(seed).shuffle(faults)
         out = pathlib.Path(tempfile.mkdtemp(prefix="attnfleet-faults-"))
         outcome = fault_round.run(flavour, faults, seed, out / "round", LEASE)
-        again = f"python3 -m faults.round {flavour} --seed={seed} --lease={LEASE} --faults='{json.dumps(faults)}' --out=."
+        again = (f"python3 -m faults.round {flavour} --seed={seed} --lease={LEASE} --faults='{json.dumps(faults)}' "
+                 "--out=.")
         said = (out / "round" / "harness.log").read_text()
         self.assertIsNotNone(outcome, f"{said}\nagain: {again}")
         self.assertEqual(outcome["violations"], [], f"logs: {out}; again: {again}")
@@ -50,11 +51,8 @@ class Faults(unittest.TestCase):
     def test_with_two_servers_on_one_database(self):
         self.inject("shared")
 
-    def test_with_clocks_that_jump(self):
-        self.inject("clocks")
-
-    def test_with_messages_that_come_twice_or_late(self):
-        self.inject("messages")
+    def test_with_clocks_and_messages_astray(self):
+        self.inject("layered")
 
 
 if __name__ == "__main__":

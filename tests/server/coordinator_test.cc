@@ -102,7 +102,7 @@ class CoordinatorTest : public testing::Test {
     Coordinator::Options options;
     options.retention = retention;
     options.open_runs = limits;
-    options.lease_ms = 60'000;
+    options.lease_ms = kLeaseMs;
     options.now_unix_ms = [this] { return now_.load(); };
     options.observe = [this](const BatchReport& report) { Observe(report); };
     options.finished = [this](const v1::Benchmark& benchmark) {
@@ -169,6 +169,8 @@ class CoordinatorTest : public testing::Test {
     }
     return true;
   }
+
+  static constexpr int64_t kLeaseMs = 60'000;
 
   std::atomic<int64_t> now_{1'000'000};
   MemoryStore store_;
@@ -353,6 +355,23 @@ TEST_F(CoordinatorTest, SecondWorkerOfANameIsRefusedAndAReconnectReplacesItsOldS
   ASSERT_TRUE(Eventually([&] { return worker->has_ended.load(); }));
   EXPECT_EQ(worker->ended.code(), absl::StatusCode::kAborted);
   EXPECT_FALSE(again->has_ended);
+}
+
+// A server that was stopped for longer than the lease once took all runs from workers that had been there all the time.
+TEST_F(CoordinatorTest, NoWorkerLosesItsLeaseWhileTheCoordinatorStandsStill) {
+  const auto worker = std::make_shared<FakeWorker>(store_, false);
+  worker->Join(*coordinator_, MakeHello("w", 1));
+  const uint64_t id = Submit(MakeSpec({"eager"}, 1, 1))->id();
+  ASSERT_TRUE(Eventually([&] { return worker->starts == 1; }));
+  now_ += 10 * kLeaseMs;
+  EXPECT_EQ(Get(id)->jobs(0).runs(0).state(), v1::RUN_STATE_ASSIGNED);
+  EXPECT_FALSE(worker->has_ended);
+  // Now it looks all the time, and the worker really is silent.
+  EXPECT_TRUE(Eventually([&] {
+    now_ += kLeaseMs / 10;
+    return Get(id).ok() && worker->has_ended;
+  }));
+  EXPECT_EQ(worker->ended.code(), absl::StatusCode::kUnavailable);
 }
 
 TEST_F(CoordinatorTest, WrongSpecAndUnknownIdsAreErrorsThatSayWhich) {

@@ -9,7 +9,7 @@ from .injector import Fault
 
 
 class ClockJump(Fault):
-    flavours = ("clocks",)
+    flavours = ("layered",)
 
     @staticmethod
     def why_not():

@@ -5,7 +5,7 @@ from .proxy import BLACK_HOLE, HOLD, PASS
 
 
 class ConnectionFault(Fault):
-    flavours = ("plain", "clocks", "messages")  # a standby names the leader's own address, so nobody stays with a proxy
+    flavours = ("plain", "layered")  # a standby names the leader's own address, so nobody stays with a proxy
 
     @staticmethod
     def candidates(fleet):

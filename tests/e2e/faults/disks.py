@@ -26,7 +26,7 @@ class DiskFull(Fault):
 
 class ServerDiskFull(DiskFull):
     kind = "disk full of the server"
-    flavours = ("plain", "clocks", "messages")
+    flavours = ("plain", "layered")
 
     @staticmethod
     def candidates(fleet):

@@ -1,4 +1,4 @@
-"""A fleet of real processes for faults to happen to: server or servers, workers, and clients that always want something.
+"""A fleet of real processes for faults to happen to: one server or two, workers, and clients that always want more.
 
 What it is made of differs by flavour, since not every fault can happen to every fleet.
 """
@@ -11,7 +11,7 @@ import signal
 import threading
 import time
 
-from harness import OK, E2ETest, free_address, wait_until
+from harness import BIN, OK, E2ETest, free_address, wait_until
 from postgres import Postgres
 
 from . import surroundings
@@ -30,14 +30,13 @@ DISK_MEGABYTES = {"server": 16, "worker": 1}
 @dataclasses.dataclass(frozen=True)
 class Flavour:
     name: str
-    shared: bool = False    # two servers on one PostgreSQL, and no proxies: a standby names the leader's own address
-    clocks: bool = False    # programs with clocks of their own
-    messages: bool = False  # a proxy that knows the protocol between each worker and the server
+    shared: bool = False   # two servers on one PostgreSQL, and no proxies: a standby names the leader's own address
+    layered: bool = False  # clocks of the programs' own, where possible, and between each worker and the server a proxy
+                           # that knows the protocol
 
 
-FLAVOURS = {flavour.name: flavour for flavour in (Flavour("plain"), Flavour("shared", shared=True),
-                                                  Flavour("clocks", clocks=True),
-                                                  Flavour("messages", messages=True))}
+FLAVOURS = {flavour.name: flavour for flavour in
+            (Flavour("plain"), Flavour("shared", shared=True), Flavour("layered", layered=True))}
 
 
 class Fleet(E2ETest):
@@ -53,6 +52,7 @@ class Fleet(E2ETest):
         self.draining = threading.Event()
         self.benchmarks = []
         self.violations = []
+        self.servers, self.workers, self.clients = [], [], []
         self.postgres = None
         self._lock = threading.Lock()
 
@@ -77,9 +77,9 @@ class Fleet(E2ETest):
         self.workers = [self._make(Worker, f"w{i}") for i in range(WORKERS)]
         self.clients = [self._make(Client, f"client{i}") for i in range(CLIENTS)]
         for member in (*self.servers, *self.workers):
-            if self.flavour.clocks:
+            if self.flavour.layered and not surroundings.why_no_clocks(BIN / "attnfleet-server"):
                 member.clock = Clock(self.dir / f"clock-{member.name}")
-            if not surroundings.why_no_disks():
+            if not surroundings.why_no_disks() and not (self.flavour.shared and member in self.servers):
                 kind = "server" if member in self.servers else "worker"
                 member.disk = Disk(self.dir / f"disk-{member.name}", DISK_MEGABYTES[kind])
         for server in self.servers:
@@ -95,7 +95,7 @@ class Fleet(E2ETest):
         proxy = Proxy(self.proxies, free_address(), self.servers[0].address)
         member = kind(self, name, proxy.address)
         member.proxy = proxy
-        if self.flavour.messages and kind is Worker:
+        if self.flavour.layered and kind is Worker:
             member.messages = StreamProxy(self, f"messages-{name}", free_address(), proxy.address)
             member.messages.start()
             member.servers = member.messages.address
@@ -129,7 +129,7 @@ class Fleet(E2ETest):
         deadline = time.monotonic() + self.ENDING_LIMIT
         for client in self.clients:
             if not client.join(max(0, deadline - time.monotonic())):
-                self.violation(f"{client.name} still waits for a benchmark {self.ENDING_LIMIT:.0f} s after the last fault")
+                self.violation(f"{client.name} still waits for a benchmark {self.ENDING_LIMIT} s after the last fault")
         if not self.violations:
             self._check_results()
         self._stop_all()

@@ -16,7 +16,7 @@ class Fault:
     """One injection. Kinds are subclasses; `kind` is their name in the table."""
 
     kind = None
-    flavours = ("plain", "clocks", "messages", "shared")  # of fleets that it can happen to
+    flavours = ("plain", "layered", "shared")  # of fleets that it can happen to
 
     @staticmethod
     def why_not():

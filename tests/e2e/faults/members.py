@@ -5,7 +5,7 @@ import signal
 import threading
 import time
 
-from harness import DOUBLE, OK, UNAVAILABLE
+from harness import DOUBLE, FAILED, OK, UNAVAILABLE
 
 from .journal import Tail
 
@@ -181,7 +181,7 @@ class Client(Member):
             if status == OK:
                 break
             if not killed:
-                raise AssertionError(f"watch of benchmark {benchmark.number} ended with {status}\n{self.program.dump()}")
+                raise AssertionError(f"watch of {benchmark.number} ended with {status}\n{self.program.dump()}")
         self._until_answered("results", "--format=json", benchmark.number)
         benchmark.take_results(self.program.stdout)
 
@@ -201,14 +201,15 @@ class Client(Member):
         return False  # its own thread looks after it
 
     def _until_answered(self, command, *args):
-        """The same again for as long as no server can be reached."""
+        """The same again for as long as no server can be reached, or it says that it cannot save."""
         deadline = time.monotonic() + self.fleet.BENCHMARK_LIMIT
         while True:
             self.program = self.fleet.start("attnfleet", command, f"--server={self.servers}", "--timeout=3", *args)
             status = self.program.wait()
             if status == OK:
                 return
-            if status != UNAVAILABLE or time.monotonic() > deadline:
+            told_full = status == FAILED and "No space left on device" in self.program.stderr
+            if not (status == UNAVAILABLE or told_full) or time.monotonic() > deadline:
                 raise AssertionError(f"{command} ended with {status}\n{self.program.dump()}")
             time.sleep(0.2)
 

@@ -4,7 +4,7 @@ from .injector import Fault
 
 
 class MessageFault(Fault):
-    flavours = ("messages",)
+    flavours = ("layered",)
     what = None
 
     @staticmethod
@@ -26,6 +26,7 @@ class MessageFault(Fault):
 
     def lift(self):
         self._proxy.ask("")
+        self.prove()  # for the rest of the numbers
 
 
 class Duplicate(MessageFault):

@@ -47,10 +47,10 @@ def run(flavour, faults, seed, out, lease=1.5, timeout=900):
     """Runs a round as a program of its own, with what it writes in the folder `out`; returns its outcome, None if it
     came to none."""
     out.mkdir(parents=True)
-    with open(out / "harness.log", "wb") as log:
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            subprocess.run(**_inside("-m", "faults.round", flavour, "--seed", str(seed), "--out", out, "--lease",
-                                     str(lease), "--faults", json.dumps(faults)), stdout=log, stderr=log, timeout=timeout)
+    program = _inside("-m", "faults.round", flavour, "--seed", str(seed), "--out", out, "--lease", str(lease),
+                      "--faults", json.dumps(faults))
+    with open(out / "harness.log", "wb") as log, contextlib.suppress(subprocess.TimeoutExpired):
+        subprocess.run(**program, stdout=log, stderr=log, timeout=timeout)
     return outcome(out)
 
 

@@ -8,8 +8,8 @@ import shutil
 import subprocess
 
 INSIDE = "ATTNFLEET_FAULTS_INSIDE"  # set for a fleet in namespaces of its own
-ENTER = ["unshare", "--net", "--mount", "--propagation", "private", "--pid", "--mount-proc", "--fork", "--kill-child",
-         "sh", "-c", f'ip link set lo up && {INSIDE}=1 exec "$@"', "-"]
+ENTER = ["setpriv", "--pdeathsig", "KILL", "unshare", "--net", "--mount", "--propagation", "private", "--pid",
+         "--mount-proc", "--fork", "--kill-child", "sh", "-c", f'ip link set lo up && {INSIDE}=1 exec "$@"', "-"]
 
 
 def _works(*argv):
