@@ -37,12 +37,12 @@ class Upgrade(E2ETest):
         program.kill(signal.SIGTERM)
         self.assertEqual(program.wait(), OK, program.dump())
 
-    def check(self, number):
-        """Every run was measured in its first attempt, and started once."""
+    def check(self, number, unsent=0):
+        """Every run was measured and started once; so many attempts at most were saved and not sent any more."""
         self.attnfleet("watch", self.to_server, number)
         benchmark = self.results(self.to_server, number)
         self.assertEqual(self.outcomes(benchmark), {"MEASURED": self.RUNS})
-        self.assertEqual({run["attempt"] for run in self.runs(benchmark)}, {1})
+        self.assertLessEqual(sum(run["attempt"] - 1 for run in self.runs(benchmark)), unsent)
         self.assertEqual(len(self.trainer_starts()), self.RUNS)
 
     def test_the_server_first_then_the_worker(self):
@@ -78,7 +78,7 @@ class Upgrade(E2ETest):
         server.wait()
         wait_until("the runs to end", lambda: not self.running("attnfleet-trainer-double"))
         self.server(BIN)
-        self.check(number)
+        self.check(number, unsent=2)  # one a slot: the kill may fall between saving and sending
 
     def test_an_old_client_can_call_everything(self):
         self.server(BIN)
