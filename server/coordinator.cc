@@ -119,12 +119,21 @@ absl::Status Coordinator::Load() {
   const auto take = [&](StoredBenchmark stored) -> absl::Status {
     request_ids_.AddStored(stored.benchmark.id(), stored.benchmark.spec().submitter(), stored.request_id);
     open_runs_.Update(stored.benchmark);
-    if (!HasEnded(stored.benchmark)) {
-      const absl::StatusOr<v1::Benchmark> whole = WithJobs(stored);
-      if (!whole.ok()) return whole.status();
-      if (absl::Status status = CheckStored(*whole, busy); !status.ok()) return status;
+    if (HasEnded(stored.benchmark)) return scheduler_.Restore(stored.benchmark, std::move(stored.runs), now);
+    const v1::Benchmark head = stored.benchmark;
+    std::vector<std::pair<int, int>> places;  // of the runs, to take them back: a copy of a million takes seconds
+    for (const v1::Run& run : stored.runs) {
+      places.emplace_back(static_cast<int>(run.key().job_index()), static_cast<int>(run.key().repetition()));
     }
-    return scheduler_.Restore(stored.benchmark, std::move(stored.runs), now);
+    absl::StatusOr<v1::Benchmark> whole = WithJobs(std::move(stored));
+    if (!whole.ok()) return whole.status();
+    if (absl::Status status = CheckStored(*whole, busy); !status.ok()) return status;
+    std::vector<v1::Run> runs;
+    runs.reserve(places.size());
+    for (const auto& [job, repetition] : places) {
+      runs.push_back(std::move(*whole->mutable_jobs(job)->mutable_runs(repetition)));
+    }
+    return scheduler_.Restore(head, std::move(runs), now);
   };
   constexpr bool kRunsOfEnded = false;  // they are read when somebody asks
   if (absl::Status status = store_.Load(take, kRunsOfEnded); !status.ok()) return status;

@@ -143,7 +143,7 @@ absl::Status Postgres::Connect() {
   const std::string seconds = absl::StrCat(std::max<int64_t>(2, limit_.count() / 1000));
   const std::string milliseconds = absl::StrCat(limit_.count());
   const std::string options =
-      absl::StrCat("-c client_min_messages=warning -c idle_in_transaction_session_timeout=", milliseconds,
+      absl::StrCat("-c client_min_messages=warning -c jit=off -c idle_in_transaction_session_timeout=", milliseconds,
                    " -c lock_timeout=", milliseconds);
   const char* const keywords[] = {
       "dbname", "connect_timeout", "tcp_user_timeout", "fallback_application_name", "options", "client_encoding",
@@ -175,7 +175,7 @@ absl::Status Postgres::Error(const PGresult* result) {
 }
 
 // Sends what is queued and waits for the statement's last result, up to the time limit.
-absl::StatusOr<PostgresRows> Postgres::Answer() {
+absl::StatusOr<PostgresRows> Postgres::Receive() {
   const auto deadline = std::chrono::steady_clock::now() + limit_;
   PostgresRows last(nullptr);
   absl::Status failure;
@@ -204,7 +204,7 @@ absl::StatusOr<PostgresRows> Postgres::Answer() {
   }
 }
 
-absl::StatusOr<PostgresRows> Postgres::Execute(std::string_view sql, const PostgresParameters& parameters) {
+absl::Status Postgres::Send(std::string_view sql, const PostgresParameters& parameters) {
   if (absl::Status status = Connect(); !status.ok()) return status;
   std::vector<const char*> values;
   std::vector<int> lengths;
@@ -215,10 +215,16 @@ absl::StatusOr<PostgresRows> Postgres::Execute(std::string_view sql, const Postg
   const std::vector<int> formats(values.size(), 1);
   if (PQsendQueryParams(connection_.get(), std::string(sql).c_str(), static_cast<int>(values.size()),
                         parameters.types_.data(), values.data(), lengths.data(), formats.data(),
-                        /*resultFormat=*/1) == 0) {
+                        /*resultFormat=*/1) == 0 ||
+      PQflush(connection_.get()) < 0) {
     return Broken(OneLine(PQerrorMessage(connection_.get())));
   }
-  return Answer();
+  return absl::OkStatus();
+}
+
+absl::StatusOr<PostgresRows> Postgres::Execute(std::string_view sql, const PostgresParameters& parameters) {
+  if (absl::Status status = Send(sql, parameters); !status.ok()) return status;
+  return Receive();
 }
 
 absl::Status Postgres::Script(const std::string& sql) {
@@ -226,7 +232,7 @@ absl::Status Postgres::Script(const std::string& sql) {
   if (PQsendQuery(connection_.get(), sql.c_str()) == 0) {
     return Broken(OneLine(PQerrorMessage(connection_.get())));
   }
-  return Answer().status();
+  return Receive().status();
 }
 
 }  // namespace attnfleet::server

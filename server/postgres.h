@@ -66,6 +66,10 @@ class Postgres {
   // RESOURCE_EXHAUSTED: its disk is full; DATA_LOSS, ALREADY_EXISTS (a unique index) and PERMISSION_DENIED as they say.
   absl::StatusOr<PostgresRows> Execute(std::string_view sql, const PostgresParameters& parameters = {});
 
+  // Execute in two halves, so that the caller does something while the database works: each Send has its Receive.
+  absl::Status Send(std::string_view sql, const PostgresParameters& parameters = {});
+  absl::StatusOr<PostgresRows> Receive();
+
   // Several statements without parameters, separated by semicolons.
   absl::Status Script(const std::string& sql);
 
@@ -81,7 +85,6 @@ class Postgres {
   };
 
   absl::Status Connect();
-  absl::StatusOr<PostgresRows> Answer();
   absl::Status Broken(const std::string& why);
   absl::Status Error(const PGresult* result);
 

@@ -10,7 +10,8 @@ namespace {
 
 // A statement is one batch; a database that takes longer is treated as one that is away.
 constexpr std::chrono::milliseconds kStatementLimit{10'000};
-constexpr int kRowsPerFetch = 1'000;
+// So many rows of usual runs are what a socket's buffer holds: then the database need not wait for their reader.
+constexpr int kRowsPerFetch = 400;
 // Held while the tables are changed. Any number that nothing else in the database uses.
 constexpr int64_t kMigrationLock = 0x6174746e'00000001;
 
@@ -187,14 +188,19 @@ absl::Status PostgresStore::ForEachRow(const std::string& sql,
   if (absl::Status status = postgres_.Script(absl::StrCat("DECLARE rows NO SCROLL CURSOR FOR ", sql)); !status.ok()) {
     return status;
   }
-  for (;;) {
-    const absl::StatusOr<PostgresRows> rows = postgres_.Execute(absl::StrCat("FETCH ", kRowsPerFetch, " FROM rows"));
+  const std::string fetch = absl::StrCat("FETCH ", kRowsPerFetch, " FROM rows");
+  absl::Status sent = postgres_.Send(fetch);
+  while (sent.ok()) {
+    const absl::StatusOr<PostgresRows> rows = postgres_.Receive();
     if (!rows.ok()) return rows.status();
+    const bool last = rows->size() < kRowsPerFetch;
+    if (!last) sent = postgres_.Send(fetch);  // the database looks for the next ones meanwhile
     for (int row = 0; row < rows->size(); ++row) {
       if (absl::Status status = take(*rows, row); !status.ok()) return status;
     }
-    if (rows->size() < kRowsPerFetch) return postgres_.Script("CLOSE rows");
+    if (last) return postgres_.Script("CLOSE rows");
   }
+  return sent;
 }
 
 absl::Status PostgresStore::Read(const Selection& selection, RowReader& reader) {

@@ -68,17 +68,19 @@ absl::Status CheckStored(const v1::Benchmark& benchmark, BusySlots& busy) {
   std::set<uint32_t> active_groups;
   for (const v1::Job& job : benchmark.jobs()) {
     for (const v1::Run& run : job.runs()) {
-      const std::string run_name = absl::StrCat("run ", FormatRunKey(run.key()));
-      if (const std::string fault = Fault(run); !fault.empty()) return Damaged(run_name, fault);
+      const auto damaged = [&run](const std::string& why) {
+        return Damaged(absl::StrCat("run ", FormatRunKey(run.key())), why);
+      };
+      if (const std::string fault = Fault(run); !fault.empty()) return damaged(fault);
       ++runs;
       if (run.state() == v1::RUN_STATE_ENDED) ++ended;
       if (run.state() != v1::RUN_STATE_ASSIGNED && run.state() != v1::RUN_STATE_RUNNING) continue;
-      if (!busy.emplace(run.worker(), run.slot()).second) return Damaged(run_name, "another run is on its slot");
+      if (!busy.emplace(run.worker(), run.slot()).second) return damaged("another run is on its slot");
       if (job.has_node() && (run.worker() != job.node().worker() || run.slot() != job.node().slot())) {
-        return Damaged(run_name, "it is active elsewhere than on its node");
+        return damaged("it is active elsewhere than on its node");
       }
       if (!active_groups.insert(job.group()).second) {
-        return Damaged(run_name, "another run of its shape is active too");
+        return damaged("another run of its shape is active too");
       }
     }
   }

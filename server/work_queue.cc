@@ -183,51 +183,62 @@ void WorkQueue::MarkChanged(WorkClass& work_class) {
   if (!std::exchange(work_class.changed, true)) changed_.push_back(&work_class);
 }
 
+void WorkQueue::File(WorkClass& work_class, int priority, WorkClass::Level& level, Submitter& submitter) {
+  const WorkClass::Share share{submitter.running, submitter.served, submitter.serial, &submitter};
+  level.waiting[&submitter].filed = share;
+  level.order.insert(share);
+  submitter.waits.insert({share.running, share.served, &work_class, priority});
+}
+
+void WorkQueue::Unfile(WorkClass& work_class, int priority, WorkClass::Level& level, const WorkClass::Share& filed) {
+  filed.submitter->waits.erase({filed.running, filed.served, &work_class, priority});
+  level.order.erase(filed);
+}
+
 void WorkQueue::Push(WorkClass& work_class, Submitter& submitter, int priority, uint64_t benchmark) {
   WorkClass::Level& level = work_class.levels[priority];
-  absl::btree_set<uint64_t>& waiting = level.benchmarks[&submitter];
-  if (waiting.empty()) {
-    level.order.insert({submitter.running, submitter.served, submitter.serial, &submitter});
-    submitter.waits.insert({&work_class, priority});
-  }
-  waiting.insert(benchmark);
+  if (!level.waiting.contains(&submitter)) File(work_class, priority, level, submitter);
+  level.waiting[&submitter].benchmarks.insert(benchmark);
   MarkChanged(work_class);
 }
 
 void WorkQueue::Remove(WorkClass& work_class, Submitter& submitter, int priority, uint64_t benchmark) {
   const auto level = work_class.levels.find(priority);
-  const auto waiting = level->second.benchmarks.find(&submitter);
-  waiting->second.erase(benchmark);
-  if (!waiting->second.empty()) return;
-  level->second.benchmarks.erase(waiting);
-  level->second.order.erase({submitter.running, submitter.served, submitter.serial, &submitter});
-  submitter.waits.erase({&work_class, priority});
+  const auto waiting = level->second.waiting.find(&submitter);
+  waiting->second.benchmarks.erase(benchmark);
+  if (!waiting->second.benchmarks.empty()) return;
+  Unfile(work_class, priority, level->second, waiting->second.filed);
+  level->second.waiting.erase(waiting);
   if (level->second.order.empty()) work_class.levels.erase(level);
 }
 
-void WorkQueue::Reorder(Submitter& submitter, uint64_t running, uint64_t served) {
-  for (const auto& [work_class, priority] : submitter.waits) {
-    std::set<WorkClass::Share>& order = work_class->levels.at(priority).order;
-    auto share = order.extract({submitter.running, submitter.served, submitter.serial, &submitter});
-    share.value().running = running;
-    share.value().served = served;
-    order.insert(std::move(share));
-  }
-  submitter.running = running;
-  submitter.served = served;
-}
-
 void WorkQueue::AddRunning(Submitter& submitter, int change) {
-  Reorder(submitter, submitter.running + static_cast<uint64_t>(change), submitter.served);
+  submitter.running += static_cast<uint64_t>(change);
+  // Nowhere more than it has: only where it was put right since it last had so few.
+  while (!submitter.waits.empty()) {
+    const Submitter::Wait most = *submitter.waits.rbegin();
+    if (std::tie(most.running, most.served) <= std::tie(submitter.running, submitter.served)) return;
+    WorkClass::Level& level = most.work_class->levels.at(most.priority);
+    Unfile(*most.work_class, most.priority, level, level.waiting.at(&submitter).filed);
+    File(*most.work_class, most.priority, level, submitter);
+  }
 }
 
-void WorkQueue::Serve(Submitter& submitter) { Reorder(submitter, submitter.running, ++served_); }
+void WorkQueue::Serve(Submitter& submitter) { submitter.served = ++served_; }
 
 WorkQueue::Candidate WorkQueue::BestOf(WorkClass& work_class) {
   if (work_class.levels.empty() || !work_class.open()) return {};
-  const auto& [priority, level] = *work_class.levels.begin();
-  const WorkClass::Share& share = *level.order.begin();
-  return {&work_class, {priority, share.running, share.served, *level.benchmarks.at(share.submitter).begin()}};
+  auto& [priority, level] = *work_class.levels.begin();
+  for (;;) {
+    const WorkClass::Share first = *level.order.begin();
+    const Submitter& submitter = *first.submitter;
+    if (first.running == submitter.running && first.served == submitter.served) {
+      return {&work_class,
+              {priority, first.running, first.served, *level.waiting.at(first.submitter).benchmarks.begin()}};
+    }
+    Unfile(work_class, priority, level, first);
+    File(work_class, priority, level, *first.submitter);
+  }
 }
 
 WorkQueue::Candidate WorkQueue::Best(const SlotKind& kind) const {
@@ -273,10 +284,15 @@ absl::Status WorkQueue::Check() const {
     }
     if (slots != work_class->slots) return absl::InternalError("a class counts its slots wrong: " + key);
     for (const auto& [priority, level] : work_class->levels) {
-      if (level.order.size() != level.benchmarks.size()) return absl::InternalError("a share is missing in " + key);
+      if (level.order.size() != level.waiting.size()) return absl::InternalError("a share is missing in " + key);
       for (const WorkClass::Share& share : level.order) {
-        if (share.running != share.submitter->running || share.served != share.submitter->served) {
-          return absl::InternalError(absl::StrCat("the share of ", share.submitter->name, " is out of date"));
+        const Submitter& submitter = *share.submitter;
+        if (std::tie(share.running, share.served) > std::tie(submitter.running, submitter.served)) {
+          return absl::InternalError(absl::StrCat("the share of ", submitter.name, " is less than what is filed"));
+        }
+        if (!submitter.waits.contains({share.running, share.served, work_class.get(), priority})) {
+          return absl::InternalError(
+              absl::StrCat("the share of ", submitter.name, " is filed otherwise than it knows"));
         }
       }
     }

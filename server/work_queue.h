@@ -39,12 +39,23 @@ struct SlotKind {
 
 // A user's share of the fleet.
 struct Submitter {
+  struct Wait {  // a class and a priority in which something of theirs waits, and the share that is filed there
+    uint64_t running;
+    uint64_t served;
+    WorkClass* work_class;
+    int priority;
+    bool operator<(const Wait& other) const {
+      return std::tie(running, served, work_class, priority) <
+             std::tie(other.running, other.served, other.work_class, other.priority);
+    }
+  };
+
   std::string name;
   uint32_t serial = 0;
-  uint64_t running = 0;                        // slots that run something of theirs
-  uint64_t served = 0;                         // number of the last lane that was begun for them; breaks ties
-  uint32_t benchmarks = 0;                     // that have not ended
-  std::set<std::pair<WorkClass*, int>> waits;  // class and priority in which something of theirs waits
+  uint64_t running = 0;     // slots that run something of theirs
+  uint64_t served = 0;      // number of the last lane that was begun for them; breaks ties
+  uint32_t benchmarks = 0;  // that have not ended
+  std::set<Wait> waits;
 };
 
 // Benchmarks with the same requirements and backends: what fits one of them fits all.
@@ -58,9 +69,15 @@ struct WorkClass {
       return std::tie(running, served, serial) < std::tie(other.running, other.served, other.serial);
     }
   };
+  // A submitter that waits in many levels is not filed anew in all of them whenever its share changes: what is filed
+  // may be less than the share has become, never more, and is put right when it comes first.
   struct Level {
+    struct Waiting {
+      Share filed;
+      absl::btree_set<uint64_t> benchmarks;  // the oldest first
+    };
     std::set<Share> order;
-    std::unordered_map<Submitter*, absl::btree_set<uint64_t>> benchmarks;  // the oldest first
+    std::unordered_map<Submitter*, Waiting> waiting;
   };
 
   std::string key;
@@ -137,7 +154,10 @@ class WorkQueue {
  private:
   SlotKind* UseKind(const Slot& slot);
   void ReleaseKind(SlotKind* kind);
-  void Reorder(Submitter& submitter, uint64_t running, uint64_t served);
+  // Files the submitter in a level in which it waits, with the share that it has now.
+  static void File(WorkClass& work_class, int priority, WorkClass::Level& level, Submitter& submitter);
+  // Takes out what File filed.
+  static void Unfile(WorkClass& work_class, int priority, WorkClass::Level& level, const WorkClass::Share& filed);
 
   std::map<std::string, std::unique_ptr<WorkClass>> classes_;
   std::map<std::string, std::unique_ptr<SlotKind>> kinds_;

@@ -29,6 +29,7 @@ ABSL_FLAG(absl::Duration, run_time, absl::ZeroDuration(), "how long a run takes,
 ABSL_FLAG(absl::Duration, settle, absl::Seconds(20), "time without work, for memory and heartbeats alone");
 ABSL_FLAG(absl::Duration, heartbeat, absl::ZeroDuration(), "of the server; default: its own");
 ABSL_FLAG(absl::Duration, lease, absl::ZeroDuration(), "of the server; default: its own");
+ABSL_FLAG(bool, keepalive, true, "workers ping the server as real ones do, and give up when it is late to answer");
 ABSL_FLAG(absl::Duration, limit, absl::Minutes(9), "give up after this");
 ABSL_FLAG(std::string, store, "", "postgresql://..., instead of SQLite");
 ABSL_FLAG(std::string, folder, "", "where to make the temporary folder");
@@ -132,7 +133,8 @@ class Load {
  private:
   void StartServer() {
     std::vector<std::string> argv = {BinaryFolder() + "/attnfleet-server", "--listen=127.0.0.1:0",
-                                     "--metrics-listen=off", absl::StrCat("--state-dir=", folder_.path(), "/server")};
+                                     "--metrics-listen=127.0.0.1:0",
+                                     absl::StrCat("--state-dir=", folder_.path(), "/server")};
     const auto pass = [&argv](const std::string& flag, absl::Duration value) {
       if (value > absl::ZeroDuration()) argv.push_back(absl::StrCat(flag, "=", absl::FormatDuration(value)));
     };
@@ -159,7 +161,8 @@ class Load {
   void Connect() {
     const Clock::time_point start = Clock::now();
     for (int i = 0; i < workers_; ++i) {
-      const std::shared_ptr<grpc::Channel> channel = ConnectFrom(static_cast<uint32_t>(i), server_->address());
+      const std::shared_ptr<grpc::Channel> channel =
+          ConnectFrom(static_cast<uint32_t>(i), server_->address(), absl::GetFlag(FLAGS_keepalive));
       if (channel == nullptr) Die(absl::StrCat("cannot connect worker ", i, " (ulimit -n?)"));
       WorkerOptions options;
       options.name = absl::StrCat("simulated-", i);

@@ -8,6 +8,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include <climits>
 #include <cstdlib>
 #include <utility>
 
@@ -342,7 +343,7 @@ void SimulatedWorker::Fault(const std::string& text) {
   observations_.changed.notify_all();
 }
 
-std::shared_ptr<grpc::Channel> ConnectFrom(uint32_t host, const std::string& server) {
+std::shared_ptr<grpc::Channel> ConnectFrom(uint32_t host, const std::string& server, bool keepalive) {
   const int descriptor = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
   if (descriptor < 0) return nullptr;
   sockaddr_in own{};
@@ -359,7 +360,9 @@ std::shared_ptr<grpc::Channel> ConnectFrom(uint32_t host, const std::string& ser
     close(descriptor);
     return nullptr;
   }
-  return grpc::CreateCustomInsecureChannelFromFd(server, descriptor, MakeChannelArguments());
+  grpc::ChannelArguments arguments = MakeChannelArguments();
+  if (!keepalive) arguments.SetInt(GRPC_ARG_KEEPALIVE_TIME_MS, INT_MAX);
+  return grpc::CreateCustomInsecureChannelFromFd(server, descriptor, arguments);
 }
 
 }  // namespace attnfleet::bench

@@ -162,8 +162,8 @@ class SimulatedWorker : public grpc::ClientBidiReactor<v1::WorkerEvent, v1::Work
 };
 
 // A connection of its own to 127.0.0.1:PORT, from an address of its own (127.X.Y.Z), as of another host. Null if there
-// is none.
-std::shared_ptr<grpc::Channel> ConnectFrom(uint32_t host, const std::string& server);
+// is none. Without `keepalive` it sends no pings, and so outlives a machine that is too busy to answer them.
+std::shared_ptr<grpc::Channel> ConnectFrom(uint32_t host, const std::string& server, bool keepalive = true);
 
 }  // namespace attnfleet::bench
 

@@ -2,6 +2,11 @@
 
 #include <gtest/gtest.h>
 
+#include <map>
+#include <random>
+#include <tuple>
+#include <vector>
+
 #include "fleet_fixture.h"
 
 namespace attnfleet::server {
@@ -66,6 +71,71 @@ TEST_F(WorkQueueTest, PriorityThenFewestSlotsThenLongestUnservedThenAge) {
   queue_.Remove(work_class, ann, 0, 1);
   EXPECT_EQ(best(), 2u);
   EXPECT_EQ(queue_.Check(), absl::OkStatus());
+}
+
+// What is filed of a share may be old; what is answered may not. Against a queue that looks at everything.
+TEST_F(WorkQueueTest, TheBestIsTheBestHoweverSharesChange) {
+  Slot& slot = AddSlot("a", 1'000);
+  queue_.SetBusy(slot, true);
+  const std::vector<WorkClass*> classes = {&Class(), &Class(50), &Class(100)};
+  std::vector<Submitter*> submitters;
+  for (const char* name : {"ann", "bob", "cleo", "dan"}) submitters.push_back(queue_.UseSubmitter(name));
+  struct Waiting {
+    WorkClass* work_class;
+    Submitter* submitter;
+    int priority;
+    uint64_t benchmark;
+  };
+  std::vector<Waiting> waiting;
+  const auto best = [&]() -> uint64_t {
+    std::map<WorkClass*, Waiting> firsts;  // of each class
+    const auto share = [](const Waiting& one) {
+      return std::tuple(-one.priority, one.submitter->running, one.submitter->served);
+    };
+    for (const Waiting& one : waiting) {
+      const auto [first, is_new] = firsts.emplace(one.work_class, one);
+      const auto rank = [&](const Waiting& w) { return std::tuple(share(w), w.submitter->serial, w.benchmark); };
+      if (!is_new && rank(one) < rank(first->second)) first->second = one;
+    }
+    const Waiting* found = nullptr;
+    for (const auto& [work_class, one] : firsts) {
+      const auto rank = [&](const Waiting& w) { return std::tuple(share(w), w.benchmark); };
+      if (found == nullptr || rank(one) < rank(*found)) found = &one;
+    }
+    return found == nullptr ? 0 : found->benchmark;
+  };
+  std::minstd_rand random(1);
+  for (uint64_t step = 1; step <= 20'000; ++step) {
+    Submitter& submitter = *submitters[random() % submitters.size()];
+    switch (random() % 5) {
+      case 0:
+      case 1:
+        if (waiting.size() > 60) break;
+        waiting.push_back({classes[random() % classes.size()], &submitter, static_cast<int>(random() % 3), step});
+        queue_.Push(*waiting.back().work_class, submitter, waiting.back().priority, step);
+        break;
+      case 2: {
+        if (waiting.empty()) break;
+        std::swap(waiting[random() % waiting.size()], waiting.back());
+        const Waiting& one = waiting.back();
+        queue_.Remove(*one.work_class, *one.submitter, one.priority, one.benchmark);
+        waiting.pop_back();
+        break;
+      }
+      case 3:
+        queue_.Serve(submitter);
+        queue_.AddRunning(submitter, 1);
+        break;
+      default:
+        if (submitter.running > 0) queue_.AddRunning(submitter, -1);
+    }
+    if (random() % 3 == 0) {
+      ASSERT_EQ(queue_.Best(*slot.kind).rank.benchmark, best()) << "step " << step;
+    }
+    if (step % 100 == 0) {
+      ASSERT_EQ(queue_.Check(), absl::OkStatus()) << "step " << step;
+    }
+  }
 }
 
 TEST_F(WorkQueueTest, ClassOpensAndClosesWithItsCount) {
