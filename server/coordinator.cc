@@ -40,10 +40,6 @@ uint64_t RunsOf(const v1::BenchmarkSpec& spec) {
          static_cast<uint64_t>(spec.repetitions());
 }
 
-absl::Status NoSuchBenchmark(uint64_t id) {
-  return absl::NotFoundError(id == 0 ? "there is no benchmark yet" : absl::StrCat("there is no benchmark ", id));
-}
-
 bool IsOver(const v1::Benchmark& benchmark) {
   return benchmark.state() == v1::BENCHMARK_STATE_FINISHED || benchmark.state() == v1::BENCHMARK_STATE_CANCELLED;
 }
@@ -585,6 +581,11 @@ void Coordinator::Notify() {
     for (const std::shared_ptr<Watcher>& watcher : found->second) watcher->Ended(benchmark);
     watchers_.erase(found);
   }
+}
+
+absl::Status Coordinator::NoSuchBenchmark(uint64_t id) const {
+  if (const absl::Status lead = store_.ConfirmLead(); !lead.ok()) return absl::UnavailableError(lead.message());
+  return absl::NotFoundError(id == 0 ? "there is no benchmark yet" : absl::StrCat("there is no benchmark ", id));
 }
 
 absl::StatusOr<v1::Benchmark> Coordinator::Whole(uint64_t id) const {

@@ -136,6 +136,8 @@ class Coordinator {
   void Notify();
   const v1::Run& RunAt(const std::tuple<uint64_t, uint32_t, uint32_t>& key) const;
   bool IsCurrent(const std::string& worker, const std::shared_ptr<WorkerLink>& link) const;
+  // NOT_FOUND; but UNAVAILABLE from a coordinator that was passed over, which knows nothing of what came since.
+  absl::Status NoSuchBenchmark(uint64_t id) const;
   // With jobs and runs, from memory or, once it has ended, from the store.
   absl::StatusOr<v1::Benchmark> Whole(uint64_t id) const;
   // The same with its summaries; 0 = the newest.
