@@ -42,10 +42,6 @@ uint64_t RunsOf(const v1::BenchmarkSpec& spec) {
          static_cast<uint64_t>(spec.repetitions());
 }
 
-absl::Status NoSuchBenchmark(uint64_t id) {
-  return absl::NotFoundError(id == 0 ? "there is no benchmark yet" : absl::StrCat("there is no benchmark ", id));
-}
-
 v1::RunKey MakeKey(const std::tuple<uint64_t, uint32_t, uint32_t>& key) {
   v1::RunKey run;
   run.set_benchmark_id(std::get<0>(key));
@@ -638,6 +634,11 @@ void Coordinator::ForgetEnded() {
     }
     scheduler_.ForgetRuns(id);
   }
+}
+
+absl::Status Coordinator::NoSuchBenchmark(uint64_t id) const {
+  if (const absl::Status lead = store_.ConfirmLead(); !lead.ok()) return absl::UnavailableError(lead.message());
+  return absl::NotFoundError(id == 0 ? "there is no benchmark yet" : absl::StrCat("there is no benchmark ", id));
 }
 
 void Coordinator::Ask(uint64_t id, Snapshots::Kind kind, Snapshots::Reply reply) {

@@ -146,6 +146,8 @@ class Coordinator {
   void ForgetEnded();
   const v1::Run& RunAt(const std::tuple<uint64_t, uint32_t, uint32_t>& key) const;
   bool IsCurrent(const std::string& worker, const std::shared_ptr<WorkerLink>& link) const;
+  // NOT_FOUND; but UNAVAILABLE from a coordinator that was passed over, which knows nothing of what came since.
+  absl::Status NoSuchBenchmark(uint64_t id) const;
   // PERMISSION_DENIED if there is such a benchmark and it is not `owner`'s; an empty one is everybody.
   absl::Status CheckOwner(uint64_t id, const std::string& owner) const;
   absl::StatusOr<uint64_t> TakeSubmit(const v1::SubmitRequest& request, int64_t now);

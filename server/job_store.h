@@ -79,6 +79,9 @@ class JobStore {
   // while they were committed), and the call may be repeated.
   virtual absl::Status Save(const StoreChanges& changes) = 0;
 
+  // An error if another coordinator leads by now, or if that cannot be found out: what this one knows may be old then.
+  virtual absl::Status ConfirmLead() { return absl::OkStatus(); }
+
   // Removes the benchmarks with their runs, in one transaction. Ids that are unknown are no error.
   virtual absl::Status Delete(const std::vector<uint64_t>& ids) = 0;
 

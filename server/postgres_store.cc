@@ -64,6 +64,8 @@ constexpr char kDelete[] = R"sql(
     deleted_benchmarks AS (DELETE FROM benchmarks USING fence WHERE id = ANY ($2::int8[]))
     SELECT count(*) FROM fence)sql";
 
+constexpr char kConfirm[] = "SELECT count(*) FROM leadership WHERE epoch = $1";
+
 PostgresParameters SaveParameters(int64_t epoch, const StoreChanges& changes) {
   std::vector<int64_t> ids, states, submitted;
   std::vector<std::string> requests, messages;
@@ -151,6 +153,8 @@ absl::Status PostgresStore::Fenced(const char* sql, const PostgresParameters& pa
   if (rows->Int(0, 0) == 1) return absl::OkStatus();
   return absl::UnavailableError(absl::StrCat(name(), ": this coordinator does not lead (any more)"));
 }
+
+absl::Status PostgresStore::ConfirmLead() { return Fenced(kConfirm, PostgresParameters().Add(epoch_)); }
 
 absl::Status PostgresStore::Save(const StoreChanges& changes) { return Fenced(kSave, SaveParameters(epoch_, changes)); }
 

@@ -25,6 +25,7 @@ class PostgresStore : public JobStore {
   static absl::StatusOr<std::unique_ptr<PostgresStore>> Open(const std::string& url, int64_t epoch);
 
   std::string name() const override { return postgres_.name(); }
+  absl::Status ConfirmLead() override;
   absl::Status Save(const StoreChanges& changes) override;
   absl::Status Delete(const std::vector<uint64_t>& ids) override;
   absl::Status Fill(const Source& next) override;

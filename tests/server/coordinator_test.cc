@@ -357,6 +357,17 @@ TEST_F(CoordinatorTest, SecondWorkerOfANameIsRefusedAndAReconnectReplacesItsOldS
   EXPECT_FALSE(again->has_ended);
 }
 
+// The successor of a leader that was passed over had accepted a benchmark, whose watch asked the old one and gave up.
+TEST_F(CoordinatorTest, OnlyACoordinatorThatLeadsSaysThatThereIsNoBenchmark) {
+  const auto watcher = std::make_shared<FakeWatcher>();
+  EXPECT_EQ(Get(5).status().code(), absl::StatusCode::kNotFound);
+  faulty_.leads = false;
+  EXPECT_EQ(Get(5).status().code(), absl::StatusCode::kUnavailable);
+  EXPECT_EQ(Cancel(5, "").status().code(), absl::StatusCode::kUnavailable);
+  coordinator_->Watch(5, watcher);
+  EXPECT_EQ(watcher->result.get_future().get().status().code(), absl::StatusCode::kUnavailable);
+}
+
 // A server that was stopped for longer than the lease once took all runs from workers that had been there all the time.
 TEST_F(CoordinatorTest, NoWorkerLosesItsLeaseWhileTheCoordinatorStandsStill) {
   const auto worker = std::make_shared<FakeWorker>(store_, false);

@@ -21,10 +21,14 @@ class FaultyStore : public JobStore {
   };
   std::atomic<Fault> fault{Fault::kNone};  // of every write from now on
   std::atomic<int> failed{0};              // writes that did
+  std::atomic<bool> leads{true};           // no other coordinator does
 
   std::string name() const override { return store_.name(); }
   absl::Status Save(const StoreChanges& changes) override {
     return Write([&] { return store_.Save(changes); });
+  }
+  absl::Status ConfirmLead() override {
+    return leads ? absl::OkStatus() : absl::UnavailableError(name() + ": this coordinator does not lead (any more)");
   }
   absl::Status Delete(const std::vector<uint64_t>& ids) override {
     return Write([&] { return store_.Delete(ids); });

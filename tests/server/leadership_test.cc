@@ -130,6 +130,8 @@ TEST_F(LeadershipTest, LeaderThatWasPassedOverCannotWriteAndLearnsOfIt) {
   absl::StatusOr<std::unique_ptr<PostgresStore>> store = PostgresStore::Open(url_, new_epoch);
   ASSERT_EQ(store.status(), absl::OkStatus());
   EXPECT_EQ((*store)->LoadSettings()->at("test"), "old");
+  EXPECT_EQ((*store)->ConfirmLead(), absl::OkStatus());
+  EXPECT_EQ((*PostgresStore::Open(url_, old_epoch))->ConfirmLead().code(), absl::StatusCode::kUnavailable);
   EXPECT_EQ((*PostgresStore::Open(url_, old_epoch))->Delete({1}).code(), absl::StatusCode::kUnavailable);
   EXPECT_TRUE(Eventually([&] { return first.lost(); }));
   EXPECT_FALSE(second.lost());
