@@ -47,6 +47,7 @@ Batch FirstSamples(const Batch& batch, int64_t count) {
   for (at::Tensor* tensor : first.Tensors()) {
     *tensor = tensor->slice(0, 0, count);
   }
+  if (batch.rows.defined()) first.rows = batch.rows.masked_select(batch.rows.lt(first.ids.numel()));
   return first;
 }
 
@@ -56,11 +57,13 @@ struct Pass {
   std::vector<at::Tensor> gradients;
 };
 
-Pass RunPass(Model& model, const Backend& backend, const Batch& batch, at::ScalarType type, bool mixed) {
+Pass RunPass(Model& model, const Backend& backend, const Batch& batch, at::ScalarType type, bool mixed,
+             FusedTrainingStep* fused = nullptr) {
   Pass pass;
   {
     const Autocast autocast(mixed, batch.ids.device().type());
-    const ModelOutput output = Forward(model, backend, batch, type, /*training=*/true);
+    const ModelOutput output = fused != nullptr ? fused->Forward(model, backend, batch, /*training=*/true)
+                                                : Forward(model, backend, batch, type, /*training=*/true);
     pass.logits = output.logits.detach();
     pass.loss = output.loss;
   }
@@ -93,7 +96,7 @@ NumericalCheck Compare(const CheckSubject& subject, int64_t samples) {
     exact = RunPass(model, *FindBackend("eager").value(), batch, at::kDouble, /*mixed=*/false);
   }
   Model model = WithoutDropout(subject.model);
-  const Pass pass = RunPass(model, subject.backend, batch, subject.type, subject.mixed);
+  const Pass pass = RunPass(model, subject.backend, batch, subject.type, subject.mixed, subject.fused);
 
   NumericalCheck check;
   check.samples = static_cast<int>(samples);

@@ -9,6 +9,7 @@
 #include "worker/trainer/attention/contract.h"
 #include "worker/trainer/events.h"
 #include "worker/trainer/model.h"
+#include "worker/trainer/step/fused_step.h"
 
 namespace attnfleet::trainer {
 
@@ -16,8 +17,9 @@ struct CheckSubject {
   const Model& model;  // its parameters' gradients must be free; they are used and dropped
   const Backend& backend;
   const Batch& batch;
-  at::ScalarType type;  // as Forward() takes it
-  bool mixed = false;   // under bf16 autocast
+  at::ScalarType type;                 // as Forward() takes it
+  bool mixed = false;                  // under bf16 autocast
+  FusedTrainingStep* fused = nullptr;  // that was made of the model; null: the reference step
 };
 
 // Runs the subject and eager in fp64 on the same weights and the same batch, dropout off, and tells how far apart they

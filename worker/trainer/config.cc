@@ -24,6 +24,7 @@ ABSL_FLAG(double, hidden_dropout, 0.1, "dropout of hidden states");
 ABSL_FLAG(double, attention_dropout, 0.1, "dropout of attention probabilities");
 ABSL_FLAG(std::string, precision, "auto", "precision");
 ABSL_FLAG(std::string, optimizer, "adamw", "optimiser");
+ABSL_FLAG(std::string, step, "reference", "training step");
 ABSL_FLAG(double, learning_rate, 1e-5, "learning rate");
 ABSL_FLAG(int64_t, data_loader_threads, 16, "threads that make batches");
 ABSL_FLAG(uint64_t, seed, 0, "seed");
@@ -157,6 +158,8 @@ absl::StatusOr<Config> ParseCommandLine(int argc, const char* const* argv) {
                                              {"bf16", Precision::kBf16}});
   config.optimizer = read.Choice<Optimizer>("--optimizer", FLAGS_optimizer,
                                             {{"adam", Optimizer::kAdam}, {"adamw", Optimizer::kAdamW}});
+  config.step =
+      read.Choice<StepKind>("--step", FLAGS_step, {{"reference", StepKind::kReference}, {"fused", StepKind::kFused}});
   config.learning_rate = absl::GetFlag(FLAGS_learning_rate);
   if (!(config.learning_rate > 0 && config.learning_rate <= 1)) {
     read.Fail(absl::StrCat("--learning-rate: ", config.learning_rate, " is out of range; give 0 < rate <= 1"));

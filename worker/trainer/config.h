@@ -14,6 +14,7 @@ namespace attnfleet::trainer {
 enum class Device { kAuto, kCpu, kCuda };
 enum class Precision { kAuto, kFp32, kTf32, kBf16Mixed, kBf16 };
 enum class Optimizer { kAdam, kAdamW };
+enum class StepKind { kReference, kFused };
 enum class Boxes { kUnit, kRandom, kDocument };
 
 // One run, as its flags describe it. The defaults are the model that people train.
@@ -30,6 +31,7 @@ struct Config {
   bool check = false;    // compare with eager in fp64 after the timed steps
   Precision precision = Precision::kAuto;
   Optimizer optimizer = Optimizer::kAdamW;
+  StepKind step = StepKind::kReference;  // whose operations: LibTorch's one by one, or the fused ones of step/
   double learning_rate = 0;
   int data_loader_threads = 0;  // 0: batches are made between the steps
   uint64_t seed = 0;

@@ -33,6 +33,14 @@ const absl::StatusOr<void*>& Library() {
   return *library;
 }
 
+template <class Function>
+Function* Symbol(const char* name) {
+  TORCH_CHECK(Library().ok(), std::string(Library().status().message()));
+  auto* const function = reinterpret_cast<Function*>(dlsym(*Library(), name));
+  TORCH_CHECK(function != nullptr, "the CUDA module has no ", name);
+  return function;
+}
+
 }  // namespace
 
 absl::Status LoadCudaModule() { return Library().status(); }
@@ -47,10 +55,11 @@ absl::StatusOr<std::unique_ptr<CudaDevice>> OpenCudaDevice() {
 }
 
 std::unique_ptr<FusedAttention> OpenFusedAttention(const FusedPath* path) {
-  TORCH_CHECK(Library().ok(), std::string(Library().status().message()));
-  auto* const open = reinterpret_cast<FusedAttentionFunction*>(dlsym(*Library(), kFusedAttentionSymbol));
-  TORCH_CHECK(open != nullptr, "the CUDA module has no ", kFusedAttentionSymbol);
-  return std::unique_ptr<FusedAttention>(open(path));
+  return std::unique_ptr<FusedAttention>(Symbol<FusedAttentionFunction>(kFusedAttentionSymbol)(path));
+}
+
+std::unique_ptr<StepKernels> OpenStepKernels() {
+  return std::unique_ptr<StepKernels>(Symbol<StepKernelsFunction>(kStepKernelsSymbol)());
 }
 
 }  // namespace attnfleet::trainer

@@ -19,6 +19,9 @@ absl::StatusOr<std::unique_ptr<CudaDevice>> OpenCudaDevice();
 // module is not there.
 std::unique_ptr<FusedAttention> OpenFusedAttention(const FusedPath* path = nullptr);
 
+// The fused step's operations on the current device. Throws c10::Error where the module is not there.
+std::unique_ptr<StepKernels> OpenStepKernels();
+
 }  // namespace attnfleet::trainer
 
 #endif  // ATTNFLEET_WORKER_TRAINER_CUDA_MODULE_H_

@@ -93,7 +93,7 @@ int Verify(const Config& config, const Backend& backend) {
   const auto compare = [&]() -> absl::StatusOr<CaseError> {
     if (!model_case.ok()) return model_case.status();
     Model model = model_case->MakeModel(on_cuda ? at::Device(at::kCUDA, 0) : at::Device(at::kCPU));
-    return model_case->Compare(model, backend);
+    return model_case->Compare(model, backend, config.step);
   };
   const absl::StatusOr<CaseError> error = compare();
   if (!error.ok()) {

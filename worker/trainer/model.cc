@@ -25,6 +25,7 @@
 
 #include "worker/trainer/buckets.h"
 #include "worker/trainer/image.h"
+#include "worker/trainer/model_pass.h"
 
 namespace attnfleet::trainer {
 namespace {
@@ -90,24 +91,16 @@ void VisitLayer(const Visitor& visit, const std::string& prefix, const ModelConf
 
 at::Tensor Apply(const Linear& linear, const at::Tensor& x) { return at::linear(x, linear.weight, linear.bias); }
 
-// One forward pass: what every part of it needs to know.
-struct Pass {
-  const Model& model;
-  const Backend& backend;
-  const Batch& batch;
-  bool training;
+at::Tensor Dropout(const Pass& pass, const at::Tensor& x) {
+  return at::dropout(x, pass.config().hidden_dropout, pass.training);
+}
 
-  const ModelConfig& config() const { return model.config; }
-
-  at::Tensor Dropout(const at::Tensor& x) const { return at::dropout(x, config().hidden_dropout, training); }
-
-  at::Tensor Norm(const LayerNorm& norm, const at::Tensor& x) const {
-    return Norm(norm, x, config().layer_norm_epsilon);
-  }
-  at::Tensor Norm(const LayerNorm& norm, const at::Tensor& x, double epsilon) const {
-    return at::layer_norm(x, {config().hidden_size}, norm.weight, norm.bias, epsilon);
-  }
-};
+at::Tensor Norm(const Pass& pass, const LayerNorm& norm, const at::Tensor& x, double epsilon) {
+  return at::layer_norm(x, {pass.config().hidden_size}, norm.weight, norm.bias, epsilon);
+}
+at::Tensor Norm(const Pass& pass, const LayerNorm& norm, const at::Tensor& x) {
+  return Norm(pass, norm, x, pass.config().layer_norm_epsilon);
+}
 
 // Hugging Face's LayoutLMv3TextEmbeddings: (B, S, hidden).
 at::Tensor EmbedText(const Pass& pass) {
@@ -127,25 +120,14 @@ at::Tensor EmbedText(const Pass& pass) {
                at::embedding(model.h_position_embeddings, (y1 - y0).clamp(0, 1023)),
                at::embedding(model.w_position_embeddings, (x1 - x0).clamp(0, 1023))},
               -1);
-  return pass.Dropout(pass.Norm(model.embeddings_norm, sum + spatial));
-}
-
-// Hugging Face's forward_image: (B, visual tokens, hidden).
-at::Tensor EmbedImage(const Pass& pass) {
-  const VisualEmbedding& visual = pass.model.visual;
-  const int64_t patch = pass.config().patch_size;
-  const at::Tensor pixels = pass.batch.image.to(visual.patches.weight.scalar_type());
-  const at::Tensor patches = at::conv2d(pixels, visual.patches.weight, visual.patches.bias, {patch, patch});
-  const at::Tensor cls = visual.cls_token.expand({pixels.size(0), -1, -1});
-  const at::Tensor tokens = at::cat({cls, patches.flatten(2).transpose(1, 2)}, 1);
-  return pass.Norm(visual.norm, tokens + visual.positions, kVisualNormEpsilon);
+  return Dropout(pass, Norm(pass, model.embeddings_norm, sum + spatial));
 }
 
 // (B, text and visual tokens, hidden).
 at::Tensor Embed(const Pass& pass) {
   const at::Tensor text = EmbedText(pass);
   if (!pass.config().image) return text;
-  return pass.Dropout(pass.Norm(pass.model.visual.joint_norm, at::cat({text, EmbedImage(pass)}, 1)));
+  return Dropout(pass, Norm(pass, pass.model.visual.joint_norm, at::cat({text, EmbedImage(pass)}, 1)));
 }
 
 // What is known of the text's tokens, with the same of the visual ones behind it.
@@ -155,22 +137,6 @@ void AddVisualTokens(const Model& model, BiasSource& source) {
   source.boxes = at::cat({source.boxes, model.visual_boxes.expand({batch, -1, -1})}, 1);
   source.attention_mask =
       at::cat({source.attention_mask, at::ones({batch, tokens}, source.attention_mask.options())}, 1);
-}
-
-StepTensors PrepareAttention(const Pass& pass, const AttentionProblem& problem) {
-  const at::AutoGradMode gradients(problem.bias_gradients);
-  const Model& model = pass.model;
-  BiasSource source;
-  source.relative_table = model.rel_pos_bias;
-  source.x_table = model.rel_pos_x_bias;
-  source.y_table = model.rel_pos_y_bias;
-  source.relative_buckets = model.relative_buckets;
-  source.spatial_buckets = model.spatial_buckets;
-  source.positions = at::arange(pass.batch.ids.size(1), model.relative_buckets.options());
-  source.boxes = pass.batch.boxes;
-  source.attention_mask = pass.batch.attention_mask;
-  if (model.config.image) AddVisualTokens(model, source);
-  return pass.backend.prepare(problem, source);
 }
 
 // Hugging Face's LayoutLMv3SelfAttention: (B, S, hidden) -> (B, S, hidden).
@@ -189,18 +155,50 @@ at::Tensor SelfAttention(const Pass& pass, const EncoderLayer& layer, const Step
 
 at::Tensor Encode(const Pass& pass, const EncoderLayer& layer, const StepTensors& step, const at::Tensor& x) {
   const at::Tensor attended = Apply(layer.attention_output, SelfAttention(pass, layer, step, x));
-  const at::Tensor middle = pass.Norm(layer.attention_norm, pass.Dropout(attended) + x);
+  const at::Tensor middle = Norm(pass, layer.attention_norm, Dropout(pass, attended) + x);
   const at::Tensor output = Apply(layer.output, at::gelu(Apply(layer.intermediate, middle)));
-  return pass.Norm(layer.output_norm, pass.Dropout(output) + middle);
+  return Norm(pass, layer.output_norm, Dropout(pass, output) + middle);
 }
 
 at::Tensor Classify(const Pass& pass, const at::Tensor& encoded) {
-  const at::Tensor x = pass.Dropout(pass.config().image ? encoded.narrow(1, 0, pass.batch.ids.size(1)) : encoded);
+  const at::Tensor x = Dropout(pass, pass.config().image ? encoded.narrow(1, 0, pass.batch.ids.size(1)) : encoded);
   if (!pass.config().two_layer_head()) return Apply(pass.model.classifier, x);
-  return Apply(pass.model.out_proj, pass.Dropout(at::tanh(Apply(pass.model.dense, pass.Dropout(x)))));
+  return Apply(pass.model.out_proj, Dropout(pass, at::tanh(Apply(pass.model.dense, Dropout(pass, x)))));
 }
 
 }  // namespace
+
+at::Tensor EmbedImage(const Pass& pass) {
+  const VisualEmbedding& visual = pass.model.visual;
+  const int64_t patch = pass.config().patch_size;
+  const at::Tensor pixels = pass.batch.image.to(visual.patches.weight.scalar_type());
+  const at::Tensor patches = at::conv2d(pixels, visual.patches.weight, visual.patches.bias, {patch, patch});
+  const at::Tensor cls = visual.cls_token.expand({pixels.size(0), -1, -1});
+  const at::Tensor tokens = at::cat({cls, patches.flatten(2).transpose(1, 2)}, 1);
+  return Norm(pass, visual.norm, tokens + visual.positions, kVisualNormEpsilon);
+}
+
+StepTensors PrepareAttention(const Pass& pass, const AttentionProblem& problem) {
+  const at::AutoGradMode gradients(problem.bias_gradients);
+  const Model& model = pass.model;
+  BiasSource source;
+  source.relative_table = model.rel_pos_bias;
+  source.x_table = model.rel_pos_x_bias;
+  source.y_table = model.rel_pos_y_bias;
+  source.relative_buckets = model.relative_buckets;
+  source.spatial_buckets = model.spatial_buckets;
+  source.positions = at::arange(pass.batch.ids.size(1), model.relative_buckets.options());
+  source.boxes = pass.batch.boxes;
+  source.attention_mask = pass.batch.attention_mask;
+  if (model.config.image) AddVisualTokens(model, source);
+  return pass.backend.prepare(problem, source);
+}
+
+at::Tensor Loss(const at::Tensor& logits, const at::Tensor& labels) {
+  // The loss of a model that is all bf16 is fp32, as in Hugging Face.
+  const at::Tensor exact = logits.scalar_type() == at::kBFloat16 ? logits.to(at::kFloat) : logits;
+  return at::cross_entropy_loss(exact, labels.view(-1), {}, at::Reduction::Mean, kIgnoredLabel);
+}
 
 std::vector<at::Tensor*> Batch::Tensors() {
   std::vector<at::Tensor*> tensors = {&ids, &boxes, &labels, &attention_mask};
@@ -308,10 +306,7 @@ ModelOutput Forward(const Model& model, const Backend& backend, const Batch& bat
   for (const EncoderLayer& layer : model.layers) x = Encode(pass, layer, step, x);
   ModelOutput output;
   output.logits = Classify(pass, x);
-  // The loss of a model that is all bf16 is fp32, as in Hugging Face.
-  const at::Tensor logits = output.logits.scalar_type() == at::kBFloat16 ? output.logits.to(at::kFloat) : output.logits;
-  output.loss = at::cross_entropy_loss(logits.view({-1, config.labels}), batch.labels.view(-1), {}, at::Reduction::Mean,
-                                       kIgnoredLabel);
+  output.loss = Loss(output.logits.view({-1, config.labels}), batch.labels);
   return output;
 }
 

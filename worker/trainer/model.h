@@ -23,8 +23,11 @@ struct Batch {
   bool padded = false;        // the mask holds a 0
   int64_t tokens = 0;         // that the mask does not hide
   at::Tensor image = {};      // (B, 3, size, size) fp32; undefined without
+  // Which tokens the fused step computes, as indices into (B S): those that attention sees or that have a label.
+  // Undefined: all. The reference step computes all.
+  at::Tensor rows = {};
 
-  // All that are defined.
+  // All of the above that are defined, but for `rows`.
   std::vector<at::Tensor*> Tensors();
 };
 

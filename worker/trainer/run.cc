@@ -55,6 +55,7 @@ std::optional<std::string> Run::Refusal() const {
                                          compute_type(), /*padded=*/false, /*training=*/true);
   if (cuda_ != nullptr) problem.compute_capability = cuda_->Info().compute_capability;
   if (auto reason = RefusePrecision(config_.precision, problem.cuda, problem.compute_capability)) return reason;
+  if (auto reason = config_.step == StepKind::kFused ? RefuseFusedStep(config_.precision) : std::nullopt) return reason;
   problem.padded = documents_ ? documents_->padded() : config_.boxes == Boxes::kDocument;
   return backend_.refuse(problem);
 }
@@ -68,34 +69,65 @@ Batch Run::NextBatch() {
   Batch batch = loader_->Next();
   data_wait_ += Clock::now() - begin;
   tokens_ += batch.tokens;
+  if (fused_.has_value() && !records_) batch.rows = TokensThatMatter(batch);
   if (cuda_ == nullptr) return batch;
+  if (batch.rows.defined()) batch.rows = batch.rows.to(device_, /*non_blocking=*/true);
   for (at::Tensor* tensor : batch.Tensors()) {
     *tensor = tensor->to(device_, /*non_blocking=*/true);
   }
   return batch;
 }
 
-// One pass over the next batch; leaves the gradients and returns the loss.
-at::Tensor Run::ForwardAndBackward(const Backend& backend) {
-  const Batch batch = NextBatch();
+// One pass over the batch; leaves the gradients and returns the loss.
+at::Tensor Run::ForwardAndBackward(const Backend& backend, const Batch& batch) {
   at::Tensor loss;
   {
     stage_ = "forward";
     const Autocast autocast(mixed_, device_.type());
-    loss = Forward(model_, backend, batch, compute_type(), /*training=*/true).loss;
+    loss = fused_.has_value() ? fused_->Forward(model_, backend, batch, /*training=*/true).loss
+                              : Forward(model_, backend, batch, compute_type(), /*training=*/true).loss;
   }
   stage_ = "backward";
   loss.backward();
   return loss.detach();
 }
 
+void Run::UpdateWeights() {
+  stage_ = "optimiser step";
+  if (fused_adam_.has_value()) {
+    fused_adam_->Step();
+  } else {
+    optimizer_->Step();
+    optimizer_->DropGradients();
+  }
+}
+
+// A step of the recording, which is made first where there is none.
+void Run::RecordedStep() {
+  Batch batch = NextBatch();
+  if (recorded_ == nullptr) {
+    recorded_batch_ = batch;
+    recorded_ = cuda_->Record([this] {
+      recorded_loss_ = ForwardAndBackward(backend_, recorded_batch_);
+      UpdateWeights();
+    });
+  } else {
+    const std::vector<at::Tensor*> from = batch.Tensors(), to = recorded_batch_.Tensors();
+    for (size_t i = 0; i < from.size(); ++i) to[i]->copy_(*from[i], /*non_blocking=*/true);
+  }
+  recorded_->Replay();
+}
+
 void Run::Step() {
   if (hooks_.stop_requested()) throw Cancelled();
-  last_loss_ = ForwardAndBackward(backend_);
+  if (records_ && --steps_before_recording_ < 0) {
+    RecordedStep();
+    last_loss_ = recorded_loss_;
+    return;
+  }
+  last_loss_ = ForwardAndBackward(backend_, NextBatch());
   if (!first_loss_.defined()) first_loss_ = last_loss_;
-  stage_ = "optimiser step";
-  optimizer_->Step();
-  optimizer_->DropGradients();
+  UpdateWeights();
 }
 
 void Run::Report(Phase phase, int done, int total) {
@@ -122,7 +154,23 @@ std::string Run::MakeInitialModel() {
   if (!config_.weights.empty()) notice = LoadCheckpoint(config_.weights, model_);
   if (!notice.ok()) throw std::runtime_error(absl::StrCat("--weights: ", std::string(notice.status().message())));
   VisitParameters(model_, [&](const ParameterSpec&, at::Tensor& tensor) { ToWeightType(tensor); });
+  if (config_.step == StepKind::kFused) {
+    fused_.reset();  // before there is memory for another one
+    fused_.emplace(model_, compute_type(), config_.seed);
+  }
   return *notice;
+}
+
+void Run::MakeOptimizer() {
+  if (fused_.has_value()) {
+    fused_adam_.emplace(config_.optimizer, config_.learning_rate, *fused_);
+    return;
+  }
+  std::vector<at::Tensor> trained;
+  VisitParameters(model_, [&](const ParameterSpec&, at::Tensor& tensor) {
+    if (tensor.requires_grad()) trained.push_back(tensor);
+  });
+  optimizer_.emplace(config_.optimizer, config_.learning_rate, std::move(trained));
 }
 
 void Run::SaveWeights() {
@@ -133,6 +181,9 @@ void Run::SaveWeights() {
 }
 
 void Run::SetUp() {
+  const bool padded = documents_ ? documents_->padded() : config_.boxes == Boxes::kDocument;
+  records_ = config_.step == StepKind::kFused && cuda_ != nullptr && !padded;
+  if (records_) cuda_->UseOwnStream();
   if (const absl::Status path = config_.save.empty() ? absl::OkStatus() : CheckSavePath(config_.save); !path.ok()) {
     throw std::runtime_error(absl::StrCat("--save: ", std::string(path.message())));
   }
@@ -149,11 +200,7 @@ void Run::SetUp() {
   at::manual_seed(config_.seed);  // of dropout
   const std::string notice = MakeInitialModel();
   if (!notice.empty() && hooks_.notice) hooks_.notice(absl::StrCat("--weights: ", notice));
-  std::vector<at::Tensor> trained;
-  VisitParameters(model_, [&](const ParameterSpec&, at::Tensor& tensor) {
-    if (tensor.requires_grad()) trained.push_back(tensor);
-  });
-  optimizer_.emplace(config_.optimizer, config_.learning_rate, std::move(trained));
+  MakeOptimizer();
 }
 
 void Run::WarmUp(Measurement& result) {
@@ -225,7 +272,13 @@ void Run::DescribeMemory(Measurement& result) {
   });
   result.model_bytes = static_cast<int64_t>(model);
   result.gradient_bytes = static_cast<int64_t>(gradients);
-  result.optimizer_bytes = optimizer_->Bytes();
+  if (fused_.has_value()) {
+    result.model_bytes += fused_->weights().CopyBytes();
+    result.gradient_bytes = fused_->weights().GradientBytes();
+    result.optimizer_bytes = fused_adam_->Bytes();
+  } else {
+    result.optimizer_bytes = optimizer_->Bytes();
+  }
   result.peak_resident_bytes = PeakResidentBytes();
   if (cuda_ == nullptr) return;
   const CudaMemoryPeaks peaks = cuda_->Peaks();
@@ -239,11 +292,12 @@ void Run::DescribeMemory(Measurement& result) {
 
 // One more pass, under the profiler and without an update of the weights.
 void Run::NameKernels(Measurement& result) {
+  recorded_.reset();
   AttentionProfile profile = ProfileAttention(backend_, cuda_ != nullptr, [this](const Backend& marking) {
-    ForwardAndBackward(marking);
+    ForwardAndBackward(marking, NextBatch());
     Synchronize();
   });
-  optimizer_->DropGradients();
+  if (optimizer_.has_value()) optimizer_->DropGradients();
   result.attention_kernels = std::move(profile.kernels);
   result.attention_kernels_unknown = std::move(profile.unknown);
 }
@@ -251,13 +305,15 @@ void Run::NameKernels(Measurement& result) {
 void Run::Check(Measurement& result) {
   stage_ = "check";
   optimizer_.reset();  // room for the weights in fp64
+  fused_adam_.reset();
   // The initial weights: those that were trained may have diverged, where gradients are nothing but rounding.
   MakeInitialModel();
   const Batch batch = NextBatch();
   const auto free_bytes = [this] {
     return cuda_ != nullptr ? cuda_->ReleaseCache() : ReadHostMemory().available_bytes;
   };
-  result.numerical_check = CheckAgainstEager({model_, backend_, batch, compute_type(), mixed_}, free_bytes);
+  result.numerical_check = CheckAgainstEager(
+      {model_, backend_, batch, compute_type(), mixed_, fused_.has_value() ? &*fused_ : nullptr}, free_bytes);
 }
 
 void Run::DescribeWork(Measurement& result, const Environment& environment) const {

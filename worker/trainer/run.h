@@ -18,6 +18,8 @@
 #include "worker/trainer/model.h"
 #include "worker/trainer/optimizer.h"
 #include "worker/trainer/precision.h"
+#include "worker/trainer/step/adam.h"
+#include "worker/trainer/step/fused_step.h"
 #include "worker/trainer/training.h"
 
 namespace attnfleet::trainer {
@@ -48,12 +50,15 @@ class Run {
   at::ScalarType compute_type() const { return ComputeType(config_.precision); }
   void Synchronize();
   Batch NextBatch();
-  at::Tensor ForwardAndBackward(const Backend& backend);
+  at::Tensor ForwardAndBackward(const Backend& backend, const Batch& batch);
+  void UpdateWeights();
+  void RecordedStep();
   void Step();
   void Report(Phase phase, int done, int total);
 
   void ToWeightType(at::Tensor& parameter) const;
   std::string MakeInitialModel();
+  void MakeOptimizer();
   void SaveWeights();
   void SetUp();
   void WarmUp(Measurement& result);
@@ -70,6 +75,7 @@ class Run {
   GpuWatch* const watch_;
   const at::Device device_;
   const bool mixed_;
+  bool records_ = false;  // the fused step on a GPU: as a CUDA graph, unless lengths differ from batch to batch
   const Clock::time_point begin_ = Clock::now();
 
   const char* stage_ = "set-up";
@@ -81,7 +87,13 @@ class Run {
   at::Tensor first_loss_, last_loss_;  // on the device: reading one would wait for it
   std::optional<GpuRecord> gpu_record_;
   Model model_;
-  std::optional<AdamOptimizer> optimizer_;
+  std::optional<AdamOptimizer> optimizer_;  // of the reference step
+  std::optional<FusedTrainingStep> fused_;
+  std::optional<FusedAdam> fused_adam_;
+  int steps_before_recording_ = 3;  // in which libraries set themselves up
+  Batch recorded_batch_;            // where the recording finds its input
+  at::Tensor recorded_loss_;
+  std::unique_ptr<RecordedWork> recorded_;
   std::shared_ptr<const DocumentFile> documents_;  // of --data; null: synthetic ones
   std::optional<DataLoader> loader_;
 };

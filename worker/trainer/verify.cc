@@ -15,6 +15,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "worker/trainer/name_list.h"
+#include "worker/trainer/step/fused_step.h"
 
 namespace attnfleet::trainer {
 namespace {
@@ -184,13 +185,13 @@ Model ModelCase::MakeModel(at::Device device) const {
   return model;
 }
 
-absl::StatusOr<CaseError> ModelCase::Compare(Model& model, const Backend& backend) const {
+absl::StatusOr<CaseError> ModelCase::Compare(Model& model, const Backend& backend, StepKind step) const {
   const at::Device device = model.word_embeddings.device();
   const AttentionProblem problem = MakeProblem(config_, input_.ids.size(0), input_.ids.size(1), device.is_cuda(),
                                                at::kFloat, input_.padded, /*training=*/true);
   if (const std::optional<std::string> reason = backend.refuse(problem)) return absl::InvalidArgumentError(*reason);
   try {
-    return Measure(model, backend);
+    return Measure(model, backend, step);
   } catch (const c10::Error& error) {
     const std::string text = error.what_without_backtrace();
     return absl::InvalidArgumentError(
@@ -198,10 +199,13 @@ absl::StatusOr<CaseError> ModelCase::Compare(Model& model, const Backend& backen
   }
 }
 
-CaseError ModelCase::Measure(Model& model, const Backend& backend) const {
+CaseError ModelCase::Measure(Model& model, const Backend& backend, StepKind step) const {
   Batch input = input_;
   for (at::Tensor* tensor : input.Tensors()) *tensor = tensor->to(model.word_embeddings.device());
-  const ModelOutput output = Forward(model, backend, input, at::kFloat, /*training=*/true);
+  std::optional<FusedTrainingStep> fused;
+  if (step == StepKind::kFused) fused.emplace(model, at::kFloat, /*seed=*/0);
+  const ModelOutput output = fused.has_value() ? fused->Forward(model, backend, input, /*training=*/true)
+                                               : Forward(model, backend, input, at::kFloat, /*training=*/true);
   output.loss.backward();
 
   CaseError result;

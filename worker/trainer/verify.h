@@ -9,6 +9,7 @@
 #include "absl/status/statusor.h"
 #include "worker/trainer/attention/contract.h"
 #include "worker/trainer/checkpoint.h"
+#include "worker/trainer/config.h"
 #include "worker/trainer/model.h"
 
 namespace attnfleet::trainer {
@@ -39,12 +40,13 @@ class ModelCase {
   const Batch& input() const { return input_; }
   // With the case's weights.
   Model MakeModel(at::Device device) const;
-  // One pass forth and back, fp32. The error is an input that the model cannot take, or a backend that refuses.
-  absl::StatusOr<CaseError> Compare(Model& model, const Backend& backend) const;
+  // One pass of the step forth and back, fp32. The error is an input that the model cannot take, or a backend that
+  // refuses.
+  absl::StatusOr<CaseError> Compare(Model& model, const Backend& backend, StepKind step = StepKind::kReference) const;
 
  private:
   explicit ModelCase(SafetensorsFile file) : file_(std::move(file)) {}
-  CaseError Measure(Model& model, const Backend& backend) const;
+  CaseError Measure(Model& model, const Backend& backend, StepKind step) const;
 
   SafetensorsFile file_;
   ModelConfig config_;

@@ -59,6 +59,8 @@ TEST(Config, PublishedSettings) {
   EXPECT_EQ(config.learning_rate, 0.02);
   EXPECT_EQ(config.boxes, Boxes::kUnit);
   EXPECT_EQ(config.precision, Precision::kBf16Mixed);
+  EXPECT_EQ(config.step, StepKind::kReference);
+  EXPECT_EQ(Parse({"--step=fused"}).value().step, StepKind::kFused);
 }
 
 struct WrongFlag {
@@ -91,6 +93,7 @@ INSTANTIATE_TEST_SUITE_P(
                     WrongFlag{"--attention-dropout=nan", "--attention-dropout", "nan"},
                     WrongFlag{"--precision=bf61", "--precision", "bf16"},
                     WrongFlag{"--optimizer=sgd", "--optimizer", "adamw"},
+                    WrongFlag{"--step=fuse", "--step", "\"fused\""},
                     WrongFlag{"--learning-rate=0", "--learning-rate", "0 < rate <= 1"},
                     WrongFlag{"--data-loader-threads=257", "--data-loader-threads", "257"},
                     WrongFlag{"--ci-width=half", "--ci-width", "\"half\" is no part of a whole"},
@@ -104,8 +107,8 @@ TEST(Config, HelpNamesEveryFlag) {
                            "--device",        "--warmup",       "--steps",           "--labels",
                            "--relative-bias", "--spatial-bias", "--hidden-dropout",  "--attention-dropout",
                            "--precision",     "--optimizer",    "--learning-rate",   "--data-loader-threads",
-                           "--seed",          "--boxes",        "--torch",           "--parent-pid",
-                           "--list-backends"}) {
+                           "--step",          "--seed",         "--boxes",           "--torch",
+                           "--parent-pid",    "--list-backends"}) {
     EXPECT_THAT(usage, HasSubstr(flag));
   }
 }

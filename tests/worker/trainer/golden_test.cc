@@ -50,13 +50,12 @@ double Largest(const at::Tensor& tensor) { return tensor.abs().max().item<double
 
 class GoldenModel : public testing::TestWithParam<std::string> {};
 
-TEST_P(GoldenModel, EqualsHuggingFace) {
-  const ModelCase golden = Golden(GetParam());
+void ExpectHuggingFacesFigures(const ModelCase& golden, StepKind step) {
   const std::vector<const Backend*> backends = BackendsFor(golden);
   ASSERT_GE(backends.size(), 2u);
   for (const Backend* backend : backends) {
     Model model = golden.MakeModel(at::kCPU);
-    const CaseError error = golden.Compare(model, *backend).value();
+    const CaseError error = golden.Compare(model, *backend, step).value();
     std::printf("%-8s logits %.1e, loss %.1e, gradients %.1e (%s)\n", backend->name, error.logits, error.loss,
                 error.gradients, error.worst_parameter.c_str());
     EXPECT_LE(error.logits, kVerifyBound) << backend->name;
@@ -64,6 +63,12 @@ TEST_P(GoldenModel, EqualsHuggingFace) {
     EXPECT_LE(error.gradients, kVerifyBound) << backend->name << ": " << error.worst_parameter;
     EXPECT_GT(error.compared_gradients, 20);
   }
+}
+
+TEST_P(GoldenModel, EqualsHuggingFace) { ExpectHuggingFacesFigures(Golden(GetParam()), StepKind::kReference); }
+
+TEST_P(GoldenModel, OfTheFusedStepEqualsHuggingFace) {
+  ExpectHuggingFacesFigures(Golden(GetParam()), StepKind::kFused);
 }
 
 INSTANTIATE_TEST_SUITE_P(All, GoldenModel, testing::ValuesIn(GoldenNames()),
@@ -84,15 +89,17 @@ class GoldenMutant : public testing::TestWithParam<Mutant> {};
 
 TEST_P(GoldenMutant, IsFound) {
   const ModelCase golden = Golden(GetParam().golden);
-  for (const Backend* backend : BackendsFor(golden)) {
-    Model model = golden.MakeModel(at::kCPU);
-    {
-      const at::NoGradGuard no_gradient;
-      GetParam().change(model);
+  for (const StepKind step : {StepKind::kReference, StepKind::kFused}) {
+    for (const Backend* backend : BackendsFor(golden)) {
+      Model model = golden.MakeModel(at::kCPU);
+      {
+        const at::NoGradGuard no_gradient;
+        GetParam().change(model);
+      }
+      const CaseError error = golden.Compare(model, *backend, step).value();
+      EXPECT_GT(error.logits, kWrong) << backend->name;
+      EXPECT_GT(error.gradients, kWrong) << backend->name;
     }
-    const CaseError error = golden.Compare(model, *backend).value();
-    EXPECT_GT(error.logits, kWrong) << backend->name;
-    EXPECT_GT(error.gradients, kWrong) << backend->name;
   }
 }
 

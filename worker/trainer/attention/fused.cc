@@ -7,6 +7,7 @@
 #include <ATen/ops/empty.h>
 #include <torch/csrc/autograd/custom_function.h>
 
+#include <array>
 #include <utility>
 
 #include "worker/trainer/attention/filters.h"
@@ -67,6 +68,21 @@ at::Tensor EmptyLike(const at::Tensor& tensor) {
   return at::empty({tensor.size(0), tensor.size(2), tensor.size(1), tensor.size(3)}, tensor.options()).transpose(1, 2);
 }
 
+// Gradients of q, k and v: parts of one (B, S, 3, H, D) where those are, so that what made them of one product gets the
+// product's gradient in one piece.
+std::array<at::Tensor, 3> EmptyGradients(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v) {
+  const int64_t columns = q.size(1) * q.size(3);
+  const auto follows = [&](const at::Tensor& tensor, int64_t parts) {
+    return tensor.is_alias_of(q) && tensor.strides() == q.strides() &&
+           tensor.storage_offset() == q.storage_offset() + parts * columns;
+  };
+  const bool packed = q.stride(2) == 3 * columns && q.stride(1) == q.size(3) && follows(k, 1) && follows(v, 2);
+  if (!packed) return {EmptyLike(q), EmptyLike(q), EmptyLike(q)};
+  const at::Tensor all = at::empty({q.size(0), q.size(2), 3, q.size(1), q.size(3)}, q.options());
+  const auto part = [&](int64_t i) { return all.select(2, i).transpose(1, 2); };
+  return {part(0), part(1), part(2)};
+}
+
 at::Tensor EmptyRows(const FusedShape& shape, const at::Tensor& like) {
   return at::empty({shape.batch, shape.heads, FusedPadded(shape.length)}, like.options().dtype(at::kFloat));
 }
@@ -93,7 +109,8 @@ class Function : public torch::autograd::Function<Function> {
     const auto kept = c10::dynamic_intrusive_pointer_cast<Saved>(context->saved_data["state"].toCapsule());
     const Variable &q = saved[0], &out = saved[3], &lse = saved[4];
     const Variable dout = Readable(gradients[0]);
-    const Variable dq = EmptyLike(q), dk = EmptyLike(q), dv = EmptyLike(q), delta = at::empty_like(lse);
+    const auto [dq, dk, dv] = EmptyGradients(q, saved[1], saved[2]);
+    const Variable delta = at::empty_like(lse);
     FusedBackwardArguments arguments;
     arguments.forward = Arguments(*kept->state, kept->dropout, q, saved[1], saved[2], out, lse);
     arguments.dout = Matrix(dout);

@@ -30,6 +30,7 @@ __global__ void __launch_bounds__(kThreads, kBlocksPerSm)
   const bool padding = static_cast<int>(blockIdx.x) >= a.step.key_tiles[b];  // all of the block
   const int tiles = padding ? 0 : (length + kFusedTile - 1) / kFusedTile;
   const float kept = kDropout ? KeptPart(a.dropout) : 1;
+  const uint32_t call = kDropout ? CallOf(a.dropout) : 0;
 
   RowLoader<kFusedTile, kThreads>(a.k, b, h, block_row, length).Load(shared.q[1]);
   RowLoader<kFusedTile, kThreads>(a.v, b, h, block_row, length).Load(shared.dout[1]);
@@ -82,7 +83,7 @@ __global__ void __launch_bounds__(kThreads, kBlocksPerSm)
       if (mask.any) AddMask(scores, mask);
       Random128 draw{};
       if constexpr (kDropout) {
-        draw = DrawForKeyRows(a.dropout, b * a.shape.heads + h, tile * kFusedTile + 16 * t, first, lane);
+        draw = DrawForKeyRows(a.dropout, call, b * a.shape.heads + h, tile * kFusedTile + 16 * t, first, lane);
       }
       KeyRowGradients<kDropout>(scores[0], gradients, columns, 16 * t, kind.constant, draw, a.dropout, c);
       uint32_t p[4], ds[4];

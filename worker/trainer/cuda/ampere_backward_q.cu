@@ -29,6 +29,7 @@ __global__ void __launch_bounds__(kThreads, kBlocksPerSm)
   const int block_row = blockIdx.x * kFusedTile, warp_row = warp * 16, first = block_row + warp_row;
   const int tiles = a.step.key_tiles[b];
   const float kept = kDropout ? KeptPart(a.dropout) : 1;
+  const uint32_t call = kDropout ? CallOf(a.dropout) : 0;
 
   RowLoader<kFusedTile, kThreads>(a.q, b, h, block_row, length).Load(shared.k[1]);
   RowLoader<kFusedTile, kThreads>(arguments.dout, b, h, block_row, length).Load(shared.v[1]);
@@ -89,7 +90,7 @@ __global__ void __launch_bounds__(kThreads, kBlocksPerSm)
       if (columns.info.masked) AddMask(scores, columns, c, 16 * t);
       if constexpr (kDropout) {
         const Random128 draw =
-            DrawForQueryRows(a.dropout, b * a.shape.heads + h, first, tile * kFusedTile + 16 * t, lane);
+            DrawForQueryRows(a.dropout, call, b * a.shape.heads + h, first, tile * kFusedTile + 16 * t, lane);
         DropForQueryRows(gradients, draw, KeepEnd(a.dropout));
       }
 #pragma unroll

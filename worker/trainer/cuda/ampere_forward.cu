@@ -27,6 +27,7 @@ __global__ void __launch_bounds__(kThreads, kBlocksPerSm)
   const int b = blockIdx.z, h = blockIdx.y, length = a.shape.length;
   const int block_row = blockIdx.x * kFusedTile, warp_row = warp * 16, first = block_row + warp_row;
   const int tiles = a.step.key_tiles[b];
+  const uint32_t call = kDropout ? CallOf(a.dropout) : 0;
 
   RowLoader<kFusedTile, kThreads>(a.q, b, h, block_row, length).Load(shared.q);
   if constexpr (kBias) LoadTables(tables, a.step.tables, h);
@@ -93,7 +94,7 @@ __global__ void __launch_bounds__(kThreads, kBlocksPerSm)
       }
       if constexpr (kDropout) {
         const Random128 draw =
-            DrawForQueryRows(a.dropout, b * a.shape.heads + h, first, tile * kFusedTile + 16 * t, lane);
+            DrawForQueryRows(a.dropout, call, b * a.shape.heads + h, first, tile * kFusedTile + 16 * t, lane);
         DropForQueryRows(scores[t], draw, KeepEnd(a.dropout));
       }
       uint32_t p[4];

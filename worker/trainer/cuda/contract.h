@@ -4,11 +4,13 @@
 // What the CUDA module offers the trainer. No CUDA header here: the trainer is built without them.
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
 
 #include "worker/trainer/cuda/fused_attention.h"
+#include "worker/trainer/cuda/step_kernels.h"
 
 namespace attnfleet::trainer {
 
@@ -28,6 +30,13 @@ struct CudaMemoryPeaks {
   int64_t device_bytes = 0;     // largest sample of what the driver reports for the process, else for the whole card
 };
 
+// What was queued once and can be queued again at once: a CUDA graph.
+class RecordedWork {
+ public:
+  virtual ~RecordedWork() = default;
+  virtual void Replay() = 0;
+};
+
 // The first visible GPU. Every call but the destructor throws c10::Error for an error of CUDA.
 class CudaDevice {
  public:
@@ -40,6 +49,12 @@ class CudaDevice {
   // The peaks since ResetPeaks(). The driver's figure is sampled every 20 ms by a thread, and once more here.
   virtual void ResetPeaks() = 0;
   virtual CudaMemoryPeaks Peaks() = 0;
+
+  // From here on this thread queues to a stream of its own, which can be recorded.
+  virtual void UseOwnStream() = 0;
+  // Records what `queue` queues, which does not run. What it allocates stays until the recording goes; Peaks() counts
+  // it from here on, since replays allocate nothing.
+  virtual std::unique_ptr<RecordedWork> Record(const std::function<void()>& queue) = 0;
 
   // Gives what the caching allocator does not use back to the driver; the bytes that are free on the card then.
   virtual int64_t ReleaseCache() = 0;
@@ -68,13 +83,16 @@ class FusedAttention {
 };
 
 // The module's symbols, of C linkage. kCudaContract grows with every change of this header or of those it includes.
-inline constexpr int kCudaContract = 3;
+inline constexpr int kCudaContract = 4;
 using CudaContractFunction = int();
 // Null and an error in words if there is no usable GPU.
 using OpenCudaFunction = CudaDevice*(std::string* error);
 // Of the current device; `path` overrides the choice of kernels, for tests.
 using FusedAttentionFunction = FusedAttention*(const FusedPath* path);
+// The fused step's operations on the current stream.
+using StepKernelsFunction = StepKernels*();
 inline constexpr char kFusedAttentionSymbol[] = "attnfleet_fused_attention";
+inline constexpr char kStepKernelsSymbol[] = "attnfleet_step_kernels";
 inline constexpr char kCudaContractSymbol[] = "attnfleet_cuda_contract";
 inline constexpr char kOpenCudaSymbol[] = "attnfleet_open_cuda";
 

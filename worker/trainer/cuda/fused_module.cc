@@ -44,8 +44,10 @@ class Kernels : public FusedAttention {
         at::get_generator_or_default<at::CUDAGeneratorImpl>(std::nullopt, at::cuda::detail::getDefaultCUDAGenerator());
     const std::lock_guard lock(generator->mutex_);
     const at::PhiloxCudaState state = generator->philox_cuda_state(kDrawsOfOneElement);
-    TORCH_CHECK(!state.captured_, "fused attention: dropout cannot be captured in a CUDA graph");
-    return MakeFusedDropout(state.seed_.val, state.offset_.val, p);
+    if (!state.captured_) return MakeFusedDropout(state.seed_.val, state.offset_.val, p);
+    FusedDropout dropout = MakeFusedDropout(generator->current_seed(), state.offset_intragraph_, p);
+    dropout.replayed = state.offset_.ptr;
+    return dropout;
   }
 
  private:

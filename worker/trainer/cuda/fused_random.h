@@ -24,6 +24,7 @@ inline constexpr int kPhiloxRounds = 7;  // the fewest that pass BigCrush
 struct FusedDropout {
   uint32_t keys[2 * kPhiloxRounds];  // Philox's key of each round
   uint32_t offset[2];                // low and high half: tells calls with the same seed apart
+  const int64_t* replayed;           // null, or on the device: what each replay of a CUDA graph adds to the offset
   uint32_t threshold;                // kept are those whose 16 random bits are below it; 65536 keeps all
 };
 
@@ -60,15 +61,17 @@ ATTNFLEET_HOST_DEVICE Random128 Philox(const uint32_t (&keys)[2 * kPhiloxRounds]
 // One draw serves eight probabilities with 16 bits each: the queries 16 i + r and 16 i + r + 8, r < 8, of group
 // 8 i + r, times the keys 16 j + 2 c, + 8, + 1 and + 9, c < 4, of group 4 j + c. So that a lane of an mma.m16n8k16
 // fragment needs one draw for a block of 16 x 16 whichever of the two sides its rows are. Lengths up to 2^17.
-ATTNFLEET_HOST_DEVICE Random128 DropoutDraw(const FusedDropout& dropout, uint32_t sequence_head, uint32_t query_group,
-                                            uint32_t key_group) {
-  return Philox(dropout.keys, query_group | key_group << 16, dropout.offset[0], sequence_head, dropout.offset[1]);
+// `call` is the offset's low half, with what a graph has added.
+ATTNFLEET_HOST_DEVICE Random128 DropoutDraw(const FusedDropout& dropout, uint32_t call, uint32_t sequence_head,
+                                            uint32_t query_group, uint32_t key_group) {
+  return Philox(dropout.keys, query_group | key_group << 16, call, sequence_head, dropout.offset[1]);
 }
 
 // The 16 bits of one probability.
 ATTNFLEET_HOST_DEVICE uint32_t DropoutBits(const FusedDropout& dropout, uint32_t sequence_head, uint32_t query,
                                            uint32_t key) {
-  const Random128 draw = DropoutDraw(dropout, sequence_head, query / 16 * 8 + query % 8, key / 16 * 4 + key % 8 / 2);
+  const Random128 draw =
+      DropoutDraw(dropout, dropout.offset[0], sequence_head, query / 16 * 8 + query % 8, key / 16 * 4 + key % 8 / 2);
   const uint32_t word = draw.word[key % 2 * 2 + key / 8 % 2];
   return query / 8 % 2 == 0 ? word & 0xFFFF : word >> 16;
 }

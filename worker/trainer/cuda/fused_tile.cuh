@@ -322,10 +322,15 @@ __device__ __forceinline__ bool Keeps(uint32_t word, bool upper_half, uint32_t k
   return (upper_half ? word : word << 16) < keep_end;
 }
 
+// See DropoutDraw. Read once, before the loops: it is the same for all of a kernel.
+__device__ __forceinline__ uint32_t CallOf(const FusedDropout& dropout) {
+  return dropout.offset[0] + (dropout.replayed == nullptr ? 0 : static_cast<uint32_t>(*dropout.replayed));
+}
+
 // Rows are queries: 16 from `query` on, 16 keys from `key` on, both multiples of 16.
-__device__ __forceinline__ Random128 DrawForQueryRows(const FusedDropout& dropout, uint32_t sequence_head, int query,
-                                                      int key, int lane) {
-  return DropoutDraw(dropout, sequence_head, query / 2 + lane / 4, key / 4 + lane % 4);
+__device__ __forceinline__ Random128 DrawForQueryRows(const FusedDropout& dropout, uint32_t call,
+                                                      uint32_t sequence_head, int query, int key, int lane) {
+  return DropoutDraw(dropout, call, sequence_head, query / 2 + lane / 4, key / 4 + lane % 4);
 }
 __device__ __forceinline__ bool KeepsQueryRow(const Random128& draw, int u, int i, uint32_t keep_end) {
   return Keeps(draw.word[i % 2 * 2 + u], i / 2 != 0, keep_end);
@@ -339,11 +344,11 @@ __device__ __forceinline__ void DropForQueryRows(float (&values)[2][4], const Ra
 }
 
 // Rows are keys. A lane needs half of two draws, and its neighbour at the other parity of g the other halves.
-__device__ __forceinline__ Random128 DrawForKeyRows(const FusedDropout& dropout, uint32_t sequence_head, int query,
-                                                    int key, int lane) {
+__device__ __forceinline__ Random128 DrawForKeyRows(const FusedDropout& dropout, uint32_t call, uint32_t sequence_head,
+                                                    int query, int key, int lane) {
   const int g = lane / 4, c = lane % 4;
   const bool odd = g % 2 != 0;
-  const Random128 draw = DropoutDraw(dropout, sequence_head, query / 2 + 2 * c + g % 2, key / 4 + g / 2);
+  const Random128 draw = DropoutDraw(dropout, call, sequence_head, query / 2 + 2 * c + g % 2, key / 4 + g / 2);
   const uint32_t own0 = odd ? draw.word[2] : draw.word[0];
   const uint32_t own1 = odd ? draw.word[3] : draw.word[1];
   const uint32_t other0 = __shfl_xor_sync(~0u, odd ? draw.word[0] : draw.word[2], 4);

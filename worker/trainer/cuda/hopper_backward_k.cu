@@ -30,6 +30,7 @@ __global__ void __launch_bounds__(kThreads, kBlocksPerSm)
   const bool padding = static_cast<int>(blockIdx.x) >= a.step.key_tiles[b];  // all of the block
   const int tiles = padding ? 0 : (length + kFusedTile - 1) / kFusedTile;
   const float kept = kDropout ? KeptPart(a.dropout) : 1;
+  const uint32_t call = kDropout ? CallOf(a.dropout) : 0;
 
   RowLoader<kFusedTile, kThreads>(a.k, b, h, block_row, length).Load(shared.k);
   RowLoader<kFusedTile, kThreads>(a.v, b, h, block_row, length).Load(shared.v);
@@ -66,7 +67,7 @@ __global__ void __launch_bounds__(kThreads, kBlocksPerSm)
     if constexpr (kDropout) {
 #pragma unroll
       for (int t = 0; t < 4; ++t) {
-        draws[t] = DrawForKeyRows(a.dropout, b * a.shape.heads + h, tile * kFusedTile + 16 * t, first, lane);
+        draws[t] = DrawForKeyRows(a.dropout, call, b * a.shape.heads + h, tile * kFusedTile + 16 * t, first, lane);
       }
     }
     WgmmaWait<0>();

@@ -29,6 +29,7 @@ __global__ void __launch_bounds__(kThreads, kBlocksPerSm)
   const int block_row = blockIdx.x * kFusedTile, first = block_row + warp * 16;
   const int tiles = a.step.key_tiles[b];
   const float kept = kDropout ? KeptPart(a.dropout) : 1;
+  const uint32_t call = kDropout ? CallOf(a.dropout) : 0;
 
   RowLoader<kFusedTile, kThreads>(a.q, b, h, block_row, length).Load(shared.q);
   RowLoader<kFusedTile, kThreads>(arguments.dout, b, h, block_row, length).Load(shared.dout);
@@ -72,7 +73,7 @@ __global__ void __launch_bounds__(kThreads, kBlocksPerSm)
     if constexpr (kDropout) {
 #pragma unroll
       for (int t = 0; t < 4; ++t) {
-        draws[t] = DrawForQueryRows(a.dropout, b * a.shape.heads + h, first, tile * kFusedTile + 16 * t, lane);
+        draws[t] = DrawForQueryRows(a.dropout, call, b * a.shape.heads + h, first, tile * kFusedTile + 16 * t, lane);
       }
     }
     WgmmaWait<0>();

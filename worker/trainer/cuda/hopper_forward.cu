@@ -30,6 +30,7 @@ __global__ void __launch_bounds__(kBlock, kBlocksPerSm)
   const int g = lane / 4, c = lane % 4, b = blockIdx.z, h = blockIdx.y, length = a.shape.length;
   const int block_row = blockIdx.x * kFusedTile * kGroups, first = block_row + group * kFusedTile + warp * 16;
   const int tiles = a.step.key_tiles[b];
+  const uint32_t call = kDropout ? CallOf(a.dropout) : 0;
 
   RowLoader<kFusedTile * kGroups, kBlock>(a.q, b, h, block_row, length).Load(shared.q[0]);
   if constexpr (kBias) LoadTables(tables, a.step.tables, h);
@@ -62,7 +63,7 @@ __global__ void __launch_bounds__(kBlock, kBlocksPerSm)
     if constexpr (kDropout) {
 #pragma unroll
       for (int t = 0; t < 4; ++t) {
-        draws[t] = DrawForQueryRows(a.dropout, b * a.shape.heads + h, first, tile * kFusedTile + 16 * t, lane);
+        draws[t] = DrawForQueryRows(a.dropout, call, b * a.shape.heads + h, first, tile * kFusedTile + 16 * t, lane);
       }
     }
     WgmmaWait<0>();

@@ -2,11 +2,14 @@
 
 #include <ATen/cuda/CUDAContext.h>
 #include <ATen/cuda/CUDAEvent.h>
+#include <ATen/cuda/CUDAGraph.h>
 #include <ATen/detail/CUDAHooksInterface.h>
 #include <c10/cuda/CUDACachingAllocator.h>
 #include <c10/cuda/CUDAFunctions.h>
+#include <c10/cuda/CUDAStream.h>
 #include <cuda_runtime_api.h>
 
+#include <algorithm>
 #include <cstdio>
 #include <deque>
 #include <utility>
@@ -29,6 +32,35 @@ std::string FormatUuid(const cudaUUID_t& uuid) {
   }
   return text;
 }
+
+class Graph : public RecordedWork {
+ public:
+  // `peak`: what tensors took at most meanwhile; 0 again when the recording goes.
+  Graph(const std::function<void()>& queue, int64_t& peak) : peak_(peak) {
+    c10::cuda::CUDACachingAllocator::resetPeakStats(kDevice);
+    // Other threads, those that make batches, may go on calling CUDA.
+    graph_.capture_begin({0, 0}, cudaStreamCaptureModeThreadLocal);
+    try {
+      queue();
+    } catch (...) {
+      try {
+        graph_.capture_end();
+      } catch (const c10::Error&) {
+        // What went wrong first is what is told.
+      }
+      throw;
+    }
+    graph_.capture_end();
+    peak_ = c10::cuda::CUDACachingAllocator::getDeviceStats(kDevice).allocated_bytes[0].peak;
+  }
+  ~Graph() override { peak_ = 0; }
+
+  void Replay() override { graph_.replay(); }
+
+ private:
+  int64_t& peak_;
+  at::cuda::CUDAGraph graph_;
+};
 
 class Device : public CudaDevice {
  public:
@@ -61,10 +93,16 @@ class Device : public CudaDevice {
   CudaMemoryPeaks Peaks() override {
     const auto stats = c10::cuda::CUDACachingAllocator::getDeviceStats(kDevice);
     CudaMemoryPeaks peaks;
-    peaks.allocated_bytes = stats.allocated_bytes[0].peak;  // 0: all pools together
+    peaks.allocated_bytes = std::max(stats.allocated_bytes[0].peak, recorded_peak_);  // 0: all pools together
     peaks.reserved_bytes = stats.reserved_bytes[0].peak;
     peaks.device_bytes = sampler_.Peak();
     return peaks;
+  }
+
+  void UseOwnStream() override { c10::cuda::setCurrentCUDAStream(c10::cuda::getStreamFromPool()); }
+
+  std::unique_ptr<RecordedWork> Record(const std::function<void()>& queue) override {
+    return std::make_unique<Graph>(queue, recorded_peak_);
   }
 
   int64_t ReleaseCache() override {
@@ -96,6 +134,7 @@ class Device : public CudaDevice {
   const std::string uuid_;
   const Nvml nvml_;
   DeviceMemorySampler sampler_;
+  int64_t recorded_peak_ = 0;
   std::deque<at::cuda::CUDAEvent> marks_;
   std::vector<double> intervals_;  // between marks that are gone
 };

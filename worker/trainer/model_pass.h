@@ -1,0 +1,31 @@
+#ifndef ATTNFLEET_WORKER_TRAINER_MODEL_PASS_H_
+#define ATTNFLEET_WORKER_TRAINER_MODEL_PASS_H_
+
+// Parts of a forward pass that the reference step (model.cc) and the fused one (step/) have in common.
+
+#include "worker/trainer/model.h"
+
+namespace attnfleet::trainer {
+
+// One forward pass: what every part of it needs to know.
+struct Pass {
+  const Model& model;
+  const Backend& backend;
+  const Batch& batch;
+  bool training;
+
+  const ModelConfig& config() const { return model.config; }
+};
+
+// Hugging Face's forward_image: (B, visual tokens, hidden).
+at::Tensor EmbedImage(const Pass& pass);
+
+// What all layers' attention shares.
+StepTensors PrepareAttention(const Pass& pass, const AttentionProblem& problem);
+
+// Cross-entropy, mean over the labels that are not ignored; logits (tokens, labels).
+at::Tensor Loss(const at::Tensor& logits, const at::Tensor& labels);
+
+}  // namespace attnfleet::trainer
+
+#endif  // ATTNFLEET_WORKER_TRAINER_MODEL_PASS_H_
