@@ -364,7 +364,7 @@ TEST_F(CoordinatorTest, OnlyACoordinatorThatLeadsSaysThatThereIsNoBenchmark) {
   faulty_.leads = false;
   EXPECT_EQ(Get(5).status().code(), absl::StatusCode::kUnavailable);
   EXPECT_EQ(Cancel(5, "").status().code(), absl::StatusCode::kUnavailable);
-  coordinator_->Watch(5, watcher);
+  Watch(5, watcher);
   EXPECT_EQ(watcher->result.get_future().get().status().code(), absl::StatusCode::kUnavailable);
 }
 
