@@ -110,6 +110,11 @@ class Coordinator {
  private:
   using Event = std::function<void(int64_t now)>;
   using Continuation = std::function<void(const absl::Status&)>;
+  struct LinkedWorker {
+    std::string instance;
+    std::shared_ptr<WorkerLink> link;
+    bool takes_batches = false;
+  };
 
   Coordinator(JobStore& store, Options options)
       : store_(store), options_(std::move(options)), scheduler_(options_.lease_ms), open_runs_(options_.open_runs) {}
@@ -131,6 +136,8 @@ class Coordinator {
   // Removes benchmarks that are not kept any longer, a bounded part of them at a time.
   void Retire(int64_t now);
   void SendEffects();
+  // What one batch of events came to for one worker.
+  static void Send(const LinkedWorker& worker, v1::CommandBatch commands);
   void Notify();
   const v1::Run& RunAt(const std::tuple<uint64_t, uint32_t, uint32_t>& key) const;
   bool IsCurrent(const std::string& worker, const std::shared_ptr<WorkerLink>& link) const;
@@ -147,10 +154,6 @@ class Coordinator {
   const Options options_;
 
   // Of the coordinator's thread.
-  struct LinkedWorker {
-    std::string instance;
-    std::shared_ptr<WorkerLink> link;
-  };
   Scheduler scheduler_;
   Effects effects_;  // not yet saved and sent
   absl::Status store_status_;
