@@ -351,7 +351,7 @@ void Coordinator::WorkerJoined(v1::WorkerHello hello, std::shared_ptr<WorkerLink
       return;
     }
     if (found != links_.end()) found->second.link->End(absl::AbortedError("the worker has connected anew"));
-    links_[name] = {hello.worker().instance(), link};
+    links_[name] = {hello.worker().instance(), link, hello.takes_batches()};
     to_welcome_.push_back(link);
     scheduler_.WorkerJoined(hello, now, effects_);
   });
@@ -533,6 +533,16 @@ void Coordinator::ReportEffects(BatchReport& report) const {
   }
 }
 
+void Coordinator::Send(const LinkedWorker& worker, v1::CommandBatch commands) {
+  if (worker.takes_batches && commands.commands_size() > 1) {
+    v1::WorkerCommand command;
+    *command.mutable_batch() = std::move(commands);
+    worker.link->Send(std::move(command));
+    return;
+  }
+  for (v1::WorkerCommand& command : *commands.mutable_commands()) worker.link->Send(std::move(command));
+}
+
 void Coordinator::SendEffects() {
   for (const std::shared_ptr<WorkerLink>& link : to_welcome_) {
     v1::WorkerCommand command;
@@ -543,19 +553,14 @@ void Coordinator::SendEffects() {
     link->Send(std::move(command));
   }
   to_welcome_.clear();
-  std::map<std::string, v1::WorkerCommand> acknowledgements;
+  std::map<std::string, v1::CommandBatch> commands;  // by worker
   for (Effects::Acknowledgement& one : effects_.acknowledge) {
-    *acknowledgements[one.worker].mutable_acknowledge()->add_reports() = std::move(one.report);
+    v1::CommandBatch& batch = commands[one.worker];
+    v1::WorkerCommand& command = batch.commands().empty() ? *batch.add_commands() : *batch.mutable_commands(0);
+    *command.mutable_acknowledge()->add_reports() = std::move(one.report);
   }
-  const auto send = [this](const std::string& worker, v1::WorkerCommand command) {
-    const auto found = links_.find(worker);
-    if (found != links_.end()) found->second.link->Send(std::move(command));
-  };
-  for (auto& [worker, command] : acknowledgements) send(worker, std::move(command));
   for (Effects::Stop& stop : effects_.stop) {
-    v1::WorkerCommand command;
-    *command.mutable_stop() = std::move(stop.stop);
-    send(stop.worker, std::move(command));
+    *commands[stop.worker].add_commands()->mutable_stop() = std::move(stop.stop);
   }
   for (Effects::Assignment& assignment : effects_.assign) {
     // Superseded while the store failed.
@@ -563,10 +568,12 @@ void Coordinator::SendEffects() {
     const v1::Run& run = RunAt({key.benchmark_id(), key.job_index(), key.repetition()});
     if (run.state() != v1::RUN_STATE_ASSIGNED || run.attempt() != assignment.start.attempt()) continue;
     LogRun(run, "is assigned");
-    v1::WorkerCommand command;
     assignment.start.set_request_id(request_ids_.Of(key.benchmark_id()));
-    *command.mutable_start() = std::move(assignment.start);
-    send(assignment.worker, std::move(command));
+    *commands[assignment.worker].add_commands()->mutable_start() = std::move(assignment.start);
+  }
+  for (auto& [worker, batch] : commands) {
+    const auto found = links_.find(worker);
+    if (found != links_.end()) Send(found->second, std::move(batch));
   }
   for (const std::string& worker : effects_.disconnect) {
     const auto found = links_.find(worker);

@@ -116,6 +116,11 @@ class Coordinator {
  private:
   using Event = std::function<void(int64_t now)>;
   using Continuation = std::function<void(const absl::Status&)>;
+  struct LinkedWorker {
+    std::string instance;
+    std::shared_ptr<WorkerLink> link;
+    bool takes_batches = false;
+  };
 
   Coordinator(JobStore& store, Options options);
 
@@ -141,6 +146,8 @@ class Coordinator {
   // Removes benchmarks that are not kept any longer, a bounded part of them at a time.
   void Retire(int64_t now);
   void SendEffects();
+  // What one batch of events came to for one worker.
+  static void Send(const LinkedWorker& worker, v1::CommandBatch commands);
   void Notify();
   // What has ended is gone from the scheduler, and its last snapshot made while its runs are still at hand.
   void ForgetEnded();
@@ -157,10 +164,6 @@ class Coordinator {
   const Options options_;
 
   // Of the coordinator's thread.
-  struct LinkedWorker {
-    std::string instance;
-    std::shared_ptr<WorkerLink> link;
-  };
   Scheduler scheduler_;
   Effects effects_;  // not yet saved and sent
   absl::Status store_status_;

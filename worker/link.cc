@@ -70,13 +70,18 @@ void Link::Open() {
 }
 
 void Link::TakeCommands() {
-  for (const v1::WorkerCommand& command : stream_->Take()) {
-    if (command.has_welcome()) {
-      Welcomed(command.welcome());
-    } else {
-      callbacks_.command(command);
-    }
-    if (stream_ == nullptr) return;  // the callback has ended it
+  for (const v1::WorkerCommand& message : stream_->Take()) {
+    if (!message.has_batch()) TakeCommand(message);
+    for (const v1::WorkerCommand& command : message.batch().commands()) TakeCommand(command);
+  }
+}
+
+void Link::TakeCommand(const v1::WorkerCommand& command) {
+  if (stream_ == nullptr) return;  // the command before this one has ended it
+  if (command.has_welcome()) {
+    Welcomed(command.welcome());
+  } else {
+    callbacks_.command(command);
   }
 }
 

@@ -42,7 +42,7 @@ class Link {
     std::function<void(const v1::Welcome&)> welcomed;
     // The stream of the last Welcome is lost. May be empty.
     std::function<void()> disconnected{};
-    // Start, stop or acknowledge.
+    // Start, stop or acknowledge; a batch one by one.
     std::function<void(const v1::WorkerCommand&)> command;
     // The coordinator refuses this worker, or could not be reached in time; nothing is tried any more.
     // INVALID_ARGUMENT: what this worker says of itself is wrong; else another worker or version is in the way, or
@@ -75,6 +75,7 @@ class Link {
   void Retry(const std::string& why, bool at_once);
   void Refuse(const absl::Status& status);
   void TakeCommands();
+  void TakeCommand(const v1::WorkerCommand& command);
   void Welcomed(const v1::Welcome& welcome);
   void SendHeartbeat();
   std::chrono::milliseconds NextBackoff();

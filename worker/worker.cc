@@ -65,6 +65,7 @@ v1::WorkerHello Worker::Hello() {
   v1::WorkerHello hello;
   *hello.mutable_worker() = options_.info;
   hello.set_draining(draining_);
+  hello.set_takes_batches(true);
   for (const auto& [id, state] : slots_) {
     if (state.active && !state.forgotten) AddActive(*state.active, hello);
     if (state.next) AddActive(*state.next, hello);
@@ -114,6 +115,7 @@ void Worker::Take(const v1::WorkerCommand& command) {
       Acknowledge(command.acknowledge());
       break;
     case v1::WorkerCommand::kWelcome:
+    case v1::WorkerCommand::kBatch:
     case v1::WorkerCommand::COMMAND_NOT_SET:  // a command of a newer coordinator
       break;
   }

@@ -27,6 +27,11 @@ class FakeWorker : public WorkerLink, public std::enable_shared_from_this<FakeWo
   }
 
   void Send(v1::WorkerCommand command) override {
+    if (command.has_batch()) {
+      ++batches;
+      for (v1::WorkerCommand& one : *command.mutable_batch()->mutable_commands()) Send(std::move(one));
+      return;
+    }
     {  // first, so that who has seen the count finds the command
       const std::lock_guard<std::mutex> lock(mutex_);
       commands.push_back(command);
@@ -60,6 +65,7 @@ class FakeWorker : public WorkerLink, public std::enable_shared_from_this<FakeWo
     return commands;
   }
 
+  std::atomic<int> batches{0};
   std::atomic<int> starts{0};
   std::atomic<int> acknowledged{0};
   std::atomic<int> unsaved{0};  // told of what was not on disk
@@ -186,8 +192,10 @@ class CoordinatorTest : public testing::Test {
 TEST_F(CoordinatorTest, EverythingIsSavedBeforeAnybodyIsTold) {
   const auto first = std::make_shared<FakeWorker>(store_, true);
   const auto second = std::make_shared<FakeWorker>(store_, true);
-  first->Join(*coordinator_, MakeHello("w1", 4));
-  second->Join(*coordinator_, MakeHello("w2", 4));
+  v1::WorkerHello takes_batches = MakeHello("w1", 4);
+  takes_batches.set_takes_batches(true);
+  first->Join(*coordinator_, takes_batches);
+  second->Join(*coordinator_, MakeHello("w2", 4));  // of an older version
   const auto watcher = std::make_shared<FakeWatcher>();
   const absl::StatusOr<v1::Benchmark> benchmark = Submit(MakeSpec({"eager", "sdpa"}, 8, 20));
   ASSERT_EQ(benchmark.status(), absl::OkStatus());
@@ -202,6 +210,8 @@ TEST_F(CoordinatorTest, EverythingIsSavedBeforeAnybodyIsTold) {
   EXPECT_TRUE(Eventually([&] { return first->acknowledged + second->acknowledged == 320; }));
   EXPECT_EQ(first->starts + second->starts, 320);
   EXPECT_EQ(first->unsaved + second->unsaved, 0);
+  EXPECT_GT(first->batches, 0);  // the first runs of four slots at least
+  EXPECT_EQ(second->batches, 0);
 }
 
 TEST_F(CoordinatorTest, WelcomeComesFirst) {

@@ -96,6 +96,20 @@ TEST_F(LinkTest, CommandsArriveInOrder) {
   for (uint32_t i = 0; i < kCount; ++i) EXPECT_EQ(commands_[i].stop().attempt(), i);
 }
 
+TEST_F(LinkTest, CommandsOfABatchArriveOneByOne) {
+  StartCoordinator();
+  Connect();
+  ASSERT_TRUE(Until([&] { return welcomes_ == 1; }));
+  v1::WorkerCommand batch;
+  for (uint32_t i = 0; i < 3; ++i) batch.mutable_batch()->add_commands()->mutable_stop()->set_attempt(i);
+  v1::WorkerCommand single;
+  single.mutable_stop()->set_attempt(3);
+  coordinator_->last().Send(batch);
+  coordinator_->last().Send(single);
+  ASSERT_TRUE(Until([&] { return commands_.size() == 4; }));
+  for (uint32_t i = 0; i < 4; ++i) EXPECT_EQ(commands_[i].stop().attempt(), i);
+}
+
 TEST_F(LinkTest, ConnectsAgainWithANewHelloWhenTheStreamEnds) {
   StartCoordinator();
   Connect();
