@@ -148,7 +148,7 @@ TEST_F(SnapshotsTest, SmallOnesDoNotWaitForLargeOnesOfWhichOneIsTakenAtATime) {
 
 TEST_F(SnapshotsTest, WhatIsNotAskedForTheLongestTimeIsNotKept) {
   padding_ = 399;
-  for (const uint64_t id : {1U, 2U}) Ask(id);
+  for (const uint64_t id : {1u, 2u}) Ask(id);
   FinishAll();
   EXPECT_EQ(Ask(1)->size(), 1u);  // asked for later than 2
   Ask(3);
