@@ -26,10 +26,10 @@ constexpr char kSuffix[] = ".pb";
 constexpr char kTemporarySuffix[] = ".tmp";
 constexpr char kCorruptSuffix[] = ".corrupt";
 
-// Like WriteFileAtomically, without the sync (see the class).
-absl::Status Write(const std::string& path, const std::string& contents) {
-  const std::string temporary = path + kTemporarySuffix;
-  const int descriptor = open(temporary.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+// Like WriteFileAtomically, without the sync (see the class), and with no path for the kernel to walk.
+absl::Status Write(int folder, const std::string& name, const std::string& contents) {
+  const std::string temporary = name + kTemporarySuffix;
+  const int descriptor = openat(folder, temporary.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
   if (descriptor < 0) return absl::ErrnoToStatus(errno, absl::StrCat("cannot create ", temporary));
   size_t done = 0;
   int error = 0;
@@ -42,10 +42,10 @@ absl::Status Write(const std::string& path, const std::string& contents) {
     }
   }
   close(descriptor);
-  if (error == 0 && rename(temporary.c_str(), path.c_str()) != 0) error = errno;
+  if (error == 0 && renameat(folder, temporary.c_str(), folder, name.c_str()) != 0) error = errno;
   if (error == 0) return absl::OkStatus();
-  unlink(temporary.c_str());
-  return absl::ErrnoToStatus(error, absl::StrCat("cannot write ", path));
+  unlinkat(folder, temporary.c_str(), 0);
+  return absl::ErrnoToStatus(error, absl::StrCat("cannot write ", name));
 }
 
 }  // namespace
@@ -56,16 +56,20 @@ Spool::Key Spool::KeyOf(const v1::RunKey& run, uint32_t attempt) {
 
 absl::StatusOr<std::unique_ptr<Spool>> Spool::Open(const std::string& folder) {
   if (absl::Status status = PrepareStateDirectory(folder); !status.ok()) return status;
-  std::unique_ptr<Spool> spool(new Spool(folder));
+  const int descriptor = open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  if (descriptor < 0) return absl::ErrnoToStatus(errno, absl::StrCat("cannot open ", folder));
+  std::unique_ptr<Spool> spool(new Spool(folder, descriptor));
   if (absl::Status status = spool->Load(); !status.ok()) return status;
   return spool;
 }
 
-Spool::Spool(std::string folder) : folder_(std::move(folder)) {}
+Spool::Spool(std::string folder, int descriptor) : folder_(std::move(folder)), descriptor_(descriptor) {}
 
-std::string Spool::PathOf(const Key& key) const {
+Spool::~Spool() { close(descriptor_); }
+
+std::string Spool::NameOf(const Key& key) {
   const auto& [benchmark, job, repetition, attempt] = key;
-  return absl::StrCat(folder_, "/", benchmark, "-", job, "-", repetition, "-", attempt, kSuffix);
+  return absl::StrCat(benchmark, "-", job, "-", repetition, "-", attempt, kSuffix);
 }
 
 absl::Status Spool::Load() {
@@ -83,7 +87,7 @@ absl::Status Spool::Load() {
     const bool parsed = contents.ok() && report.ParseFromString(*contents);
     const Key key = KeyOf(report.run(), report.attempt());
     // The name is checked too: it tells a cut-off file that still parses, and which file to delete later.
-    if (parsed && report.has_result() && PathOf(key) == path) {
+    if (parsed && report.has_result() && fs::path(path).filename() == NameOf(key)) {
       reports_.emplace(key, std::move(report));
       continue;
     }
@@ -97,17 +101,18 @@ absl::Status Spool::Load() {
 
 void Spool::Add(const v1::RunReport& report) {
   const Key key = KeyOf(report.run(), report.attempt());
-  const absl::Status status = Write(PathOf(key), report.SerializeAsString());
+  const absl::Status status = Write(descriptor_, NameOf(key), report.SerializeAsString());
   if (!status.ok()) {
     LogWarning(absl::StrCat("the result of run ", FormatRunKey(report.run()),
-                            " is kept in memory alone until the coordinator has it: ", std::string(status.message())));
+                            " is kept in memory alone until the coordinator has it: ", folder_, ": ",
+                            std::string(status.message())));
   }
   reports_.insert_or_assign(key, report);
 }
 
 void Spool::Remove(const v1::RunKey& run, uint32_t attempt) {
   const Key key = KeyOf(run, attempt);
-  if (reports_.erase(key) > 0) unlink(PathOf(key).c_str());
+  if (reports_.erase(key) > 0) unlinkat(descriptor_, NameOf(key).c_str(), 0);
 }
 
 }  // namespace attnfleet::worker

@@ -27,6 +27,9 @@ class Spool {
   // Creates the folder if needed and loads what is there. A file that cannot be read is set aside under another name,
   // with a warning.
   static absl::StatusOr<std::unique_ptr<Spool>> Open(const std::string& folder);
+  ~Spool();
+  Spool(const Spool&) = delete;
+  Spool& operator=(const Spool&) = delete;
 
   // Keeps a report until it is removed. If the disk refuses it, it is kept in memory alone, with a warning.
   void Add(const v1::RunReport& report);
@@ -38,11 +41,12 @@ class Spool {
   const std::map<Key, v1::RunReport>& reports() const { return reports_; }
 
  private:
-  explicit Spool(std::string folder);
-  std::string PathOf(const Key& key) const;
+  Spool(std::string folder, int descriptor);
+  static std::string NameOf(const Key& key);
   absl::Status Load();
 
   const std::string folder_;
+  const int descriptor_;  // of the folder
   std::map<Key, v1::RunReport> reports_;
 };
 
