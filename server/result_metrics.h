@@ -14,7 +14,8 @@
 
 namespace attnfleet::server {
 
-// What finished benchmarks measured, as gauges: the newest result of each backend, shape, device, model and precision.
+// What finished benchmarks measured, as gauges: the newest result of each backend, shape, device, model, precision
+// and step.
 // Never a benchmark's or a job's number, and at most kMaxSeries combinations: the one that was set longest ago goes.
 // Thread-safe.
 class ResultMetrics : public prometheus::Collectable {
