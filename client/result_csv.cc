@@ -57,6 +57,14 @@ std::string PrecisionOf(const v1::Job& job) {
   return "";
 }
 
+// The one that ran; a trainer that does not say has the reference alone.
+std::string StepOf(const v1::Job& job) {
+  for (const v1::Run& run : job.runs()) {
+    if (!run.result().environment().step().empty()) return run.result().environment().step();
+  }
+  return "reference";
+}
+
 const std::vector<Column>& Columns() {
   using Summary = v1::JobSummary;
   static const auto* columns = new std::vector<Column>{
@@ -107,6 +115,7 @@ const std::vector<Column>& Columns() {
       {"device_name", [](const v1::Benchmark&, const v1::Job& j) { return j.summary().device_name(); }},
       {"device_uuid", [](const v1::Benchmark&, const v1::Job& j) { return j.summary().device_uuid(); }},
       {"precision", [](const v1::Benchmark&, const v1::Job& j) { return PrecisionOf(j); }},
+      {"step", [](const v1::Benchmark&, const v1::Job& j) { return StepOf(j); }},
       Whole("started_unix_ms", &Summary::started_unix_ms),
       Whole("ended_unix_ms", &Summary::ended_unix_ms),
       {"contaminated_runs",

@@ -37,6 +37,14 @@ std::string Biases(const v1::TrainingSettings& training) {
                       OnOff(training.spatial_attention_bias()), trained);
 }
 
+// Of the step, where it is not the usual one, or not the one that was asked for.
+std::string Step(const v1::TrainingSettings& training, const std::optional<v1::Environment>& environment) {
+  const bool asked = training.step() == v1::TRAINING_STEP_FUSED;
+  const bool fused = environment.has_value() ? environment->step() == TrainingStepName(v1::TRAINING_STEP_FUSED) : asked;
+  if (fused) return ", fused step";
+  return asked ? ", reference step (the trainer has no fused one)" : "";
+}
+
 std::string Settings(const v1::BenchmarkSpec& spec, const std::optional<v1::Environment>& environment) {
   const v1::TrainingSettings& training = spec.training();
   const std::string precision = environment.has_value() && !environment->precision().empty()
@@ -45,9 +53,9 @@ std::string Settings(const v1::BenchmarkSpec& spec, const std::optional<v1::Envi
   const std::string input = training.data_file().empty() ? BoxLayoutName(training.boxes()) + " boxes"
                                                          : absl::StrCat("data ", training.data_file());
   return absl::StrCat(ModelSizeName(training.model_size()), " model, ", precision, ", ", Biases(training),
-                      training.image() ? ", image" : "", ", dropout ", FormatExact(training.hidden_dropout()),
-                      " (attention ", FormatExact(training.attention_dropout()), "), ",
-                      OptimizerName(training.optimizer()), " ", FormatExact(training.learning_rate()), ", ",
+                      training.image() ? ", image" : "", Step(training, environment), ", dropout ",
+                      FormatExact(training.hidden_dropout()), " (attention ", FormatExact(training.attention_dropout()),
+                      "), ", OptimizerName(training.optimizer()), " ", FormatExact(training.learning_rate()), ", ",
                       training.num_labels(), " labels, ", input,
                       training.weights_file().empty() ? "" : ", weights " + training.weights_file(), ", ",
                       training.data_loader_threads(), " data-loader threads, seed ", training.seed());

@@ -48,6 +48,7 @@ std::vector<Setting> Settings(const v1::BenchmarkSpec& spec) {
       {"dropout-placement", DropoutPlacementName(training.attention_dropout_placement())},
       {"precision", PrecisionName(training.precision())},
       {"optimizer", OptimizerName(training.optimizer())},
+      {"step", TrainingStepName(training.step())},
       {"learning-rate", FormatExact(training.learning_rate())},
       {"data-loader-threads", absl::StrCat(training.data_loader_threads())},
       {"seed", absl::StrCat(training.seed())},

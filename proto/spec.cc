@@ -55,6 +55,7 @@ v1::BenchmarkSpec Defaults() {
   training.set_warmup_limit_steps(100);
   training.set_ci_width(0.005);
   training.set_numerical_check(true);
+  training.set_step(v1::TRAINING_STEP_REFERENCE);
   return spec;
 }
 
@@ -152,6 +153,11 @@ absl::Status ValidateTraining(const v1::TrainingSettings& training) {
   if (!v1::DropoutPlacement_IsValid(training.attention_dropout_placement()) ||
       training.attention_dropout_placement() == 0) {
     return enum_error("attention_dropout_placement", training.attention_dropout_placement());
+  }
+  if (!v1::TrainingStep_IsValid(training.step()) || training.step() == 0) return enum_error("step", training.step());
+  if (training.step() == v1::TRAINING_STEP_FUSED && training.precision() == v1::PRECISION_BF16) {
+    return Invalid(
+        "training.step: the fused step keeps its weights in fp32; give precision bf16-mixed, or step reference");
   }
   for (const absl::Status& status : {
            CheckRange("training.warmup_steps", training.warmup_steps(), 0, kMaxSteps),
@@ -450,6 +456,17 @@ std::string OptimizerName(v1::Optimizer optimizer) {
       return "adam";
     case v1::OPTIMIZER_ADAMW:
       return "adamw";
+    default:
+      return "unspecified";
+  }
+}
+
+std::string TrainingStepName(v1::TrainingStep step) {
+  switch (step) {
+    case v1::TRAINING_STEP_REFERENCE:
+      return "reference";
+    case v1::TRAINING_STEP_FUSED:
+      return "fused";
     default:
       return "unspecified";
   }

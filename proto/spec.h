@@ -71,6 +71,7 @@ std::string FormatShape(const v1::Shape& shape);
 std::string ModelSizeName(v1::ModelSize size);
 std::string PrecisionName(v1::Precision precision);
 std::string OptimizerName(v1::Optimizer optimizer);
+std::string TrainingStepName(v1::TrainingStep step);
 std::string BoxLayoutName(v1::BoxLayout boxes);
 std::string DropoutPlacementName(v1::DropoutPlacement placement);
 std::string PlacementName(v1::Placement placement);

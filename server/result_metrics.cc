@@ -26,6 +26,16 @@ std::string PrecisionUsed(const v1::Job& job) {
   return "";
 }
 
+// Whose operations the step was made of; a trainer that does not say has the reference alone.
+std::string StepUsed(const v1::Job& job) {
+  for (const v1::Run& run : job.runs()) {
+    if (run.result().outcome() == v1::OUTCOME_MEASURED && !run.result().environment().step().empty()) {
+      return Clip(run.result().environment().step());
+    }
+  }
+  return "reference";
+}
+
 }  // namespace
 
 void ResultMetrics::Set(const v1::Benchmark& benchmark) {
@@ -36,7 +46,8 @@ void ResultMetrics::Set(const v1::Benchmark& benchmark) {
                   {"shape", FormatShape(job.shape())},
                   {"device", Clip(job.summary().device_name())},
                   {"model", ModelSizeName(benchmark.spec().training().model_size())},
-                  {"precision", PrecisionUsed(job)}},
+                  {"precision", PrecisionUsed(job)},
+                  {"step", StepUsed(job)}},
                  job.summary());
   }
   for (const v1::NodeSummary& node : benchmark.fleet().nodes()) {

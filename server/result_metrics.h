@@ -11,9 +11,9 @@
 
 namespace attnfleet::server {
 
-// What finished benchmarks measured, as gauges: the newest result of each backend, shape, device, model and precision,
-// and how fast each node (worker and slot) was beside the others. Never a benchmark's or a job's number, and at most
-// kMaxSeries combinations and kMaxNodes nodes. Thread-safe.
+// What finished benchmarks measured, as gauges: the newest result of each backend, shape, device, model, precision and
+// step, and how fast each node (worker and slot) was beside the others. Never a benchmark's or a job's number, and at
+// most kMaxSeries combinations and kMaxNodes nodes. Thread-safe.
 class ResultMetrics : public prometheus::Collectable {
  public:
   static constexpr size_t kMaxSeries = 500;

@@ -100,6 +100,9 @@ void AddNewerSettings(const v1::TrainingSettings& training, std::vector<std::str
     argv.push_back(absl::StrCat("--warmup-limit=", training.warmup_limit_steps()));
   }
   if (training.has_ci_width()) argv.push_back(absl::StrCat("--ci-width=", Exact(training.ci_width())));
+  if (training.step() != v1::TRAINING_STEP_UNSPECIFIED) {
+    argv.push_back(absl::StrCat("--step=", TrainingStepName(training.step())));
+  }
   if (training.has_numerical_check()) argv.push_back(absl::StrCat("--check=", Bool(training.numerical_check())));
 }
 

@@ -264,6 +264,9 @@ void SimulatedWorker::Take(const v1::WorkerCommand& command) {
     case v1::WorkerCommand::kAcknowledge:
       for (const v1::ActiveRun& report : command.acknowledge().reports()) TakeAcknowledgement(report);
       break;
+    case v1::WorkerCommand::kBatch:
+      for (const v1::WorkerCommand& one : command.batch().commands()) Take(one);
+      break;
     case v1::WorkerCommand::COMMAND_NOT_SET:
       break;
   }

@@ -56,6 +56,7 @@ TEST_F(SpecFlagsTest, EveryFlagReachesItsField) {
                                                        "--attention-dropout=0.2",
                                                        "--precision=fp32",
                                                        "--optimizer=adam",
+                                                       "--step=fused",
                                                        "--learning-rate=0.02",
                                                        "--data-loader-threads=0",
                                                        "--seed=18446744073709551615",
@@ -84,6 +85,7 @@ TEST_F(SpecFlagsTest, EveryFlagReachesItsField) {
   EXPECT_DOUBLE_EQ(training.attention_dropout(), 0.2);
   EXPECT_EQ(training.precision(), v1::PRECISION_FP32);
   EXPECT_EQ(training.optimizer(), v1::OPTIMIZER_ADAM);
+  EXPECT_EQ(training.step(), v1::TRAINING_STEP_FUSED);
   EXPECT_DOUBLE_EQ(training.learning_rate(), 0.02);
   EXPECT_EQ(training.data_loader_threads(), 0);
   EXPECT_EQ(training.seed(), 18446744073709551615U);

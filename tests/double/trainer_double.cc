@@ -43,6 +43,7 @@ struct Arguments {
   std::string backend = "eager";
   std::string device = "cpu";
   std::string precision = "auto";
+  std::string step = "reference";
   int batch = 1;
   int sequence_length = 64;
   int warmup = 5;
@@ -77,6 +78,7 @@ Arguments Parse(int argc, char** argv) {
     if (Value(argument, "--backend", value)) result.backend = value;
     if (Value(argument, "--device", value)) result.device = value;
     if (Value(argument, "--precision", value)) result.precision = value;
+    if (Value(argument, "--step", value)) result.step = value;
     if (Value(argument, "--batch", value)) result.batch = std::atoi(value.c_str());
     if (Value(argument, "--sequence-length", value)) result.sequence_length = std::atoi(value.c_str());
     if (Value(argument, "--warmup", value)) result.warmup = std::atoi(value.c_str());
@@ -176,9 +178,10 @@ std::string EnvironmentOf(const Arguments& arguments) {
   return Format(
       "{\"host\":\"double\",\"device_kind\":\"%s\",\"device_name\":\"Double\",\"device_uuid\":\"%s\","
       "\"libtorch_version\":\"2.11.0+double\",\"cpu_threads\":1,\"precision\":\"%s\",\"seed\":\"%llu\"%s,"
-      "\"build_id\":\"double\",\"attnfleet_version\":\"" ATTNFLEET_VERSION "\"}",
+      "\"build_id\":\"double\",\"step\":\"%s\",\"attnfleet_version\":\"" ATTNFLEET_VERSION "\"}",
       cuda ? "DEVICE_KIND_CUDA" : "DEVICE_KIND_CPU", cuda ? arguments.gpu.c_str() : "", precision, arguments.seed,
-      cuda ? ",\"driver_version\":\"580.0\",\"cuda_version\":\"13.0\",\"cudnn_version\":\"9.15\"" : "");
+      cuda ? ",\"driver_version\":\"580.0\",\"cuda_version\":\"13.0\",\"cudnn_version\":\"9.15\"" : "",
+      arguments.step.c_str());
 }
 
 std::string Started(const Arguments& arguments) {

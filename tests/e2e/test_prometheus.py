@@ -126,7 +126,8 @@ scrape_configs:
         self.assertGreater(self.query("sum(attnfleet_store_save_seconds_count)")[()], 4)
         self.expect("sum(attnfleet_store_save_failures_total)", 0)
 
-        labels = (("device", "Double"), ("model", "tiny"), ("precision", "bf16-mixed"), ("shape", "4x64"))
+        labels = (("device", "Double"), ("model", "tiny"), ("precision", "bf16-mixed"), ("shape", "4x64"),
+                  ("step", "reference"))
         eager, sdpa = ((("backend", "eager"),) + labels, (("backend", "sdpa"),) + labels)
         self.expect("attnfleet_benchmark_eager_speed_ratio", {eager: 1, sdpa: 2})
         speed = self.query("attnfleet_benchmark_iterations_per_second")

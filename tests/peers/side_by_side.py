@@ -4,6 +4,8 @@ raw result (OUT/PRESET-SHAPE.json) and the peer's lines (OUT/PRESET-SHAPE.peer.j
 
   python3 tests/peers/side_by_side.py --attnfleet=build/release/bin/attnfleet --preset=published --out=results \\
       --shapes=32x512,64x512 --backends=eager,sdpa,flash2,efficient,cudnn
+  python3 tests/peers/side_by_side.py --preset=stock --shapes=32x512 --out=results --backends=fused \\
+      --peers=compiled,flex -- --step=fused
   python3 tests/peers/side_by_side.py --compare=deploy/results/published-h100.json      # the comparison again
 """
 
@@ -28,7 +30,8 @@ def write_documents(options, shape, path):
 
 
 def run_peer(options, shape, data, lines):
-    command = [sys.executable, PEER, f"--preset={options.preset}", f"--shapes={shape}", f"--steps={options.peer_steps}"]
+    command = [sys.executable, PEER, f"--preset={options.preset}", f"--shapes={shape}", f"--steps={options.peer_steps}",
+               f"--implementations={options.peers}"]
     if data:
         command.append(f"--data={data}")
     output = subprocess.run(command, stdout=subprocess.PIPE, text=True, timeout=options.timeout, check=True).stdout
@@ -63,6 +66,18 @@ def compare(benchmark, lines):
             text += (f"   peer {peer_speed:8.3f} it/s {peer_memory / 1e9:7.2f} GB"
                      f"   ratio {speed / peer_speed:.4f}, memory {memory / peer_memory:.4f}")
         print(text, flush=True)
+    backends = {job["backend"] for job in benchmark["jobs"]}
+    others = {}
+    for line in lines:
+        if line["implementation"] not in backends:
+            others.setdefault((line["batch"], line["sequence_length"], line["implementation"]), []).append(line)
+    for (batch, length, implementation), same in others.items():
+        measured = [line for line in same if line["outcome"] == "measured"]
+        figures = same[0]["outcome"]
+        if measured:
+            figures = (f"{statistics.median(line['iterations_per_second'] for line in measured):8.3f} it/s "
+                       f"{max(line['peak_allocated_bytes'] for line in measured) / 1e9:7.2f} GB")
+        print(f"{batch}x{length}".ljust(9), implementation.ljust(13), figures, "  (peer)", flush=True)
 
 
 def read_lines(path):
@@ -76,6 +91,7 @@ def main():
     parser.add_argument("--shapes")
     parser.add_argument("--compare", type=pathlib.Path, help="raw results with their .peer.jsonl: measure nothing")
     parser.add_argument("--backends", default="eager,sdpa,flash2,efficient,cudnn")
+    parser.add_argument("--peers", default="eager,sdpa", help="implementations of hugging_face.py")
     parser.add_argument("--repetitions", type=int, default=2)
     parser.add_argument("--peer-steps", type=int, default=40)
     parser.add_argument("--out", type=pathlib.Path)

@@ -159,6 +159,12 @@ TEST(Validation, EveryWrongFieldIsNamed) {
        }},
       {"training.precision",
        [](v1::BenchmarkSpec& s) { s.mutable_training()->set_precision(static_cast<v1::Precision>(9)); }},
+      {"training.step", [](v1::BenchmarkSpec& s) { s.mutable_training()->set_step(static_cast<v1::TrainingStep>(9)); }},
+      {"training.step",
+       [](v1::BenchmarkSpec& s) {
+         s.mutable_training()->set_step(v1::TRAINING_STEP_FUSED);
+         s.mutable_training()->set_precision(v1::PRECISION_BF16);
+       }},
       {"training.warmup_limit_steps", [](v1::BenchmarkSpec& s) { s.mutable_training()->set_warmup_limit_steps(4); }},
       {"training.ci_width", [](v1::BenchmarkSpec& s) { s.mutable_training()->set_ci_width(1); }},
       {"training.ci_width", [](v1::BenchmarkSpec& s) { s.mutable_training()->set_ci_width(-0.1); }},

@@ -59,7 +59,7 @@ TEST(ResultMetrics, TheNewestResultOfACellWithoutWhatIsUnknown) {
   }
   const std::string text = Text(metrics);
   EXPECT_THAT(text, HasSubstr("attnfleet_benchmark_iterations_per_second{backend=\"sdpa\",shape=\"32x64\","
-                              "device=\"H100\",model=\"base\",precision=\"bf16-mixed\"} 20\n"));
+                              "device=\"H100\",model=\"base\",precision=\"bf16-mixed\",step=\"reference\"} 20\n"));
   EXPECT_THAT(text, HasSubstr("attnfleet_benchmark_peak_resident_bytes{"));
   EXPECT_THAT(text, Not(HasSubstr("attnfleet_benchmark_peak_allocated_bytes"))) << "the CPU has no such figure";
   EXPECT_THAT(text, Not(HasSubstr("attnfleet_benchmark_eager_speed_ratio"))) << "there is no eager";

@@ -65,6 +65,7 @@ Json ToJson(const Environment& environment) {
           {"precision", environment.precision},
           {"seed", environment.seed},
           {"build_id", environment.build_id},
+          {"step", environment.step},
           {"attnfleet_version", ATTNFLEET_VERSION}};
 }
 
