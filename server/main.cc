@@ -267,9 +267,10 @@ void SayReady(const std::string& address) {
   std::fflush(stdout);
 }
 
-// Coordinates with `store` until a signal comes or `lost` says that it is over. Returns the exit code.
-int Coordinate(const Settings& settings, const ListenOptions& listen, JobStore& store, Metrics& metrics,
-               StopSignals& signals, const std::function<bool()>& lost) {
+// Coordinates with `store` until a signal comes or `lost` says that it is over. Returns the exit code; an error if the
+// store cannot be read.
+absl::StatusOr<int> Coordinate(const Settings& settings, const ListenOptions& listen, JobStore& store, Metrics& metrics,
+                               StopSignals& signals, const std::function<bool()>& lost) {
   Coordinator::Options options;
   options.lease_ms = absl::ToInt64Milliseconds(settings.lease);
   options.heartbeat_interval_ms = absl::ToInt64Milliseconds(settings.heartbeat);
@@ -284,7 +285,7 @@ int Coordinate(const Settings& settings, const ListenOptions& listen, JobStore& 
     options.finished = [&metrics](const v1::Benchmark& benchmark) { metrics.Finished(benchmark); };
   }
   absl::StatusOr<std::unique_ptr<Coordinator>> coordinator = Coordinator::Start(store, options);
-  if (!coordinator.ok()) return FailStore(coordinator.status());
+  if (!coordinator.ok()) return coordinator.status();
   std::vector<std::shared_ptr<prometheus::Collectable>> collectables = metrics.collectables();
   collectables.push_back(std::make_shared<FleetMetrics>(**coordinator));
   std::unique_ptr<prometheus::Exposer> exposer;  // after what it reads, so that it ends before
@@ -319,7 +320,8 @@ int ServeFile(const Settings& settings, const ListenOptions& listen, Metrics& me
   if (!lock.ok()) return Fail(kExitUnavailable, lock.status().message());
   absl::StatusOr<std::unique_ptr<SqliteStore>> store = SqliteStore::Open(DatabaseFile(settings));
   if (!store.ok()) return FailStore(store.status());
-  return Coordinate(settings, listen, **store, metrics, signals, [] { return false; });
+  const absl::StatusOr<int> code = Coordinate(settings, listen, **store, metrics, signals, [] { return false; });
+  return code.ok() ? *code : FailStore(code.status());
 }
 
 // Refuses calls until this server leads, and returns its epoch; 0: a signal came.
@@ -356,14 +358,18 @@ int ServeDatabase(const Settings& settings, const ListenOptions& listen, Metrics
     if (*epoch == 0) return kExitOk;
     LogWarning(absl::StrCat("leads, epoch ", *epoch));
     absl::StatusOr<std::unique_ptr<PostgresStore>> store = PostgresStore::Open(settings.store, *epoch);
-    const int code = store.ok()
-                         ? Coordinate(settings, listen, **store, metrics, signals, [&] { return leadership.lost(); })
-                         : FailStore(store.status());
-    if (!leadership.lost()) {
-      leadership.Resign();
-      return code;
+    const absl::StatusOr<int> code =
+        store.ok() ? Coordinate(settings, listen, **store, metrics, signals, [&] { return leadership.lost(); })
+                   : store.status();
+    if (leadership.lost()) {
+      LogWarning("leads no more");
+      continue;
     }
-    LogWarning("leads no more");
+    leadership.Resign();
+    if (code.ok()) return *code;
+    // A database may go away at this moment as at any other; then somebody leads when it is back.
+    if (!absl::IsUnavailable(code.status())) return FailStore(code.status());
+    LogWarning(std::string(code.status().message()));
   }
 }
 
