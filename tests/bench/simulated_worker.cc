@@ -206,6 +206,7 @@ void SimulatedWorker::CallAt(Clock::time_point when, std::function<void(Simulate
 
 v1::WorkerEvent SimulatedWorker::Hello() const {
   v1::WorkerEvent event;
+  event.mutable_hello()->set_takes_batches(true);
   v1::WorkerInfo& worker = *event.mutable_hello()->mutable_worker();
   worker.set_name(options_.name);
   worker.set_host(options_.name);
