@@ -48,7 +48,8 @@ std::vector<Setting> Settings(const v1::BenchmarkSpec& spec) {
       {"dropout-placement", DropoutPlacementName(training.attention_dropout_placement())},
       {"precision", PrecisionName(training.precision())},
       {"optimizer", OptimizerName(training.optimizer())},
-      {"step", TrainingStepName(training.step())},
+      // Specs of before there was a choice have none.
+      {"step", training.step() == 0 ? "reference" : TrainingStepName(training.step())},
       {"learning-rate", FormatExact(training.learning_rate())},
       {"data-loader-threads", absl::StrCat(training.data_loader_threads())},
       {"seed", absl::StrCat(training.seed())},
