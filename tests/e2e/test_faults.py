@@ -1,4 +1,4 @@
-"""A few faults of every kind that is possible here, at random: the short version of fault_campaign.py."""
+"""One fault of every kind that is possible here: the short version of fault_campaign.py."""
 
 import json
 import pathlib
@@ -6,12 +6,13 @@ import random
 import shutil
 import tempfile
 import unittest
+import zlib
 
 from faults import round as fault_round
 from faults.fleet import FLAVOURS
 from faults.kinds import KINDS
 
-LEASE = 3  # seconds; heartbeats must come in time also where a sanitizer or other tests slow everything down
+LEASE = 3  # seconds; heartbeats must come in time also where other tests slow everything down
 
 
 def kinds_for(flavour):
@@ -29,7 +30,7 @@ class Faults(unittest.TestCase):
         for name in set(wanted) & set(reasons):
             print(f"not injected: {name}: {reasons[name]}")
         faults = [name for name in wanted if name not in reasons]
-        seed = random.getrandbits(32)
+        seed = zlib.crc32(flavour.encode())  # always this order here; the campaign tries others
         random.Random(seed).shuffle(faults)
         out = pathlib.Path(tempfile.mkdtemp(prefix="attnfleet-faults-"))
         outcome = fault_round.run(flavour, faults, seed, out / "round", LEASE)
