@@ -1,5 +1,7 @@
 #include "client/spec_command.h"
 
+#include <algorithm>
+#include <map>
 #include <string_view>
 #include <vector>
 
@@ -28,6 +30,7 @@ std::string Shapes(const v1::BenchmarkSpec& spec) {
 // In the order of `run --help`.
 std::vector<Setting> Settings(const v1::BenchmarkSpec& spec) {
   const v1::TrainingSettings& training = spec.training();
+  const v1::SlotRequirements& requirements = spec.requirements();
   return {
       {"backends", absl::StrJoin(spec.backends(), ",")},
       {"shapes", Shapes(spec)},
@@ -56,13 +59,17 @@ std::vector<Setting> Settings(const v1::BenchmarkSpec& spec) {
       {"boxes", BoxLayoutName(training.boxes())},
       {"data-file", training.data_file()},
       {"weights-file", training.weights_file()},
+      {"device", DeviceKindName(requirements.device_kind())},
+      {"device-name", requirements.device_name_contains()},
+      {"min-memory", FormatExact(static_cast<double>(requirements.min_memory_bytes()) / 1e9)},
+      {"count", absl::StrCat(std::max(requirements.count(), 1))},
       {"placement", spec.placement() == v1::PLACEMENT_EVERY ? "every" : "any"},
   };
 }
 
 // For a shell, where it is no plain word.
 std::string Quoted(const std::string& text) {
-  constexpr std::string_view kPlain = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789,._+-%";
+  constexpr std::string_view kPlain = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789,._+-%=";
   if (text.find_first_not_of(kPlain) == std::string::npos) return text;
   std::string quoted = "'";
   for (const char c : text) absl::StrAppend(&quoted, c == '\'' ? "'\\''" : std::string(1, c));
@@ -83,6 +90,10 @@ std::string SpecCommand(const v1::BenchmarkSpec& spec) {
     if (settings[i].value != defaults[i].value) {
       absl::StrAppend(&command, " --", settings[i].flag, "=", Quoted(settings[i].value));
     }
+  }
+  const auto& labels = spec.requirements().labels();
+  for (const auto& [name, value] : std::map<std::string, std::string>(labels.begin(), labels.end())) {
+    absl::StrAppend(&command, " --label=", Quoted(absl::StrCat(name, "=", value)));
   }
   return command;
 }

@@ -36,8 +36,10 @@ TEST(SpecCommand, EverySettingComesBack) {
       "attnfleet run --preset=published --backends=eager,cudnn --shapes=1x8,2x16 --repetitions=7 --steps=9 "
       "--ci-width=1% --warmup=3 --warmup-limit=4 --check=off --model=large --labels=5 --relative-bias=on --image=on "
       "--train-bias-tables=on --hidden-dropout=0.2 --attention-dropout=0.3 --dropout-placement=output --precision=tf32 "
-      "--optimizer=adamw --step=fused --learning-rate=1e-3 --data-loader-threads=3 --seed=18446744073709551615 --boxes=random "
-      "--data-file=d.jsonl --weights-file=w.safetensors");
+      "--optimizer=adamw --step=fused --learning-rate=1e-3 --data-loader-threads=3 --seed=18446744073709551615 "
+      "--boxes=random "
+      "--data-file=d.jsonl --weights-file=w.safetensors --device=cuda --device-name=H100 --min-memory=79.5 --count=2 "
+      "--placement=every --label=rack=7");
   EXPECT_EQ(SpecOf(SpecCommand(spec)).SerializeAsString(), spec.SerializeAsString()) << SpecCommand(spec);
 }
 
