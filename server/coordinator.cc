@@ -185,7 +185,10 @@ absl::StatusOr<uint64_t> Coordinator::TakeSubmit(const v1::SubmitRequest& reques
   v1::BenchmarkSpec spec = request.spec();
   if (absl::Status status = ApplyPreset(spec); !status.ok()) return status;
   if (const std::optional<uint64_t> known = request_ids_.Find(spec.submitter(), request_id)) {
-    if (MessageDifferencer::Equals(scheduler_.Head(*known)->spec(), spec)) return *known;
+    v1::BenchmarkSpec first = scheduler_.Head(*known)->spec();
+    // Specs of before there was a choice have none.
+    if (first.training().step() == 0) first.mutable_training()->set_step(v1::TRAINING_STEP_REFERENCE);
+    if (MessageDifferencer::Equals(first, spec)) return *known;
     return absl::AlreadyExistsError(absl::StrCat("request_id: ", request_id, " is that of benchmark ", *known,
                                                  ", which has another spec; give another request id"));
   }
@@ -441,12 +444,13 @@ void Coordinator::EndStreams() {
 void Coordinator::NoticePause(int64_t now) {
   const int64_t away = now - std::exchange(looked_ms_, now);
   if (away <= options_.lease_ms / 2) return;
-  LogWarning(absl::StrCat("stood still for ", away, " ms and heard no worker meanwhile: their leases begin anew"));
-  scheduler_.ForgiveSilence(now);
+  LogWarning(absl::StrCat("stood still for ", away, " ms and heard no worker meanwhile: their leases end later"));
+  scheduler_.ForgiveSilence(away, now);
 }
 
 void Coordinator::RunBatch(std::deque<Event> events) {
   const int64_t now = options_.now_unix_ms();
+  lead_.reset();
   NoticePause(now);
   BatchReport report;
   report.events = events.size();
@@ -586,7 +590,8 @@ void Coordinator::SendEffects() {
 
 void Coordinator::Retire(int64_t now) {
   if (now < next_retirement_ms_) return;
-  const std::vector<uint64_t> expired = scheduler_.Expired(options_.retention, now, kMostRunsRetired);
+  std::vector<uint64_t> expired = scheduler_.Expired(options_.retention, now, kMostRunsRetired);
+  std::erase_if(expired, [this](uint64_t id) { return ended_.contains(id); });  // whose end is still to be told
   const absl::Status deleted = expired.empty() ? absl::OkStatus() : store_.Delete(expired);
   if (!deleted.ok()) LogWarning(absl::StrCat("old benchmarks cannot be removed: ", std::string(deleted.message())));
   if (expired.empty() || !deleted.ok()) {
@@ -643,8 +648,10 @@ void Coordinator::ForgetEnded() {
   }
 }
 
-absl::Status Coordinator::NoSuchBenchmark(uint64_t id) const {
-  if (const absl::Status lead = store_.ConfirmLead(); !lead.ok()) return absl::UnavailableError(lead.message());
+absl::Status Coordinator::NoSuchBenchmark(uint64_t id) {
+  if (!store_status_.ok()) return store_status_;
+  if (!lead_) lead_ = store_.ConfirmLead();
+  if (!lead_->ok()) return absl::UnavailableError(lead_->message());
   return absl::NotFoundError(id == 0 ? "there is no benchmark yet" : absl::StrCat("there is no benchmark ", id));
 }
 

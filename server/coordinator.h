@@ -154,7 +154,7 @@ class Coordinator {
   const v1::Run& RunAt(const std::tuple<uint64_t, uint32_t, uint32_t>& key) const;
   bool IsCurrent(const std::string& worker, const std::shared_ptr<WorkerLink>& link) const;
   // NOT_FOUND; but UNAVAILABLE from a coordinator that was passed over, which knows nothing of what came since.
-  absl::Status NoSuchBenchmark(uint64_t id) const;
+  absl::Status NoSuchBenchmark(uint64_t id);
   // PERMISSION_DENIED if there is such a benchmark and it is not `owner`'s; an empty one is everybody.
   absl::Status CheckOwner(uint64_t id, const std::string& owner) const;
   absl::StatusOr<uint64_t> TakeSubmit(const v1::SubmitRequest& request, int64_t now);
@@ -167,7 +167,8 @@ class Coordinator {
   Scheduler scheduler_;
   Effects effects_;  // not yet saved and sent
   absl::Status store_status_;
-  int64_t looked_ms_ = 0;  // when the last batch began
+  std::optional<absl::Status> lead_;  // whether it leads, once asked in this batch
+  int64_t looked_ms_ = 0;             // when the last batch began
   int64_t next_retirement_ms_ = 0;
   std::vector<Continuation> after_save_;
   std::vector<std::shared_ptr<WorkerLink>> to_welcome_;

@@ -1,5 +1,7 @@
 #include "server/fleet.h"
 
+#include <algorithm>
+
 namespace attnfleet::server {
 
 Worker* Fleet::Find(const std::string& name) {
@@ -50,8 +52,8 @@ void Fleet::Heard(Worker& worker, int64_t now) {
   worker.lost = false;
 }
 
-void Fleet::HeardAll(int64_t now) {
-  for (Worker* worker : held_) worker->heard = now;
+void Fleet::Forgive(int64_t silence, int64_t now) {
+  for (Worker* worker : held_) worker->heard = std::min(now, worker->heard + silence);
 }
 
 void Fleet::MarkLost(Worker& worker) {

@@ -69,8 +69,8 @@ class Fleet {
   void Erase(Worker& worker);
 
   void Heard(Worker& worker, int64_t now);
-  // All that hold their lease at once.
-  void HeardAll(int64_t now);
+  // Of all that hold their lease, as if so many milliseconds of their silence had not been.
+  void Forgive(int64_t silence, int64_t now);
   void MarkLost(Worker& worker);
   // The worker that has been silent longest, of those that hold their lease or of the lost ones; null: none.
   Worker* LongestSilent() { return held_.empty() ? nullptr : held_.front(); }

@@ -95,8 +95,8 @@ class Scheduler {
   // Its stream is gone; its runs stay its own until the lease ends.
   void WorkerDisconnected(const std::string& worker, int64_t now);
   void WorkerHeard(const std::string& worker, bool draining, int64_t now, Effects& effects);
-  // Nobody could be heard for a while, which is not the workers' fault: their leases begin anew.
-  void ForgiveSilence(int64_t now) { fleet_.HeardAll(now); }
+  // Nobody could be heard for so many milliseconds, which is not the workers' fault: their leases end later by as much.
+  void ForgiveSilence(int64_t silence, int64_t now) { fleet_.Forgive(silence, now); }
   // A drained worker gets nothing new, however often it reconnects. False if there is no such worker.
   bool SetDrained(const std::string& worker, bool drained, int64_t now, Effects& effects);
   void RunProgressed(const std::string& worker, const v1::RunProgress& progress, int64_t now, Effects& effects);
