@@ -88,9 +88,7 @@ class SettingsReader : public RowReader {
 
 }  // namespace
 
-bool HasEnded(const v1::Benchmark& benchmark) {
-  return benchmark.state() == v1::BENCHMARK_STATE_FINISHED || benchmark.state() == v1::BENCHMARK_STATE_CANCELLED;
-}
+bool HasEnded(const v1::Benchmark& benchmark) { return IsOver(benchmark.state()); }
 
 absl::StatusOr<v1::Benchmark> WithJobs(StoredBenchmark stored) {
   v1::Benchmark benchmark = std::move(stored.benchmark);

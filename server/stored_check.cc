@@ -9,6 +9,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "proto/spec.h"
+#include "server/benchmark_entry.h"
 
 namespace attnfleet::server {
 namespace {
@@ -84,8 +85,7 @@ absl::Status CheckStored(const v1::Benchmark& benchmark, BusySlots& busy) {
       }
     }
   }
-  const bool over =
-      benchmark.state() == v1::BENCHMARK_STATE_FINISHED || benchmark.state() == v1::BENCHMARK_STATE_CANCELLED;
+  const bool over = IsOver(benchmark.state());
   if (runs != benchmark.runs_total()) {
     return Damaged(name, absl::StrCat("it says ", benchmark.runs_total(), " runs, its spec makes ", runs));
   }
