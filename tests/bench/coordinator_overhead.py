@@ -22,7 +22,8 @@ import time
 
 TICKS = os.sysconf("SC_CLK_TCK")
 SLOTS = 4
-JOBS = 16  # two backends at eight shapes: two groups for each slot
+JOBS = 16  # two backends at eight shapes: two groups for each slot; a multiple of it where runs are many
+MOST_REPETITIONS = 1000  # that a benchmark may ask for
 STATE_FINISHED = 3  # BenchmarkState
 STATE_ENDED = 4  # RunState
 DOUBLE_ARGS = ["--backend=eager", "--batch=1", "--sequence-length=64", "--warmup=5", "--steps=40"]
@@ -86,8 +87,9 @@ def check_store(binaries, folder, number, runs):
 
 def fleet_pass(binaries, runs, folder):
     """RUNS runs, rounded to whole repetitions, from submit to the last durable result."""
-    repetitions = max(1, runs // JOBS)
-    runs = repetitions * JOBS
+    jobs = JOBS * -(-runs // (JOBS * MOST_REPETITIONS))
+    repetitions = max(1, runs // jobs)
+    runs = repetitions * jobs
     with program(binaries / "attnfleet-server", "--listen=127.0.0.1:0", f"--state-dir={folder}/server",
                  "--metrics-listen=off") as (server, address), \
          program(binaries / "attnfleet-worker", f"--server={address}", f"--state-dir={folder}/worker",
@@ -96,7 +98,7 @@ def fleet_pass(binaries, runs, folder):
          contextlib.closing(sqlite3.connect(f"file:{folder}/server/attnfleet.db?mode=ro", uri=True)) as store:
         before = cpu_seconds(server), cpu_seconds(worker)
         start = time.monotonic()
-        shapes = ",".join(f"{batch}x64" for batch in range(1, JOBS // 2 + 1))
+        shapes = ",".join(f"{batch}x64" for batch in range(1, jobs // 2 + 1))
         number = subprocess.run([binaries / "attnfleet", "submit", f"--server={address}", "--preset=tiny",
                                  "--backends=eager,sdpa", f"--shapes={shapes}", f"--repetitions={repetitions}"],
                                 check=True, capture_output=True, text=True).stdout.split()[0]
