@@ -39,10 +39,14 @@ std::string Biases(const v1::TrainingSettings& training) {
 
 // Of the step, where it is not the usual one, or not the one that was asked for.
 std::string Step(const v1::TrainingSettings& training, const std::optional<v1::Environment>& environment) {
-  const bool asked = training.step() == v1::TRAINING_STEP_FUSED;
-  const bool fused = environment.has_value() ? environment->step() == TrainingStepName(v1::TRAINING_STEP_FUSED) : asked;
-  if (fused) return ", fused step";
-  return asked ? ", reference step (the trainer has no fused one)" : "";
+  const std::string reference = TrainingStepName(v1::TRAINING_STEP_REFERENCE);
+  const std::string asked =
+      training.step() == v1::TRAINING_STEP_UNSPECIFIED ? reference : TrainingStepName(training.step());
+  const std::string ran = !environment.has_value()      ? asked
+                          : environment->step().empty() ? reference
+                                                        : environment->step();
+  if (ran != asked) return absl::StrCat(", ", ran, " step (the trainer has no ", asked, " one)");
+  return ran == reference ? "" : absl::StrCat(", ", ran, " step");
 }
 
 std::string Settings(const v1::BenchmarkSpec& spec, const std::optional<v1::Environment>& environment) {
