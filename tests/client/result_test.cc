@@ -353,6 +353,22 @@ TEST(ResultView, DropoutOfDifferentThingsIsAFootnote) {
   EXPECT_THAT(ResultMarkdown({benchmark}, View(benchmark)), HasSubstr("| sdpa* it/s |"));
 }
 
+TEST(ResultView, AStepThatIsNotTheUsualOneIsTold) {
+  v1::Benchmark benchmark = FinishedBenchmark();
+  const auto ran = [&](const std::string& step) {
+    for (v1::Job& job : *benchmark.mutable_jobs()) {
+      for (v1::Run& run : *job.mutable_runs()) run.mutable_result()->mutable_environment()->set_step(step);
+    }
+    return Table(benchmark, 0);
+  };
+  EXPECT_THAT(ran("reference"), Not(HasSubstr(" step")));
+  benchmark.mutable_spec()->mutable_training()->set_step(v1::TRAINING_STEP_FUSED_BF16_STREAM);
+  EXPECT_THAT(ran("fused-bf16-stream"), HasSubstr(", fused-bf16-stream step, "));
+  // An older trainer does not know the flag's value, or says nothing of steps.
+  EXPECT_THAT(ran("fused"), HasSubstr(", fused step (the trainer has no fused-bf16-stream one), "));
+  EXPECT_THAT(ran(""), HasSubstr(", reference step (the trainer has no fused-bf16-stream one), "));
+}
+
 TEST(ResultView, WithoutAPeakUtilizationIsUnknown) {
   v1::Benchmark benchmark = FinishedBenchmark();
   for (v1::Job& job : *benchmark.mutable_jobs()) job.mutable_summary()->clear_model_flops_utilization();

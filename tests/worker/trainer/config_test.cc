@@ -6,6 +6,8 @@
 
 #include <vector>
 
+#include "absl/strings/str_cat.h"
+
 namespace attnfleet::trainer {
 namespace {
 
@@ -60,7 +62,9 @@ TEST(Config, PublishedSettings) {
   EXPECT_EQ(config.boxes, Boxes::kUnit);
   EXPECT_EQ(config.precision, Precision::kBf16Mixed);
   EXPECT_EQ(config.step, StepKind::kReference);
-  EXPECT_EQ(Parse({"--step=fused"}).value().step, StepKind::kFused);
+  for (const StepKind step : {StepKind::kReference, StepKind::kFused, StepKind::kFusedBf16Stream}) {
+    EXPECT_EQ(Parse({absl::StrCat("--step=", StepName(step))}).value().step, step);
+  }
 }
 
 struct WrongFlag {

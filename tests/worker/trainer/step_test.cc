@@ -1,16 +1,13 @@
 // The fused step on the CPU: its operations against LibTorch's, its dropout, its Adam, whole steps against those of the
 // reference, and that it learns what the reference learns. golden_test.cc compares it with Hugging Face.
 
-#include <ATen/CPUGeneratorImpl.h>
 #include <ATen/TensorOperators.h>
 #include <ATen/core/grad_mode.h>
-#include <ATen/ops/cat.h>
 #include <ATen/ops/gelu.h>
 #include <ATen/ops/layer_norm.h>
 #include <ATen/ops/linear.h>
 #include <ATen/ops/matmul.h>
 #include <ATen/ops/ones.h>
-#include <ATen/ops/randint.h>
 #include <ATen/ops/randn.h>
 #include <ATen/ops/zeros.h>
 #include <gmock/gmock.h>
@@ -20,7 +17,6 @@
 #include <algorithm>
 #include <cmath>
 #include <map>
-#include <numeric>
 
 #include "learning.h"
 #include "small_model.h"
@@ -498,6 +494,19 @@ TEST(FusedTrainingRun, WithoutFp32WeightsIsRefused) {
   EXPECT_EQ(result.outcome, Outcome::kUnsupported);
   EXPECT_THAT(result.reason, HasSubstr("fused step"));
   EXPECT_THAT(result.reason, HasSubstr("bf16-mixed"));
+}
+
+TEST(FusedTrainingRun, StreamOfBf16IsForMixedPrecisionAndSaysWhatItIs) {
+  Config config = RunConfig(Precision::kBf16Mixed);
+  config.step = StepKind::kFusedBf16Stream;
+  const RunResult mixed = RunTraining(config, Eager(), nullptr, Hooks());
+  ASSERT_EQ(mixed.outcome, Outcome::kMeasured) << mixed.reason;
+  EXPECT_EQ(mixed.environment.step, "fused-bf16-stream");
+  config.precision = Precision::kFp32;
+  const RunResult refused = RunTraining(config, Eager(), nullptr, Hooks());
+  EXPECT_EQ(refused.outcome, Outcome::kUnsupported);
+  EXPECT_THAT(refused.reason, HasSubstr("fused-bf16-stream"));
+  EXPECT_THAT(refused.reason, HasSubstr("bf16-mixed"));
 }
 
 TEST(FusedTrainingRun, DropsTheOutputOfAttentionWhereAsked) {

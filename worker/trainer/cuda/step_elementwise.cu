@@ -114,7 +114,7 @@ __global__ void __launch_bounds__(kThreads) ColumnSumsKernel(const StepColumnSum
   const int column = OwnColumn<kWidth>();
   if (column >= a.columns) return;
   Elements<kWidth> sums{};
-#pragma unroll kRowsInFlight
+#pragma unroll 8
   for (int64_t row = blockIdx.y; row < a.rows; row += gridDim.y) {
     const Elements<kWidth> x = Load<kWidth>(static_cast<const Type*>(a.x) + row * a.columns + column);
 #pragma unroll
