@@ -4,6 +4,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <string>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
@@ -63,7 +64,8 @@ TEST(Config, PublishedSettings) {
   EXPECT_EQ(config.precision, Precision::kBf16Mixed);
   EXPECT_EQ(config.step, StepKind::kReference);
   for (const StepKind step : {StepKind::kReference, StepKind::kFused, StepKind::kFusedBf16Stream}) {
-    EXPECT_EQ(Parse({absl::StrCat("--step=", StepName(step))}).value().step, step);
+    const std::string flag = absl::StrCat("--step=", StepName(step));
+    EXPECT_EQ(Parse({flag.c_str()}).value().step, step);
   }
 }
 

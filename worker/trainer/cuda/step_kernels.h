@@ -34,7 +34,7 @@ struct StepDropout {
 };
 
 // Scratch memory of the calls that sum over rows, in bytes, for this many columns.
-inline constexpr int64_t kStepSumBlocks = 396;  // whatever the GPU, so that sums are the same everywhere
+inline constexpr int64_t kStepSumBlocks = 264;  // whatever the GPU, so that sums are the same everywhere
 inline int64_t StepScratchBytes(int64_t columns) { return 3 * kStepSumBlocks * columns * 4; }
 
 // z = input_dropout(input + bias) + residual, y = output_dropout(norm(z)).

@@ -97,7 +97,7 @@ __device__ __forceinline__ void StoreSums(const Elements<kWidth> (&sums)[kParts]
 }
 
 template <class Low, class Stream, int kWidth, int kParts, bool kInput>
-__global__ void __launch_bounds__(kThreads, kParts <= 3 ? 3 : 1) NormBackwardKernel(const StepNormBackward a) {
+__global__ void __launch_bounds__(kThreads) NormBackwardKernel(const StepNormBackward a) {
   __shared__ float4 shared[kWarps * 32 * kWidth * kParts / 4];
   const Drops in(a.input_dropout), out(a.output_dropout);
   const float columns = static_cast<float>(a.columns);
