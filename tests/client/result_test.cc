@@ -361,7 +361,7 @@ TEST(ResultView, AStepThatIsNotTheUsualOneIsTold) {
     }
     return Table(benchmark, 0);
   };
-  EXPECT_THAT(ran("reference"), Not(HasSubstr(" step")));
+  EXPECT_THAT(ran("reference"), Not(HasSubstr(" step,")));
   benchmark.mutable_spec()->mutable_training()->set_step(v1::TRAINING_STEP_FUSED_BF16_STREAM);
   EXPECT_THAT(ran("fused-bf16-stream"), HasSubstr(", fused-bf16-stream step, "));
   // An older trainer does not know the flag's value, or says nothing of steps.

@@ -397,6 +397,7 @@ TEST_F(StepOperations, EqualBoxesAddUp) {
 class FusedAdams : public testing::TestWithParam<Optimizer> {};
 
 TEST_P(FusedAdams, FollowLibTorchsOverFiveUpdates) {
+  at::manual_seed(11);
   for (const at::ScalarType low : {at::kFloat, at::kBFloat16}) {
     const ModelConfig config = SmallModel();
     Model model = MakeModel(config, at::kCPU, 5), reference = MakeModel(config, at::kCPU, 5);
@@ -422,7 +423,8 @@ TEST_P(FusedAdams, FollowLibTorchsOverFiveUpdates) {
       adam.Step();
     }
     for (size_t i = 0; i < ours.size(); ++i) {
-      EXPECT_LT(Largest(ours[i].detach() - theirs[i].detach()), 3e-7) << i;
+      // Five roundings of weights of up to 1.05.
+      EXPECT_LT(Largest(ours[i].detach() - theirs[i].detach()), 6e-7) << i;
       EXPECT_GT(Largest(ours[i].detach()), 0.01) << i;
     }
     if (low == at::kBFloat16) {
