@@ -171,8 +171,4 @@ bool AnyRunFailed(const v1::Benchmark& benchmark) {
   return false;
 }
 
-bool HasEnded(const v1::Benchmark& benchmark) {
-  return benchmark.state() == v1::BENCHMARK_STATE_FINISHED || benchmark.state() == v1::BENCHMARK_STATE_CANCELLED;
-}
-
 }  // namespace attnfleet::client

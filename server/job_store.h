@@ -40,8 +40,6 @@ struct StoredBenchmark {
 // With the jobs, and the runs in them. DATA_LOSS names a run for which the spec has no place.
 absl::StatusOr<v1::Benchmark> WithJobs(StoredBenchmark stored);
 
-bool HasEnded(const v1::Benchmark& benchmark);
-
 // The rows as they are, for those who want to see damage too. The views live for the call.
 struct BenchmarkRow {
   int64_t id = 0;

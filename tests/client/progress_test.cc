@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include "client/text.h"
+#include "proto/spec.h"
 #include "sample.h"
 
 namespace attnfleet::client {

@@ -2,11 +2,14 @@
 #define ATTNFLEET_TESTS_SERVER_MEMORY_STORE_H_
 
 #include <map>
+#include <memory>
 #include <mutex>
 #include <string>
 #include <tuple>
 #include <vector>
 
+#include "faulty_store.h"
+#include "proto/spec.h"
 #include "server/job_store.h"
 
 namespace attnfleet::server {
