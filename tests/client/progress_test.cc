@@ -103,6 +103,15 @@ TEST(ProgressLines, ShowRunsTimeAndWhatRunsNow) {
   for (const std::string& line : ProgressLines(benchmark, 42, 63.0, "", 20)) EXPECT_LE(DisplayWidth(line), 20);
 }
 
+TEST(ProgressLines, OnANarrowTerminalTheBarGivesWayToTheTimeLeft) {
+  v1::Benchmark benchmark = QueuedBenchmark({"eager"}, 10);
+  benchmark.set_runs_ended(10);
+  const auto first = [&benchmark](int width) { return ProgressLines(benchmark, 42, 63.0, "", width).front(); };
+  EXPECT_EQ(first(80), "benchmark 12 [##########..........] 10/20 runs, 42 s, about 1 min 3 s left");
+  EXPECT_EQ(first(59), "benchmark 12 [##...] 10/20 runs, 42 s, about 1 min 3 s left");
+  EXPECT_EQ(first(57), "benchmark 12 10/20 runs, 42 s, about 1 min 3 s left");
+}
+
 TEST(ProgressLines, SayThatNothingRunsAndDoNotFloodTheScreen) {
   v1::Benchmark benchmark = QueuedBenchmark({"eager"}, 10);
   EXPECT_EQ(ProgressLines(benchmark, 1, std::nullopt, "", 0).back(), "  waiting for a slot");
