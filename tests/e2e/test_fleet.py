@@ -208,7 +208,15 @@ class ServerStart(E2ETest):
             program, status = self.run_program("attnfleet-server", "--listen=127.0.0.1:0", f"--state-dir={self.state}",
                                                f"--metrics-listen={address}")
             self.assertEqual(status, UNAVAILABLE, program.dump())
-            self.assertIn(address, program.stderr)
+            self.assertIn(f"--metrics-listen: cannot listen on {address}: the port is taken", program.stderr)
+
+    def test_a_value_that_is_none_of_its_flag_is_told_with_one_that_is(self):
+        for flag, words in (("--max-connection-age=10", "30s, 5m or 6h"), ("--lease=soon", "30s, 5m or 6h"),
+                            ("--max-connections=many", "give a whole number")):
+            program, status = self.start_failing(flag)
+            self.assertEqual(status, USAGE, program.dump())
+            self.assertIn(words, program.stderr)
+            self.assertIn(flag.split("=")[0], program.stderr)
 
     def test_port_of_another_server(self):
         server = self.start_server(state=self.state)
