@@ -143,6 +143,25 @@ class Faults(E2ETest):
         self.finish(server, number, 4)
         self.assertEqual(len(self.trainer_starts()), 4, "the spooled result was taken, its run not repeated")
 
+    def test_a_worker_that_stops_while_the_server_is_away_says_what_it_keeps(self):
+        listen = free_address()
+        server = self.start_server(listen=listen)
+        worker = self.start_worker(server, double="eager:slow=1,sdpa:slow=1")
+        number = self.submit(server, "--repetitions=1")
+        wait_until("a trainer", self.trainer_starts)
+        server.kill()
+        server.wait()
+        wait_until("the run to end", lambda: not self.running("attnfleet-trainer-double"))
+        worker.kill(signal.SIGTERM)
+        self.assertEqual(worker.wait(), OK, worker.dump())
+        self.assertIn(f"1 result is not delivered yet; kept in {self.dir / 'worker-w1' / 'spool'}", worker.stderr)
+        server = self.start_server(listen=listen)
+        again = self.start_worker(server)
+        self.finish(server, number, 4)
+        again.kill(signal.SIGTERM)
+        self.assertEqual(again.wait(), OK, again.dump())
+        self.assertNotIn("not delivered", again.stderr)
+
     def test_killed_workers_runs_go_elsewhere(self):
         server = self.start_server()
         first = self.start_worker(server, "w1", double="eager:hang,sdpa:hang")
