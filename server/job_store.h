@@ -88,6 +88,10 @@ class JobStore {
   using Source = std::function<absl::StatusOr<bool>(StoreChanges& changes)>;
   virtual absl::Status Fill(const Source& next) = 0;
 
+  // Another view of it, for reading on another thread while this one is used. May be called on any thread; the view
+  // must not outlive this one.
+  virtual absl::StatusOr<std::unique_ptr<JobStore>> OpenReader() = 0;
+
   // What to read beside the settings.
   struct Selection {
     bool benchmarks = true;

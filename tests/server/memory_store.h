@@ -45,6 +45,8 @@ class MemoryStore : public JobStore {
     return status;
   }
 
+  absl::StatusOr<std::unique_ptr<JobStore>> OpenReader() override { return std::make_unique<FaultyStore>(*this); }
+
   absl::Status Read(const Selection& selection, RowReader& reader) override {
     const std::lock_guard<std::mutex> lock(mutex_);
     for (const auto& [name, value] : settings_) {
