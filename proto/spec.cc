@@ -418,6 +418,12 @@ bool IsPlainFileName(const std::string& name) {
          name.find('\0') == std::string::npos && name != "." && name != "..";
 }
 
+bool IsOver(v1::BenchmarkState state) {
+  return state == v1::BENCHMARK_STATE_FINISHED || state == v1::BENCHMARK_STATE_CANCELLED;
+}
+
+bool HasEnded(const v1::Benchmark& benchmark) { return IsOver(benchmark.state()); }
+
 std::string FormatRunKey(const v1::RunKey& key) {
   return absl::StrCat(key.benchmark_id(), "/", key.job_index(), "/", key.repetition());
 }

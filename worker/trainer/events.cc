@@ -183,7 +183,8 @@ std::string CapabilitiesLine(const Capabilities& capabilities) {
                {"libtorch_directory", capabilities.libtorch_directory},
                {"cuda_module", capabilities.cuda_module},
                {"cuda_module_error", capabilities.cuda_module_error},
-               {"trainer_version", ATTNFLEET_VERSION}});
+               {"trainer_version", ATTNFLEET_VERSION},
+               {"steps", Json::array({"TRAINING_STEP_REFERENCE", "TRAINING_STEP_FUSED"})}});
 }
 
 absl::Status WriteLine(int descriptor, const std::string& line) {

@@ -70,6 +70,7 @@ TEST(Events, StartedProgressAndCapabilitiesUseTheContractsNames) {
   capabilities.backends = {{"flash2", "text", false, true}};
   const json listed = json::parse(CapabilitiesLine(capabilities));
   EXPECT_EQ(listed["backends"][0]["devices"], json::array({"DEVICE_KIND_CUDA"}));
+  EXPECT_EQ(listed["steps"], json::array({"TRAINING_STEP_REFERENCE", "TRAINING_STEP_FUSED"}));
 }
 
 TEST(Events, FullDiskIsAnError) {
