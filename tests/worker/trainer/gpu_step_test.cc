@@ -22,6 +22,7 @@
 
 #include "learning.h"
 #include "worker/trainer/attention/backends.h"
+#include "worker/trainer/autocast.h"
 #include "worker/trainer/check.h"
 #include "worker/trainer/cuda_module.h"
 #include "worker/trainer/step/fused_step.h"
@@ -507,6 +508,114 @@ TEST_F(GpuStep, LearnsWhatTheReferenceLearns) {
   ExpectLearnsWhatTheReferenceLearns(
       {config, {at::kCUDA, 0}, true, 8, 64, 2e-3, FindBackend("eager").value(), FindBackend("fused").value()},
       {1, 2, 3, 4, 5}, {StepKind::kFused, StepKind::kFusedBf16Stream});
+}
+
+TEST_F(GpuStep, RunsWithTrainedTables) {
+  for (const Boxes boxes : {Boxes::kDocument, Boxes::kRandom}) {
+    for (const StepKind step : {StepKind::kReference, StepKind::kFused}) {
+      Config config = SmallRun();
+      config.boxes = boxes;
+      config.step = step;
+      config.model.train_bias_tables = true;
+      const RunResult result = RunTraining(config, *FindBackend("fused").value(), gpu_, Hooks());
+      ASSERT_EQ(result.outcome, Outcome::kMeasured) << result.reason;
+      ASSERT_TRUE(result.measurement.numerical_check.has_value());
+      const NumericalCheck& check = *result.measurement.numerical_check;
+      std::printf("output %.4f, loss %.5f, gradient %.4f (%s)\n", check.output_error, check.loss_error,
+                  check.gradient_error, check.gradient_worst.c_str());
+      EXPECT_EQ(check.skipped, "");
+      EXPECT_LT(check.gradient_error, 0.1);
+    }
+  }
+}
+
+// The gradients of the bias tables by name, from one pass in mixed precision, or in fp32 with the reference step.
+std::map<std::string, at::Tensor> TableGradients(const char* backend, StepKind step, bool mixed, bool padded) {
+  ModelConfig config;
+  config.layers = 3;
+  config.vocabulary = 1000;
+  config.labels = 7;
+  config.hidden_dropout = config.attention_dropout = 0;
+  config.train_bias_tables = true;
+  const at::Device device(at::kCUDA, 0);
+  Model model = MakeModel(config, device, 3);
+  {
+    const at::NoGradGuard no_gradient;
+    at::manual_seed(6);
+    for (at::Tensor* table : {&model.rel_pos_bias, &model.rel_pos_x_bias, &model.rel_pos_y_bias}) {
+      table->copy_(at::randn(table->sizes()) * 4);
+    }
+  }
+  Batch batch = MakeBatch(config, 4, 193, device);
+  if (padded) {
+    batch.padded = true;
+    batch.attention_mask[1].narrow(0, 100, 93).zero_();
+    batch.labels[1].narrow(0, 100, 93).fill_(kIgnoredLabel);
+  }
+  std::unique_ptr<FusedTrainingStep> fused;
+  if (step == StepKind::kFused) {
+    fused = std::make_unique<FusedTrainingStep>(model, at::kBFloat16, at::kFloat, 9);
+    batch.rows = TokensThatMatter(batch);
+  }
+  at::Tensor loss;
+  {
+    const Autocast autocast(mixed, at::kCUDA);
+    const Backend& kernels = *FindBackend(backend).value();
+    loss = fused != nullptr ? fused->Forward(model, kernels, batch, true).loss
+                            : Forward(model, kernels, batch, mixed ? at::kBFloat16 : at::kFloat, true).loss;
+  }
+  loss.backward();
+  std::map<std::string, at::Tensor> gradients;
+  VisitParameters(model, [&](const ParameterSpec& spec, at::Tensor& parameter) {
+    if (spec.kind == ParameterKind::kBiasTable) gradients[spec.name] = parameter.grad().to(at::kDouble);
+  });
+  return gradients;
+}
+
+// As far from fp32 as the math backend is, or nearer, over all layers, whichever the step is.
+TEST_F(GpuStep, TrainedTablesGetTheGradientsThatTheMathBackendGives) {
+  for (const bool padded : {false, true}) {
+    const auto exact = TableGradients("math", StepKind::kReference, /*mixed=*/false, padded);
+    ASSERT_EQ(exact.size(), 3u);
+    for (const StepKind step : {StepKind::kReference, StepKind::kFused}) {
+      const auto fused = TableGradients("fused", step, /*mixed=*/true, padded);
+      const auto math = TableGradients("math", step, /*mixed=*/true, padded);
+      for (const auto& [name, gradient] : exact) {
+        const double error = RelativeError(fused.at(name), gradient),
+                     math_error = RelativeError(math.at(name), gradient);
+        std::printf("%s step, padded %d, %s: fused %.4f, math %.4f\n", step == StepKind::kFused ? "fused" : "reference",
+                    padded, name.c_str(), error, math_error);
+        EXPECT_LT(error, 1.5 * math_error) << name;
+        EXPECT_LT(error, 0.05) << name;
+      }
+    }
+  }
+}
+
+// A replay of the step gives the tables the bits that the step gave them.
+TEST_F(GpuStep, TrainedTablesGetTheSameGradientsInAGraph) {
+  ModelConfig config;
+  config.layers = 2;
+  config.vocabulary = 1000;
+  config.hidden_dropout = config.attention_dropout = 0;
+  config.train_bias_tables = true;
+  gpu_->UseOwnStream();
+  Model model = MakeModel(config, {at::kCUDA, 0}, 3);
+  FusedTrainingStep step(model, at::kBFloat16, 9);
+  const Batch batch = MakeBatch(config, 2, 130, {at::kCUDA, 0});
+  const auto pass = [&] { step.Forward(model, *FindBackend("fused").value(), batch, true).loss.backward(); };
+  const auto gradients = [&] {
+    return at::cat({model.rel_pos_bias.grad().view(-1), model.rel_pos_x_bias.grad().view(-1),
+                    model.rel_pos_y_bias.grad().view(-1)});
+  };
+  for (int i = 0; i < 3; ++i) pass();
+  const at::Tensor expected = gradients();
+  EXPECT_GT(expected.abs().max().item<double>(), 0);
+  const std::unique_ptr<RecordedWork> recorded = gpu_->Record(pass);
+  for (int i = 0; i < 3; ++i) {
+    recorded->Replay();
+    EXPECT_TRUE(gradients().equal(expected)) << i;
+  }
 }
 
 TEST_F(GpuStep, SameSeedSameLoss) {
