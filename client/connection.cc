@@ -6,8 +6,8 @@
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "client/output.h"
-#include "client/progress.h"
 #include "proto/server_list.h"
+#include "proto/spec.h"
 
 namespace attnfleet::client {
 namespace {

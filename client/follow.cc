@@ -12,6 +12,7 @@
 #include "client/progress_display.h"
 #include "client/terminal.h"
 #include "client/watcher.h"
+#include "proto/spec.h"
 
 namespace attnfleet::client {
 namespace {

@@ -16,6 +16,7 @@ namespace {
 constexpr size_t kMostActiveLines = 4;
 constexpr size_t kMostReasons = 2;
 constexpr int kBarWidth = 20;
+constexpr int kLeastBarWidth = 5;  // a shorter one says nothing
 
 // The run's place in the benchmark; null if the server speaks of one that does not exist.
 v1::Run* FindRun(v1::Benchmark& benchmark, const v1::RunKey& key) {
@@ -57,10 +58,13 @@ std::string PhaseText(const v1::Run& run) {
   return phase;
 }
 
-std::string Bar(double share) {
-  const int filled = std::clamp(static_cast<int>(share * kBarWidth), 0, kBarWidth);
+// "[####......] " of so many columns at most; "" if they are too few for one.
+std::string Bar(double share, int columns) {
+  const int width = std::min(columns - 3, kBarWidth);
+  if (width < kLeastBarWidth) return "";
+  const int filled = std::clamp(static_cast<int>(share * width), 0, width);
   return absl::StrCat("[", std::string(static_cast<size_t>(filled), '#'),
-                      std::string(static_cast<size_t>(kBarWidth - filled), '.'), "]");
+                      std::string(static_cast<size_t>(width - filled), '.'), "] ");
 }
 
 }  // namespace
@@ -119,10 +123,13 @@ std::vector<std::string> ProgressLines(const v1::Benchmark& benchmark, double el
   const double share = benchmark.runs_total() == 0
                            ? 0.0
                            : static_cast<double>(benchmark.runs_ended()) / static_cast<double>(benchmark.runs_total());
-  std::string first = absl::StrCat("benchmark ", benchmark.id(), " ", Bar(share), " ", benchmark.runs_ended(), "/",
-                                   benchmark.runs_total(), " runs, ", FormatDuration(elapsed_seconds));
-  if (seconds_left.has_value()) absl::StrAppend(&first, ", about ", FormatDuration(*seconds_left), " left");
-  std::vector<std::string> lines = {first};
+  const std::string name = absl::StrCat("benchmark ", benchmark.id(), " ");
+  std::string figures =
+      absl::StrCat(benchmark.runs_ended(), "/", benchmark.runs_total(), " runs, ", FormatDuration(elapsed_seconds));
+  if (seconds_left.has_value()) absl::StrAppend(&figures, ", about ", FormatDuration(*seconds_left), " left");
+  // The figures say more than the bar, so it takes what room they leave.
+  const int room = width > 0 ? width - DisplayWidth(name + figures) : kBarWidth + 3;
+  std::vector<std::string> lines = {absl::StrCat(name, Bar(share, room), figures)};
   size_t active = 0;
   for (const v1::Job& job : benchmark.jobs()) {
     for (const v1::Run& run : job.runs()) {
@@ -169,10 +176,6 @@ bool AnyRunFailed(const v1::Benchmark& benchmark) {
     }
   }
   return false;
-}
-
-bool HasEnded(const v1::Benchmark& benchmark) {
-  return benchmark.state() == v1::BENCHMARK_STATE_FINISHED || benchmark.state() == v1::BENCHMARK_STATE_CANCELLED;
 }
 
 }  // namespace attnfleet::client

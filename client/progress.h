@@ -39,8 +39,6 @@ bool AnyRunActive(const v1::Benchmark& benchmark);
 // True if a run has ended as failed.
 bool AnyRunFailed(const v1::Benchmark& benchmark);
 
-bool HasEnded(const v1::Benchmark& benchmark);
-
 }  // namespace attnfleet::client
 
 #endif  // ATTNFLEET_CLIENT_PROGRESS_H_

@@ -6,6 +6,7 @@
 #include "absl/time/clock.h"
 #include "client/estimate.h"
 #include "client/output.h"
+#include "proto/spec.h"
 
 namespace attnfleet::client {
 namespace {

@@ -15,6 +15,7 @@ namespace {
 
 constexpr size_t kMostCellsInNote = 6;
 constexpr char kUnknown[] = "unknown";
+constexpr char kReference[] = "eager";  // of ratios
 // Of the median; repetitions on a machine of their own differ by a few percent.
 constexpr double kMostDisagreement = 0.1;
 constexpr char kDisagreementNote[] =
@@ -76,8 +77,9 @@ void FillMeasured(const v1::Job& job, bool allocated, Notes& notes, ResultCell& 
   if (summary.ratio_to_eager() > 0) {
     cell.ratio = absl::StrFormat("%.2fx", summary.ratio_to_eager());
     // Against itself there is nothing to be unsure of.
-    if (job.backend() != "eager") {
+    if (job.backend() != kReference) {
       cell.interval = FormatInterval(summary.ratio_to_eager_low(), summary.ratio_to_eager_high(), 2);
+      cell.doubtful = HasDoubtfulRatio(job);
     }
   }
   cell.mfu = summary.model_flops_utilization() > 0 ? FormatPercent(summary.model_flops_utilization()) + sign : kUnknown;
@@ -97,6 +99,12 @@ void FillMeasured(const v1::Job& job, bool allocated, Notes& notes, ResultCell& 
 }
 
 }  // namespace
+
+bool HasDoubtfulRatio(const v1::Job& job) {
+  const v1::JobSummary& summary = job.summary();
+  return job.backend() != kReference && summary.ratio_pairs() > 1 && summary.ratio_to_eager_low() < 1 &&
+         summary.ratio_to_eager_high() > 1;
+}
 
 uint32_t CountedRuns(const v1::JobSummary& summary) {
   return summary.measured_runs() - (summary.includes_contaminated() ? 0 : summary.contaminated_runs());

@@ -13,17 +13,18 @@ namespace attnfleet::client {
 // One cell of the results as text, before any layout. "-" where there is no figure, "unknown" where a measured run
 // could not tell it.
 struct ResultCell {
-  std::string speed;     // it/s, or "OOM", "unsupported", "failed", "running", ...; ends in ! if contaminated
-  std::string spread;    // "±0.53", or ""
-  std::string ratio;     // "1.16x", or "-"
-  std::string interval;  // of the ratio: "[1.15, 1.17]", or ""
-  std::string mfu;       // "41.2 %"
-  std::string memory;    // GB: peak allocated or peak resident; or "OOM"
-  std::string reserved;  // GB
-  std::string sampled;   // GB
-  std::string note;      // "[1]", or ""
-  bool fastest = false;  // told apart from all others at its shape, with results that are right
-  bool bad = false;      // ended without a figure
+  std::string speed;      // it/s, or "OOM", "unsupported", "failed", "running", ...; ends in ! if contaminated
+  std::string spread;     // "±0.53", or ""
+  std::string ratio;      // "1.16x", or "-"
+  std::string interval;   // of the ratio: "[1.15, 1.17]", or ""
+  bool doubtful = false;  // the interval holds 1: which of the two is faster is not told
+  std::string mfu;        // "41.2 %"
+  std::string memory;     // GB: peak allocated or peak resident; or "OOM"
+  std::string reserved;   // GB
+  std::string sampled;    // GB
+  std::string note;       // "[1]", or ""
+  bool fastest = false;   // told apart from all others at its shape, with results that are right
+  bool bad = false;       // ended without a figure
 };
 
 // Footnotes: one for each text, with the cells that it is about.
@@ -42,6 +43,9 @@ class Notes {
   };
   std::vector<Note> notes_;
 };
+
+// Whether the repetitions leave open which of the job and eager is faster.
+bool HasDoubtfulRatio(const v1::Job& job);
 
 // The runs that the job's figures are of.
 uint32_t CountedRuns(const v1::JobSummary& summary);

@@ -39,10 +39,14 @@ std::string Biases(const v1::TrainingSettings& training) {
 
 // Of the step, where it is not the usual one, or not the one that was asked for.
 std::string Step(const v1::TrainingSettings& training, const std::optional<v1::Environment>& environment) {
-  const bool asked = training.step() == v1::TRAINING_STEP_FUSED;
-  const bool fused = environment.has_value() ? environment->step() == TrainingStepName(v1::TRAINING_STEP_FUSED) : asked;
-  if (fused) return ", fused step";
-  return asked ? ", reference step (the trainer has no fused one)" : "";
+  const std::string reference = TrainingStepName(v1::TRAINING_STEP_REFERENCE);
+  const std::string asked =
+      training.step() == v1::TRAINING_STEP_UNSPECIFIED ? reference : TrainingStepName(training.step());
+  const std::string ran = !environment.has_value()      ? asked
+                          : environment->step().empty() ? reference
+                                                        : environment->step();
+  if (ran != asked) return absl::StrCat(", ", ran, " step (the trainer has no ", asked, " one)");
+  return ran == reference ? "" : absl::StrCat(", ", ran, " step");
 }
 
 std::string Settings(const v1::BenchmarkSpec& spec, const std::optional<v1::Environment>& environment) {
@@ -83,7 +87,7 @@ std::pair<uint32_t, uint32_t> CountedRepetitions(const v1::Benchmark& benchmark)
   return range;
 }
 
-std::string Figures(const v1::Benchmark& benchmark) {
+std::string Figures(const v1::Benchmark& benchmark, const Beside& beside) {
   const std::vector<v1::Benchmark> one = {benchmark};
   const v1::BenchmarkSpec& spec = benchmark.spec();
   const auto [fewest, most] = CountedRepetitions(benchmark);
@@ -91,10 +95,14 @@ std::string Figures(const v1::Benchmark& benchmark) {
   if (most > 1) {
     absl::StrAppend(&text, ", median of ", fewest < most ? absl::StrCat(fewest, " to ") : "", most,
                     static_cast<int>(fewest) < spec.repetitions() ? absl::StrCat(" of ", spec.repetitions()) : "",
-                    " repetitions ± sample standard deviation");
+                    " repetitions", beside.spread ? " ± sample standard deviation" : "");
     if (AnySummary(one, [](const v1::JobSummary& summary) { return summary.ratio_pairs() > 1; })) {
-      absl::StrAppend(&text, "; ratios are paired by repetition, [95 % bootstrap interval",
-                      most <= 5 ? ": of so few about their range]" : "]");
+      absl::StrAppend(&text, "; ratios are paired by repetition");
+      if (beside.interval) {
+        absl::StrAppend(&text, ", [95 % bootstrap interval", most <= 5 ? ": of so few about their range]" : "]");
+      } else if (std::any_of(benchmark.jobs().begin(), benchmark.jobs().end(), HasDoubtfulRatio)) {
+        absl::StrAppend(&text, ", ? where their 95 % bootstrap interval holds 1");
+      }
     }
   } else if (most == 1 && spec.repetitions() > 1) {
     absl::StrAppend(&text, ", 1 of ", spec.repetitions(), " repetitions");
@@ -173,9 +181,9 @@ std::string About(const v1::Benchmark& benchmark, absl::TimeZone zone) {
   return text;
 }
 
-Facts FactsOf(const v1::Benchmark& benchmark, absl::TimeZone zone) {
+Facts FactsOf(const v1::Benchmark& benchmark, absl::TimeZone zone, const Beside& beside) {
   std::optional<v1::Environment> environment;
-  Facts facts = {{"Figures", Figures(benchmark)}};
+  Facts facts = {{"Figures", Figures(benchmark, beside)}};
   facts.emplace_back("Where", Where(benchmark, environment));
   facts.emplace_back("Runs", When(benchmark, zone));
   facts.emplace_back("Settings", Settings(benchmark.spec(), environment));
@@ -229,11 +237,12 @@ std::string DropoutNote(const std::vector<v1::Benchmark>& benchmarks) {
                                 ": the probabilities; ", absl::StrJoin(output, ", "), ": the output of attention"));
 }
 
-Facts MakeFacts(const std::vector<v1::Benchmark>& benchmarks, const std::string& again, absl::TimeZone zone) {
+Facts MakeFacts(const std::vector<v1::Benchmark>& benchmarks, const std::string& again, absl::TimeZone zone,
+                const Beside& beside) {
   // By label, in the order of the labels: each text with the shapes of the benchmarks that it is about.
   std::vector<std::pair<std::string, Facts>> labels;
   for (const v1::Benchmark& benchmark : benchmarks) {
-    const Facts facts = FactsOf(benchmark, zone);
+    const Facts facts = FactsOf(benchmark, zone, beside);
     for (size_t i = 0; i < facts.size(); ++i) {
       const std::string& text = facts[i].second;
       if (i == labels.size()) labels.emplace_back(facts[i].first, Facts());

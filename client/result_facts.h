@@ -12,9 +12,16 @@ namespace attnfleet::client {
 
 using Facts = std::vector<std::pair<std::string, std::string>>;  // label and text
 
+// What stands beside a table's figures.
+struct Beside {
+  bool spread = true;    // of it/s
+  bool interval = true;  // of ratios
+};
+
 // What the figures of a table are, and where, when and with which settings they were measured. A fact that differs
 // between the benchmarks is said for each, with its shapes. `again` is the command that shows them again.
-Facts MakeFacts(const std::vector<v1::Benchmark>& benchmarks, const std::string& again, absl::TimeZone zone);
+Facts MakeFacts(const std::vector<v1::Benchmark>& benchmarks, const std::string& again, absl::TimeZone zone,
+                const Beside& beside);
 
 // "peak allocated" where a device told it, else "peak resident".
 bool HasAllocated(const std::vector<v1::Benchmark>& benchmarks);

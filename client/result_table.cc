@@ -30,8 +30,10 @@ std::string SpeedText(const ResultCell& cell, bool narrow) {
   return absl::StrJoin(parts, " ");
 }
 
+// Without the interval, with a mark where it would say that the ratio may as well be on the other side of 1.
 std::string RatioText(const ResultCell& cell, bool interval) {
-  return interval && !cell.interval.empty() ? absl::StrCat(cell.ratio, " ", cell.interval) : cell.ratio;
+  if (interval && !cell.interval.empty()) return absl::StrCat(cell.ratio, " ", cell.interval);
+  return !interval && cell.doubtful ? cell.ratio + "?" : cell.ratio;
 }
 
 // One row for each shape, as in the published table. `markdown` puts the unit behind each backend's name instead of
@@ -129,14 +131,14 @@ std::string Indented(const std::string& first, const std::string& text, int inde
   return result;
 }
 
-std::string Below(const ResultView& view, int width) {
+std::string Below(const ResultView& view, const Facts& facts, int width) {
   std::string text;
   for (const std::string& note : view.notes) {
     const size_t space = note.find(' ');
     absl::StrAppend(&text, Indented(note.substr(0, space), note.substr(space + 1), 4, width));
   }
   if (!text.empty()) absl::StrAppend(&text, "\n");
-  for (const auto& [label, fact] : view.facts) {
+  for (const auto& [label, fact] : facts) {
     const bool narrow = width > 0 && width < kNarrow;
     absl::StrAppend(&text, narrow ? Indented("", absl::StrCat(label, ": ", fact), 0, width)
                                   : Indented(label, fact, kLabelWidth, width));
@@ -147,20 +149,27 @@ std::string Below(const ResultView& view, int width) {
 }  // namespace
 
 std::string ResultTable(const ResultView& view, int width, bool color) {
-  std::vector<Grid> grids = {WideGrid(view, false, true), WideGrid(view, false, false)};
+  struct Layout {
+    Grid grid;
+    const Facts& facts;
+  };
+  std::vector<Layout> layouts = {{WideGrid(view, false, true), view.facts},
+                                 {WideGrid(view, false, false), view.facts_without_intervals}};
   for (const LongColumns& show :
        {LongColumns{true, true, true, true, false}, LongColumns{false, true, true, true, false},
         LongColumns{false, true, true, false, false}, LongColumns{false, false, true, false, false},
         LongColumns{false, false, true, false, true}}) {
-    grids.push_back(LongGrid(view, show));
+    layouts.push_back({LongGrid(view, show), show.narrow     ? view.narrow_facts
+                                             : show.interval ? view.facts
+                                                             : view.facts_without_intervals});
   }
-  const auto fits = [width](const Grid& grid) { return width <= 0 || GridWidth(grid) <= width; };
-  const auto best = std::find_if(grids.begin(), grids.end(), fits);
-  const Grid& grid =
-      best == grids.end() ? grids.emplace_back(LongGrid(view, {false, false, false, false, true})) : *best;
-  std::string text = GridText(grid, color);
+  layouts.push_back({LongGrid(view, {false, false, false, false, true}), view.narrow_facts});
+  const auto fits = [width](const Layout& layout) { return width <= 0 || GridWidth(layout.grid) <= width; };
+  const auto found = std::find_if(layouts.begin(), layouts.end(), fits);
+  const Layout& best = found == layouts.end() ? layouts.back() : *found;
+  std::string text = GridText(best.grid, color);
   for (const Grid& fleet : view.fleet) absl::StrAppend(&text, "\n", GridText(fleet, color));
-  return absl::StrCat(text, "\n", Below(view, width));
+  return absl::StrCat(text, "\n", Below(view, best.facts, width));
 }
 
 std::string ResultMarkdown(const std::vector<v1::Benchmark>& benchmarks, const ResultView& view) {

@@ -116,7 +116,9 @@ ResultView MakeResultView(const std::vector<v1::Benchmark>& benchmarks, const st
   view.fleet = FleetGrids(benchmarks);
   view.device_title = view.fleet.empty() ? "GPU" : "Node";
   view.names_device = benchmarks.size() > 1 || devices.size() > 1 || !view.fleet.empty();
-  view.facts = MakeFacts(benchmarks, again, zone);
+  view.facts = MakeFacts(benchmarks, again, zone, {});
+  view.facts_without_intervals = MakeFacts(benchmarks, again, zone, {.interval = false});
+  view.narrow_facts = MakeFacts(benchmarks, again, zone, {.spread = false, .interval = false});
   return view;
 }
 

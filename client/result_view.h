@@ -34,6 +34,8 @@ struct ResultView {
   std::string device_title;        // "GPU", or "Node" with placement every
   std::vector<Grid> fleet;         // what the nodes say about each other, see FleetGrids
   Facts facts;
+  Facts facts_without_intervals;  // of a table that has no room for those of ratios
+  Facts narrow_facts;             // nor for the spread
 };
 
 // `again` is the command that shows the benchmarks again.

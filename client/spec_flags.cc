@@ -234,10 +234,13 @@ const std::vector<SpecFlag>& Table() {
       {"optimizer", "NAME", "adam or adamw; default adamw", "training.optimizer",
        OneOf<v1::Optimizer>("optimizer", {v1::OPTIMIZER_ADAM, v1::OPTIMIZER_ADAMW}, OptimizerName,
                             [](BenchmarkSpec& spec, v1::Optimizer v) { spec.mutable_training()->set_optimizer(v); })},
-      {"step", "KIND", "reference (LibTorch's operations one by one) or fused (own operations); default reference",
+      {"step", "KIND",
+       "reference (LibTorch's operations one by one), fused (own operations), or fused-bf16-stream (those with the "
+       "residual stream in bf16: less exact); default reference",
        "training.step",
-       OneOf<v1::TrainingStep>("step", {v1::TRAINING_STEP_REFERENCE, v1::TRAINING_STEP_FUSED}, TrainingStepName,
-                               [](BenchmarkSpec& spec, v1::TrainingStep v) { spec.mutable_training()->set_step(v); })},
+       OneOf<v1::TrainingStep>(
+           "step", {v1::TRAINING_STEP_REFERENCE, v1::TRAINING_STEP_FUSED, v1::TRAINING_STEP_FUSED_BF16_STREAM},
+           TrainingStepName, [](BenchmarkSpec& spec, v1::TrainingStep v) { spec.mutable_training()->set_step(v); })},
       {"learning-rate", "RATE", "default 1e-5", "training.learning_rate", Number(&TrainingSettings::set_learning_rate)},
       {"data-loader-threads", "N", "threads that make batches; 0 = in the training loop; default 16",
        "training.data_loader_threads", Int(&TrainingSettings::set_data_loader_threads)},

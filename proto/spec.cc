@@ -159,6 +159,10 @@ absl::Status ValidateTraining(const v1::TrainingSettings& training) {
     return Invalid(
         "training.step: the fused step keeps its weights in fp32; give precision bf16-mixed, or step reference");
   }
+  if (training.step() == v1::TRAINING_STEP_FUSED_BF16_STREAM && training.precision() != v1::PRECISION_AUTO &&
+      training.precision() != v1::PRECISION_BF16_MIXED) {
+    return Invalid("training.step: fused-bf16-stream is for precision bf16-mixed; give that, or step fused");
+  }
   for (const absl::Status& status : {
            CheckRange("training.warmup_steps", training.warmup_steps(), 0, kMaxSteps),
            CheckRange("training.warmup_limit_steps", training.warmup_limit_steps(), training.warmup_steps(), kMaxSteps),
@@ -414,6 +418,12 @@ bool IsPlainFileName(const std::string& name) {
          name.find('\0') == std::string::npos && name != "." && name != "..";
 }
 
+bool IsOver(v1::BenchmarkState state) {
+  return state == v1::BENCHMARK_STATE_FINISHED || state == v1::BENCHMARK_STATE_CANCELLED;
+}
+
+bool HasEnded(const v1::Benchmark& benchmark) { return IsOver(benchmark.state()); }
+
 std::string FormatRunKey(const v1::RunKey& key) {
   return absl::StrCat(key.benchmark_id(), "/", key.job_index(), "/", key.repetition());
 }
@@ -467,6 +477,8 @@ std::string TrainingStepName(v1::TrainingStep step) {
       return "reference";
     case v1::TRAINING_STEP_FUSED:
       return "fused";
+    case v1::TRAINING_STEP_FUSED_BF16_STREAM:
+      return "fused-bf16-stream";
     default:
       return "unspecified";
   }

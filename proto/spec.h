@@ -61,6 +61,10 @@ v1::StartRun MakeStartRun(const v1::BenchmarkSpec& spec, const v1::RunKey& run, 
 // Whether a spec may name a file by it: no path can lead out of the worker's --files folder.
 bool IsPlainFileName(const std::string& name);
 
+// Finished or cancelled: nothing of it will run any more.
+bool IsOver(v1::BenchmarkState state);
+bool HasEnded(const v1::Benchmark& benchmark);
+
 // "12/3/1": benchmark, job, repetition.
 std::string FormatRunKey(const v1::RunKey& key);
 

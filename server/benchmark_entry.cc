@@ -2,16 +2,10 @@
 
 #include <utility>
 
-#include "proto/spec.h"
-
 namespace attnfleet::server {
 
 bool IsActive(const v1::Run& run) {
   return run.state() == v1::RUN_STATE_ASSIGNED || run.state() == v1::RUN_STATE_RUNNING;
-}
-
-bool IsOver(v1::BenchmarkState state) {
-  return state == v1::BENCHMARK_STATE_FINISHED || state == v1::BENCHMARK_STATE_CANCELLED;
 }
 
 BenchmarkEntry::BenchmarkEntry(const v1::Benchmark& head)

@@ -11,13 +11,13 @@
 #include <vector>
 
 #include "attnfleet/v1/benchmark.pb.h"
+#include "proto/spec.h"
 #include "server/fleet.h"
 #include "server/work_queue.h"
 
 namespace attnfleet::server {
 
 bool IsActive(const v1::Run& run);
-bool IsOver(v1::BenchmarkState state);
 // Of a benchmark with its jobs: if it was cancelled, the runs that nothing else is known of ended with it.
 void EndUnassignedRuns(v1::Benchmark& benchmark);
 // Unix ms; 0: it has none.

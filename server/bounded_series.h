@@ -2,6 +2,7 @@
 #define ATTNFLEET_SERVER_BOUNDED_SERIES_H_
 
 #include <cstddef>
+#include <cstdint>
 #include <iterator>
 #include <list>
 #include <map>
@@ -17,27 +18,35 @@ using Labels = std::vector<std::pair<std::string, std::string>>;
 template <typename Value>
 class BoundedSeries {
  public:
+  struct Entry {
+    Labels labels;
+    int64_t unix_ms;
+    Value value;
+  };
+
   explicit BoundedSeries(size_t most) : most_(most) {}
 
-  void Set(Labels labels, Value value) {
+  // `unix_ms`: when the value came to be; one that is older than the one that is there changes nothing.
+  void Set(Labels labels, int64_t unix_ms, Value value) {
     if (const auto found = by_labels_.find(labels); found != by_labels_.end()) {
+      if (found->second->unix_ms > unix_ms) return;
       series_.erase(found->second);
       by_labels_.erase(found);
     }
     if (series_.size() >= most_) {
-      by_labels_.erase(series_.front().first);
+      by_labels_.erase(series_.front().labels);
       series_.pop_front();
     }
-    series_.emplace_back(labels, std::move(value));
+    series_.push_back({labels, unix_ms, std::move(value)});
     by_labels_.emplace(std::move(labels), std::prev(series_.end()));
   }
 
-  const std::list<std::pair<Labels, Value>>& all() const { return series_; }
+  const std::list<Entry>& all() const { return series_; }
 
  private:
   const size_t most_;
-  std::list<std::pair<Labels, Value>> series_;  // set longest ago first
-  std::map<Labels, typename std::list<std::pair<Labels, Value>>::iterator> by_labels_;
+  std::list<Entry> series_;  // set longest ago first
+  std::map<Labels, typename std::list<Entry>::iterator> by_labels_;
 };
 
 }  // namespace attnfleet::server

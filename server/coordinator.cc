@@ -74,6 +74,7 @@ Coordinator::Coordinator(JobStore& store, Options options)
       options_(std::move(options)),
       scheduler_(options_.lease_ms),
       open_runs_(options_.open_runs),
+      readers_(store),
       snapshots_({.take = [this](const Snapshots::Key& key) { return TakeParts(key); },
                   .is_large = [this](uint64_t id) { return scheduler_.RunsTotal(id) > options_.most_small_runs; },
                   .post =
@@ -424,9 +425,9 @@ void Coordinator::Loop() {
       events.swap(events_);
       stopping = stopping_;
     }
+    if (stopping) snapshots_.RefuseLarge(absl::UnavailableError(kStopping));  // before one of them is begun
     RunBatch(std::move(events));
     if (!stopping) continue;
-    snapshots_.RefuseLarge(absl::UnavailableError(kStopping));
     if (!snapshots_.busy()) return EndStreams();
   }
 }
@@ -674,17 +675,11 @@ absl::StatusOr<Snapshots::Make> Coordinator::TakeParts(const Snapshots::Key& key
       ended_.erase(ended);
     }
   }
-  StoredBenchmark stored;
-  if (!picture) {
-    absl::StatusOr<StoredBenchmark> loaded = store_.LoadBenchmark(id);
-    if (!loaded.ok()) return loaded.status();
-    stored = *std::move(loaded);
-  }
   WaitReasons reasons;
   if (kind == Snapshots::Kind::kExplanations) reasons = scheduler_.WhyItWaits(id);
-  return [picture = std::move(picture), stored = std::move(stored), reasons = std::move(reasons),
-          finished = std::move(finished), kind = kind]() mutable -> Snapshots::Answer {
-    absl::StatusOr<v1::Benchmark> benchmark = picture ? WithRuns(*picture) : WithJobs(std::move(stored));
+  return [picture = std::move(picture), reasons = std::move(reasons), finished = std::move(finished), id = id,
+          kind = kind, &readers = readers_]() -> Snapshots::Answer {
+    absl::StatusOr<v1::Benchmark> benchmark = picture ? WithRuns(*picture) : readers.Read(id);
     if (!benchmark.ok()) return benchmark.status();
     if (kind == Snapshots::Kind::kExplanations) {
       v1::ExplainResponse response;

@@ -23,6 +23,7 @@
 #include "server/request_ids.h"
 #include "server/scheduler.h"
 #include "server/snapshots.h"
+#include "server/store_readers.h"
 
 namespace attnfleet::server {
 
@@ -182,6 +183,7 @@ class Coordinator {
   std::condition_variable wake_;
   std::deque<Event> events_;  // guarded by mutex_
   bool stopping_ = false;     // guarded by mutex_
+  StoreReaders readers_;      // of the threads of snapshots_
   Snapshots snapshots_;       // of the coordinator's thread; ends before the queue that it posts to
   std::thread thread_;
 };

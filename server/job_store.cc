@@ -88,8 +88,6 @@ class SettingsReader : public RowReader {
 
 }  // namespace
 
-bool HasEnded(const v1::Benchmark& benchmark) { return IsOver(benchmark.state()); }
-
 absl::StatusOr<v1::Benchmark> WithJobs(StoredBenchmark stored) {
   v1::Benchmark benchmark = std::move(stored.benchmark);
   if (absl::Status status = CheckStoredSpec(benchmark); !status.ok()) return status;

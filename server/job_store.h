@@ -40,8 +40,6 @@ struct StoredBenchmark {
 // With the jobs, and the runs in them. DATA_LOSS names a run for which the spec has no place.
 absl::StatusOr<v1::Benchmark> WithJobs(StoredBenchmark stored);
 
-bool HasEnded(const v1::Benchmark& benchmark);
-
 // The rows as they are, for those who want to see damage too. The views live for the call.
 struct BenchmarkRow {
   int64_t id = 0;
@@ -89,6 +87,10 @@ class JobStore {
   // store holds a benchmark or a setting.
   using Source = std::function<absl::StatusOr<bool>(StoreChanges& changes)>;
   virtual absl::Status Fill(const Source& next) = 0;
+
+  // Another view of it, for reading on another thread while this one is used. May be called on any thread; the view
+  // must not outlive this one.
+  virtual absl::StatusOr<std::unique_ptr<JobStore>> OpenReader() = 0;
 
   // What to read beside the settings.
   struct Selection {

@@ -370,6 +370,8 @@ int ServeDatabase(const Settings& settings, const ListenOptions& listen, Metrics
     // A database may go away at this moment as at any other; then somebody leads when it is back.
     if (!absl::IsUnavailable(code.status())) return FailStore(code.status());
     LogWarning(std::string(code.status().message()));
+    // What refuses new sessions only would let this one lead again at once, over and over.
+    if (signals.Wait(kLook) != 0) return kExitOk;
   }
 }
 

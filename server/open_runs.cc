@@ -1,7 +1,7 @@
 #include "server/open_runs.h"
 
 #include "absl/strings/str_cat.h"
-#include "server/job_store.h"
+#include "proto/spec.h"
 
 namespace attnfleet::server {
 namespace {

@@ -100,7 +100,8 @@ PostgresParameters SaveParameters(int64_t epoch, const StoreChanges& changes) {
 
 }  // namespace
 
-PostgresStore::PostgresStore(const std::string& url, int64_t epoch) : postgres_(url, kStatementLimit), epoch_(epoch) {}
+PostgresStore::PostgresStore(const std::string& url, int64_t epoch)
+    : url_(url), postgres_(url, kStatementLimit), epoch_(epoch) {}
 
 absl::Status PostgresStore::Migrate(const std::string& url) { return PostgresStore(url, 0).MigrateTables(); }
 

@@ -29,6 +29,7 @@ class PostgresStore : public JobStore {
   absl::Status Save(const StoreChanges& changes) override;
   absl::Status Delete(const std::vector<uint64_t>& ids) override;
   absl::Status Fill(const Source& next) override;
+  absl::StatusOr<std::unique_ptr<JobStore>> OpenReader() override { return Open(url_, 0); }
   absl::Status Read(const Selection& selection, RowReader& reader) override;
 
  private:
@@ -44,6 +45,7 @@ class PostgresStore : public JobStore {
   absl::Status ReadRows(const Selection& selection, RowReader& reader);
   absl::Status ForEachRow(const std::string& sql, const std::function<absl::Status(const PostgresRows&, int)>& take);
 
+  const std::string url_;
   Postgres postgres_;
   const int64_t epoch_;
 };

@@ -48,11 +48,11 @@ void ResultMetrics::Set(const v1::Benchmark& benchmark) {
                   {"model", ModelSizeName(benchmark.spec().training().model_size())},
                   {"precision", PrecisionUsed(job)},
                   {"step", StepUsed(job)}},
-                 job.summary());
+                 benchmark.ended_unix_ms(), job.summary());
   }
   for (const v1::NodeSummary& node : benchmark.fleet().nodes()) {
     if (node.cells() == 0) continue;
-    nodes_.Set({{"worker", node.node().worker()}, {"slot", node.node().slot()}}, node);
+    nodes_.Set({{"worker", node.node().worker()}, {"slot", node.node().slot()}}, benchmark.ended_unix_ms(), node);
   }
 }
 
@@ -76,13 +76,13 @@ std::vector<prometheus::MetricFamily> ResultMetrics::Collect() const {
     if (value > 0) AddGauge(family, labels, value);
   };
   const std::lock_guard<std::mutex> lock(mutex_);
-  for (const auto& [labels, summary] : results_.all()) {
+  for (const auto& [labels, unix_ms, summary] : results_.all()) {
     add(speed, labels, summary.iterations_per_second_median());
     add(allocated, labels, static_cast<double>(summary.peak_allocated_bytes()));
     add(resident, labels, static_cast<double>(summary.peak_resident_bytes()));
     add(ratio, labels, summary.ratio_to_eager());
   }
-  for (const auto& [labels, node] : nodes_.all()) {
+  for (const auto& [labels, unix_ms, node] : nodes_.all()) {
     AddGauge(slow, labels, node.slow() ? 1 : 0);
     add(relative, labels, node.relative_speed());
   }

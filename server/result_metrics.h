@@ -20,7 +20,7 @@ class ResultMetrics : public prometheus::Collectable {
   static constexpr size_t kMaxNodes = 2'000;
 
   // Of every job that was measured without contamination, and of every node that could be compared; `benchmark` has its
-  // summaries (Summarize, SummarizeFleet).
+  // summaries (Summarize, SummarizeFleet). One that ended before another counts as older, whichever comes first.
   void Set(const v1::Benchmark& benchmark);
 
   std::vector<prometheus::MetricFamily> Collect() const override;

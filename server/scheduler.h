@@ -55,6 +55,7 @@ struct WaitReasons {
   struct Lane {
     std::string why;      // empty: nothing of it waits
     bool active = false;  // one of its runs is on a slot
+    bool unfit = false;   // workers are connected, and too few of their slots fit
   };
   std::vector<Lane> lanes;  // of a benchmark that is over: none
 };
@@ -214,7 +215,7 @@ class Scheduler {
   // scheduler_explain.cc
   // "" if it waits for any slot that fits: ExplainClass says why there is none.
   std::string ExplainLane(const BenchmarkEntry& entry, uint32_t lane) const;
-  std::string ExplainClass(const BenchmarkEntry& entry) const;
+  WaitReasons::Lane ExplainClass(const BenchmarkEntry& entry) const;
   v1::WorkerStatus StatusOf(const Worker& worker) const;
 
   const int64_t lease_ms_;

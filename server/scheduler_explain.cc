@@ -90,7 +90,7 @@ const std::vector<v1::Backend>& Scheduler::Backends() {
 }
 
 // Why no slot of the whole fleet takes a lane that is bound to none.
-std::string Scheduler::ExplainClass(const BenchmarkEntry& entry) const {
+WaitReasons::Lane Scheduler::ExplainClass(const BenchmarkEntry& entry) const {
   const WorkClass& work_class = *entry.work_class;
   std::vector<std::string> misfits;
   std::string busy;
@@ -108,31 +108,35 @@ std::string Scheduler::ExplainClass(const BenchmarkEntry& entry) const {
       }
     }
   }
-  if (!connected) return "no worker is connected";
+  if (!connected) return {.why = "no worker is connected"};
   if (work_class.open()) {
     std::string text = absl::StrCat("every slot that fits is busy (", busy, ")");
-    if (entry.every() || !entry.queued) return text;
+    if (entry.every() || !entry.queued) return {.why = text};
     const WorkQueue::Candidate next = WorkQueue::BestOf(*entry.work_class);
-    if (next.rank.benchmark == entry.id()) return absl::StrCat(text, "; it is next");
+    if (next.rank.benchmark == entry.id()) return {.why = absl::StrCat(text, "; it is next")};
     const BenchmarkEntry& first = *FindEntry(next.rank.benchmark);
     absl::StrAppend(&text, "; benchmark ", first.id(), " goes first: ");
     if (first.priority() != entry.priority()) {
-      return absl::StrCat(text, "its priority is ", first.priority(), ", this one's ", entry.priority());
+      absl::StrAppend(&text, "its priority is ", first.priority(), ", this one's ", entry.priority());
+    } else if (first.submitter != entry.submitter) {
+      absl::StrAppend(&text, first.submitter->name, " has ", first.submitter->running, " slots, ",
+                      entry.submitter->name, " has ", entry.submitter->running);
+    } else {
+      absl::StrAppend(&text, "it is older");
     }
-    if (first.submitter != entry.submitter) {
-      return absl::StrCat(text, first.submitter->name, " has ", first.submitter->running, " slots, ",
-                          entry.submitter->name, " has ", entry.submitter->running);
-    }
-    return absl::StrCat(text, "it is older");
+    return {.why = text};
   }
   constexpr size_t kShown = 4;
   const size_t more = misfits.size() > kShown ? misfits.size() - kShown : 0;
   misfits.resize(misfits.size() - more);
   const std::string list =
       absl::StrCat(absl::StrJoin(misfits, "; "), more > 0 ? absl::StrCat(" (and ", more, " more)") : "");
-  if (work_class.slots == 0 && work_class.least_slots() == 1) return absl::StrCat("no slot fits: ", list);
-  return absl::StrCat(work_class.slots, " slots fit and it needs ", work_class.least_slots(), " (count)",
-                      list.empty() ? "" : ": ", list);
+  if (work_class.slots == 0 && work_class.least_slots() == 1) {
+    return {.why = absl::StrCat("no slot fits: ", list), .unfit = true};
+  }
+  return {.why = absl::StrCat(work_class.slots, " slots fit and it needs ", work_class.least_slots(), " (count)",
+                              list.empty() ? "" : ": ", list),
+          .unfit = true};
 }
 
 std::string Scheduler::ExplainLane(const BenchmarkEntry& entry, uint32_t index) const {
@@ -160,7 +164,7 @@ WaitReasons Scheduler::WhyItWaits(uint64_t id) const {
   const BenchmarkEntry& entry = *FindEntry(id);
   WaitReasons reasons;
   if (entry.over()) return reasons;
-  std::string of_class;  // the same for every lane that is bound to no slot; looks at the whole fleet, so once
+  WaitReasons::Lane of_class;  // the same for every lane that is bound to no slot; looks at the whole fleet, so once
   for (uint32_t index = 0; index < std::max<uint32_t>(entry.lane_count(), 1); ++index) {
     WaitReasons::Lane& reason = reasons.lanes.emplace_back();
     const Lane* lane = entry.FindLane(index);
@@ -169,8 +173,9 @@ WaitReasons Scheduler::WhyItWaits(uint64_t id) const {
     reason.active = lane != nullptr && lane->active;
     reason.why = ExplainLane(entry, index);
     if (!reason.why.empty()) continue;
-    if (of_class.empty()) of_class = ExplainClass(entry);
-    reason.why = of_class;
+    if (of_class.why.empty()) of_class = ExplainClass(entry);
+    reason.why = of_class.why;
+    reason.unfit = of_class.unfit;
   }
   return reasons;
 }
@@ -212,7 +217,10 @@ std::vector<v1::Explanation> Explain(const v1::Benchmark& benchmark, const WaitR
       // A group's jobs are one lane; with PLACEMENT_EVERY all groups of a node are.
       const WaitReasons::Lane& lane = reasons.lanes[job.group() / (every ? static_cast<uint32_t>(shapes) : 1)];
       absl::StrAppend(&text, "; waits: ", lane.why);
-      if (!lane.active) explanation.set_waits(lane.why);
+      if (!lane.active) {
+        explanation.set_waits(lane.why);
+        explanation.set_unfit(lane.unfit);
+      }
     }
     if (ended < job.runs_size() && deadline > 0) {
       absl::StrAppend(&text, "; its deadline is ",

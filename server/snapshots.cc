@@ -39,7 +39,9 @@ void Snapshots::Ask(const Key& key, Reply reply) {
     kept_.splice(kept_.end(), kept_, kept->second);
     return reply(kept->second->second);
   }
-  Lane& lane = lanes_[options_.is_large(key.first) ? 1 : 0];
+  const bool large = options_.is_large(key.first);
+  if (large && refusal_) return reply(*refusal_);
+  Lane& lane = lanes_[large ? 1 : 0];
   // Explanations tell of the whole fleet, which changes by the moment.
   const bool joins =
       lane.making && lane.making->key == key && lane.making->current && key.second != Kind::kExplanations;
@@ -103,6 +105,7 @@ void Snapshots::Drop(const Key& key) {
 }
 
 void Snapshots::RefuseLarge(const absl::Status& status) {
+  refusal_ = status;
   Lane& lane = lanes_[1];
   lane.queue.clear();
   for (const auto& [key, replies] : std::exchange(lane.waiting, {})) {

@@ -57,7 +57,8 @@ class Snapshots {
   // Lets idle threads go on with what was asked for. Call after a batch of questions and changes.
   void Begin();
 
-  // Refuses what waits for a large benchmark. The rest goes on: until nothing is busy, Begin() must still be called.
+  // Refuses what waits for a large benchmark, and what is asked for one from now on. The rest goes on: until nothing is
+  // busy, Begin() must still be called.
   void RefuseLarge(const absl::Status& status);
   bool busy() const;
 
@@ -105,7 +106,8 @@ class Snapshots {
   std::list<std::pair<Key, Wire>> kept_;  // asked for longest ago first
   std::map<Key, std::list<std::pair<Key, Wire>>::iterator> kept_by_key_;
   size_t kept_bytes_ = 0;
-  std::array<Lane, 2> lanes_;  // the last: their threads end first
+  std::optional<absl::Status> refusal_;  // of large ones
+  std::array<Lane, 2> lanes_;            // the last: their threads end first
 };
 
 }  // namespace attnfleet::server

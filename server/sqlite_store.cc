@@ -52,7 +52,7 @@ std::string_view Bytes(sqlite3_stmt* statement, int column) {
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<SqliteStore>> SqliteStore::Open(const std::string& path, Mode mode) {
-  if (mode == Mode::kRead && access(path.c_str(), F_OK) != 0) {
+  if (mode != Mode::kServe && access(path.c_str(), F_OK) != 0) {
     return absl::NotFoundError(absl::StrCat("there is no store ", path));
   }
   sqlite3* database = nullptr;
@@ -105,7 +105,9 @@ absl::Status SqliteStore::Step(sqlite3_stmt* statement) {
 
 absl::Status SqliteStore::Initialize(Mode mode) {
   sqlite3_busy_timeout(database_.get(), kBusyTimeoutMs);
-  if (absl::Status status = CheckIntegrity(); !status.ok()) return status;
+  if (mode != Mode::kBeside) {
+    if (absl::Status status = CheckIntegrity(); !status.ok()) return status;
+  }
   if (absl::Status status = Execute("PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; PRAGMA foreign_keys=ON;");
       !status.ok()) {
     return status;
@@ -158,7 +160,7 @@ absl::Status SqliteStore::Migrate(Mode mode) {
     return absl::FailedPreconditionError(absl::StrCat(name(), ": a newer attnfleet wrote it (schema ", version,
                                                       ", this program knows ", known, "); use that version"));
   }
-  if (version < known && mode == Mode::kRead) {
+  if (version < known && mode != Mode::kServe) {
     return absl::FailedPreconditionError(absl::StrCat(name(), ": an older attnfleet wrote it (schema ", version,
                                                       ", this program knows ", known, "); start the server once"));
   }

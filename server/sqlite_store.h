@@ -19,8 +19,9 @@ namespace attnfleet::server {
 class SqliteStore : public JobStore {
  public:
   enum class Mode {
-    kServe,  // creates the file, or brings its schema up to date
-    kRead,   // changes nothing: NOT_FOUND if there is no file, FAILED_PRECONDITION if its schema is older
+    kServe,   // creates the file, or brings its schema up to date
+    kBeside,  // for reading what is open already in another thread: not checked again
+    kRead,    // changes nothing: NOT_FOUND if there is no file, FAILED_PRECONDITION if its schema is older
   };
 
   // DATA_LOSS if the file is damaged or no database (it is
@@ -31,6 +32,7 @@ class SqliteStore : public JobStore {
   absl::Status Save(const StoreChanges& changes) override;
   absl::Status Delete(const std::vector<uint64_t>& ids) override;
   absl::Status Fill(const Source& next) override;
+  absl::StatusOr<std::unique_ptr<JobStore>> OpenReader() override { return Open(path_, Mode::kBeside); }
   absl::Status Read(const Selection& selection, RowReader& reader) override;
 
  private:

@@ -4,6 +4,7 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "absl/strings/str_join.h"
 #include "proto/spec.h"
 
 namespace attnfleet::server {
@@ -25,6 +26,7 @@ std::string ClassKey(const v1::BenchmarkSpec& spec) {
   key += ";";
   const std::set<std::string> backends(spec.backends().begin(), spec.backends().end());
   for (const std::string& backend : backends) AppendText(key, backend);
+  absl::StrAppend(&key, ";", static_cast<int>(spec.training().step()));
   return key;
 }
 
@@ -49,6 +51,10 @@ SlotKind KindOf(const Slot& slot) {
       kind.backends.insert(backend.name());
     }
   }
+  kind.steps = {v1::TRAINING_STEP_UNSPECIFIED, v1::TRAINING_STEP_REFERENCE};
+  for (const int step : worker.steps()) {
+    if (v1::TrainingStep_IsValid(step)) kind.steps.insert(step);  // others are a newer worker's
+  }
   kind.key = absl::StrCat(static_cast<int>(kind.slot.device_kind()), ",", kind.slot.memory_bytes(), ",");
   AppendText(kind.key, kind.slot.device_name());
   for (const auto& [label, value] : kind.labels) {
@@ -57,6 +63,7 @@ SlotKind KindOf(const Slot& slot) {
   }
   kind.key += ";";
   for (const std::string& backend : kind.backends) AppendText(kind.key, backend);
+  absl::StrAppend(&kind.key, ";", absl::StrJoin(kind.steps, ","));
   return kind;
 }
 
@@ -85,6 +92,10 @@ std::string Misfit(const WorkClass& work_class, const SlotKind& kind) {
       return absl::StrCat("has no backend ", backend, " on ", DeviceKindName(kind.slot.device_kind()));
     }
   }
+  // It would measure the reference and say nothing.
+  if (!kind.steps.contains(work_class.step)) {
+    return absl::StrCat("does not know the step ", TrainingStepName(work_class.step), "; a newer worker does");
+  }
   return "";
 }
 
@@ -96,6 +107,7 @@ WorkClass* WorkQueue::UseClass(const v1::BenchmarkSpec& spec) {
     work_class->key = std::move(key);
     work_class->requirements = spec.requirements();
     work_class->backends.assign(spec.backends().begin(), spec.backends().end());
+    work_class->step = spec.training().step();
     for (const auto& [name, kind] : kinds_) {
       if (!Misfit(*work_class, *kind).empty()) continue;
       work_class->kinds.push_back(kind.get());

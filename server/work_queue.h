@@ -32,6 +32,7 @@ struct SlotKind {
   v1::Slot slot;  // one of them; its id means nothing
   std::map<std::string, std::string> labels;
   std::set<std::string> backends;   // on this kind of device
+  std::set<int> steps;              // values of TrainingStep; the reference is known everywhere
   std::set<Slot*, BySerial> slots;  // that take new runs, busy or not
   std::set<Slot*, BySerial> idle;
   std::vector<WorkClass*> classes;  // that fit
@@ -83,6 +84,7 @@ struct WorkClass {
   std::string key;
   v1::SlotRequirements requirements;
   std::vector<std::string> backends;
+  v1::TrainingStep step = v1::TRAINING_STEP_UNSPECIFIED;
   uint32_t benchmarks = 0;                      // that have not ended
   uint32_t slots = 0;                           // that fit and take new runs, busy or not
   std::vector<SlotKind*> kinds;                 // that fit

@@ -25,6 +25,7 @@ namespace {
 constexpr int kMaxSlots = 256;
 constexpr int kMaxLabels = 64;
 constexpr int kMaxBackends = 64;
+constexpr int kMaxKnownSteps = 64;
 // Of a result; what is longer is cut. A run has at most kMaxSteps timed steps (proto/spec.h).
 constexpr size_t kMaxReason = 1 << 10;
 constexpr size_t kMaxLogTail = 8 << 10;
@@ -230,6 +231,7 @@ absl::Status ValidateHello(const v1::WorkerHello& hello) {
       return absl::InvalidArgumentError("hello.worker.backends.name: 1 to 128 characters without blanks are possible");
     }
   }
+  if (worker.steps_size() > kMaxKnownSteps) return absl::InvalidArgumentError("hello.worker.steps: more than 64");
   std::set<std::string> ids;
   for (const v1::Slot& slot : worker.slots()) {
     if (!IsPlainName(slot.id()))

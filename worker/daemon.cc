@@ -112,6 +112,7 @@ class Daemon {
       *options.info.add_slots() = slot;
     }
     *options.info.mutable_backends() = capabilities.backends();
+    *options.info.mutable_steps() = capabilities.steps();
     options.info.set_version(kVersion);
     options.info.set_protocol(kProtocolVersion);
     options.info.set_libtorch_version(capabilities.libtorch_version());

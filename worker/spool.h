@@ -37,6 +37,8 @@ class Spool {
   // Forgets a report; ignores one that is not here.
   void Remove(const v1::RunKey& run, uint32_t attempt);
 
+  const std::string& folder() const { return folder_; }
+
   // In order of their keys.
   const std::map<Key, v1::RunReport>& reports() const { return reports_; }
 

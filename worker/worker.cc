@@ -316,6 +316,10 @@ void Worker::CloseLink() {
 void Worker::End() {
   if (std::exchange(ending_, Ending::kOver) == Ending::kOver) return;
   loop_.CancelTimer(drain_timer_);
+  if (const size_t left = spool_->reports().size(); left > 0) {
+    LogWarning(absl::StrCat(left, left == 1 ? " result is" : " results are", " not delivered yet; kept in ",
+                            spool_->folder(), ", and delivered when this worker starts again"));
+  }
   callbacks_.ended(refused_);
 }
 

@@ -19,6 +19,7 @@ constexpr char kExitCodes[] =
     "  1    at least one run failed, or the result could not be written\n"
     "  2    wrong usage: a flag, a spec file, an unknown benchmark\n"
     "  3    the server cannot be reached, the state directory is in use or cannot be written, or there is no LibTorch\n"
+    "  4    the server refuses: it does not know the certificate, or its role may not do this\n"
     "  130  interrupted; what was measured is kept and shown\n";
 
 constexpr int kNameWidth = 29;  // of a command with its arguments
@@ -124,6 +125,9 @@ int ExitCodeOf(const absl::Status& error) {
     case absl::StatusCode::kUnavailable:
     case absl::StatusCode::kDeadlineExceeded:
       return kExitUnavailable;
+    case absl::StatusCode::kPermissionDenied:
+    case absl::StatusCode::kUnauthenticated:
+      return kExitRefused;
     case absl::StatusCode::kCancelled:
       return kExitInterrupted;
     default:

@@ -5,6 +5,7 @@
 #include "client/connection.h"
 #include "client/output.h"
 #include "client/show.h"
+#include "client/text.h"
 #include "proto/support/exit_code.h"
 
 namespace attnfleet::client {
@@ -31,10 +32,23 @@ class Submit : public Command {
     if (const absl::Status status = WriteOutput("", absl::StrCat(benchmark->id(), "\n")); !status.ok()) return status;
     PrintNote(absl::StrCat(benchmark->runs_total(), " runs, request ", benchmark_.request_id,
                            "; to follow them: attnfleet watch ", benchmark->id(), connection_.Suffix()));
+    WarnIfNothingFits(server, benchmark->id());
     return kExitOk;
   }
 
  private:
+  // It has been accepted whatever comes of this: the fleet may yet grow.
+  void WarnIfNothingFits(Server& server, uint64_t id) const {
+    const absl::StatusOr<v1::ExplainResponse> response = server.Explain(id);
+    if (!response.ok()) return;
+    for (const v1::Explanation& explanation : response->explanations()) {
+      if (!explanation.unfit()) continue;
+      PrintNote(
+          absl::StrCat("warning: nothing of it can start in the fleet as it is: ", Printable(explanation.waits())));
+      return;  // what a benchmark asks for is the same for all of its jobs
+    }
+  }
+
   BenchmarkFlags benchmark_;
   OutputFlags output_;
   ConnectionFlags connection_;

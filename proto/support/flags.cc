@@ -8,6 +8,7 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_replace.h"
+#include "absl/time/time.h"
 #include "proto/suggest.h"
 
 namespace attnfleet {
@@ -30,6 +31,9 @@ std::vector<std::string> FlagNames() {
 absl::Status Set(absl::CommandLineFlag& flag, const std::string& value) {
   std::string error;
   if (flag.ParseFrom(value, &error)) return absl::OkStatus();
+  // The library's own words for these are of its making.
+  if (flag.IsOfType<absl::Duration>()) error = "give a number and its unit, for example 500ms, 30s, 5m or 6h";
+  if (flag.IsOfType<int>()) error = "give a whole number";
   return absl::InvalidArgumentError(absl::StrCat(Spelling(flag.Name()), ": \"", value, "\" is no value of this flag",
                                                  error.empty() ? "" : ": ", error));
 }

@@ -36,8 +36,9 @@ absl::StatusOr<std::unique_ptr<prometheus::Exposer>> ServeMetrics(
                                  kQueuedConnections, "request_timeout_ms", kPatienceMs});
     for (const auto& collectable : collectables) exposer->RegisterCollectable(collectable);
     return exposer;
-  } catch (const std::exception& error) {  // thrown for a port that is taken
-    return absl::UnavailableError(absl::StrCat("--metrics-listen: cannot serve on ", address, ": ", error.what()));
+  } catch (const std::exception&) {  // whose words name the library and no reason
+    return absl::UnavailableError(absl::StrCat("--metrics-listen: cannot listen on ", address,
+                                               ": the port is taken, or the address is none of this machine's"));
   }
 }
 

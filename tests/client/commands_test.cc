@@ -30,7 +30,9 @@
 namespace attnfleet::client {
 namespace {
 
+using testing::EndsWith;
 using testing::HasSubstr;
+using testing::Not;
 using testing::SizeIs;
 using testing::StartsWith;
 
@@ -43,6 +45,7 @@ class FakeService : public v1::BenchmarkService::Service {
   int submits = 0;
   v1::Benchmark benchmark = FinishedBenchmark();
   std::string cancel_reason;
+  v1::ExplainResponse explanations;
 
   grpc::Status Submit(grpc::ServerContext* context, const v1::SubmitRequest* request,
                       v1::SubmitResponse* response) override {
@@ -61,6 +64,10 @@ class FakeService : public v1::BenchmarkService::Service {
     cancel_reason = request->reason();
     *response = benchmark;
     return before(context);
+  }
+  grpc::Status Explain(grpc::ServerContext*, const v1::ExplainRequest*, v1::ExplainResponse* response) override {
+    *response = explanations;
+    return grpc::Status::OK;
   }
   grpc::Status Watch(grpc::ServerContext* context, const v1::WatchRequest*,
                      grpc::ServerWriter<v1::WatchResponse>* writer) override {
@@ -207,6 +214,34 @@ TEST_F(CommandsTest, SubmitPrintsTheNumber) {
   EXPECT_EQ(RunOnServer({"submit", "--preset=tiny"}), kExitOk) << err_;
   EXPECT_EQ(out_, "12\n");
   EXPECT_THAT(err_, HasSubstr("attnfleet watch 12 --server=" + address_));
+}
+
+TEST_F(CommandsTest, SubmitWarnsOfWhatNoSlotOfTheFleetCanTake) {
+  v1::Explanation& busy = *service_.explanations.add_explanations();
+  busy.set_waits("every slot that fits is busy");
+  Start();
+  EXPECT_EQ(RunOnServer({"submit", "--preset=tiny"}), kExitOk);
+  EXPECT_THAT(err_, Not(HasSubstr("warning")));
+  v1::Explanation& unfit = *service_.explanations.add_explanations();
+  unfit.set_waits("no slot fits: w1 cpu0 has no backend cudnn on cpu");
+  unfit.set_unfit(true);
+  *service_.explanations.add_explanations() = unfit;
+  EXPECT_EQ(RunOnServer({"submit", "--preset=tiny"}), kExitOk);
+  EXPECT_EQ(out_, "12\n");
+  EXPECT_THAT(err_,
+              EndsWith("\nattnfleet: warning: nothing of it can start in the fleet as it is: no slot fits: w1 cpu0 "
+                       "has no backend cudnn on cpu\n"));
+}
+
+TEST_F(CommandsTest, ARefusalHasAnExitCodeOfItsOwn) {
+  grpc::Status refusal;
+  service_.before = [&refusal](grpc::ServerContext*) { return refusal; };
+  Start();
+  for (const auto code : {grpc::StatusCode::PERMISSION_DENIED, grpc::StatusCode::UNAUTHENTICATED}) {
+    refusal = {code, "bob is viewer"};
+    EXPECT_EQ(RunOnServer({"cancel", "12"}), kExitRefused);
+    EXPECT_EQ(err_, "attnfleet: bob is viewer\n");
+  }
 }
 
 TEST_F(CommandsTest, ARetriedSubmitKeepsItsRequestId) {

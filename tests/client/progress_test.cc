@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include "client/text.h"
+#include "proto/spec.h"
 #include "sample.h"
 
 namespace attnfleet::client {
@@ -100,6 +101,15 @@ TEST(ProgressLines, ShowRunsTimeAndWhatRunsNow) {
               ElementsAre("benchmark 12 [##########..........] 1/2 runs, 42 s, about 1 min 3 s left",
                           "  eager 64x1024: timed step 35/100, attempt 2 (w1/cpu0)"));
   for (const std::string& line : ProgressLines(benchmark, 42, 63.0, "", 20)) EXPECT_LE(DisplayWidth(line), 20);
+}
+
+TEST(ProgressLines, OnANarrowTerminalTheBarGivesWayToTheTimeLeft) {
+  v1::Benchmark benchmark = QueuedBenchmark({"eager"}, 10);
+  benchmark.set_runs_ended(10);
+  const auto first = [&benchmark](int width) { return ProgressLines(benchmark, 42, 63.0, "", width).front(); };
+  EXPECT_EQ(first(80), "benchmark 12 [##########..........] 10/20 runs, 42 s, about 1 min 3 s left");
+  EXPECT_EQ(first(59), "benchmark 12 [##...] 10/20 runs, 42 s, about 1 min 3 s left");
+  EXPECT_EQ(first(57), "benchmark 12 10/20 runs, 42 s, about 1 min 3 s left");
 }
 
 TEST(ProgressLines, SayThatNothingRunsAndDoNotFloodTheScreen) {

@@ -6,6 +6,7 @@
 #include <map>
 #include <sstream>
 
+#include "absl/strings/str_join.h"
 #include "absl/strings/str_split.h"
 #include "client/numerical_check.h"
 #include "client/result_csv.h"
@@ -65,9 +66,8 @@ constexpr char kLong[] = R"(Shape    Backend             it/s  vs eager     MFU 
 Figures    it/s over 300 steps at most (fewer once its 95 % confidence interval
            is 0.5 % wide) after 10 warm-up steps or more, median of 3
            repetitions ± sample standard deviation; ratios are paired by
-           repetition, [95 % bootstrap interval: of so few about their range];
-           memory is peak allocated (by tensors), 1 GB = 1e9 bytes; MFU is model
-           FLOPs x it/s / the device's dense peak
+           repetition; memory is peak allocated (by tensors), 1 GB = 1e9 bytes;
+           MFU is model FLOPs x it/s / the device's dense peak
 Where      NVIDIA H100 80GB HBM3 GPU-7a (worker w1 on node7), LibTorch 2.11.0,
            CUDA 13.0
 Runs       2026-09-21 14:13:30 +00:00 to 2026-09-21 14:18:10 +00:00
@@ -95,11 +95,9 @@ constexpr char kNarrow[] = R"(Shape    Backend     it/s  ratio     GB
 Figures: it/s over 300 steps at most
 (fewer once its 95 % confidence interval
 is 0.5 % wide) after 10 warm-up steps or
-more, median of 3 repetitions ± sample
-standard deviation; ratios are paired by
-repetition, [95 % bootstrap interval: of
-so few about their range]; memory is
-peak allocated (by tensors), 1 GB = 1e9
+more, median of 3 repetitions; ratios
+are paired by repetition; memory is peak
+allocated (by tensors), 1 GB = 1e9
 bytes; MFU is model FLOPs x it/s / the
 device's dense peak
 Where: NVIDIA H100 80GB HBM3 GPU-7a
@@ -243,6 +241,17 @@ TEST(ResultView, RunsThatDisagreeHaveNoWinnerAndAFootnote) {
               HasSubstr("[1] sdpa 32x128 (9.10 to 31.25 it/s): the runs disagree by more than 10 %"));
 }
 
+TEST(ResultView, WithoutRoomForTheIntervalADoubtfulRatioHasAMarkThatIsExplained) {
+  const v1::Benchmark benchmark = DisturbedBenchmark();
+  for (const int width : {80, 60}) {
+    EXPECT_THAT(Table(benchmark, width), HasSubstr("1.25x?")) << width;
+    EXPECT_THAT(absl::StrJoin(absl::StrSplit(Table(benchmark, width), absl::ByAnyChar(" \n"), absl::SkipEmpty()), " "),
+                HasSubstr("? where their 95 % bootstrap interval holds 1"));
+  }
+  EXPECT_THAT(Table(benchmark, 0), HasSubstr("1.25x [0.40, 1.30]"));
+  EXPECT_THAT(Table(benchmark, 0), Not(HasSubstr("? where")));
+}
+
 TEST(ResultView, TheWinnerIsToldApartByItsPairedRatioToo) {
   v1::Benchmark benchmark = FinishedBenchmark();
   v1::JobSummary& sdpa = *benchmark.mutable_jobs(1)->mutable_summary();
@@ -351,6 +360,22 @@ TEST(ResultView, DropoutOfDifferentThingsIsAFootnote) {
   EXPECT_THAT(Table(benchmark, 0), HasSubstr("*   attention dropout drops different things: eager: the probabilities; "
                                              "sdpa: the output of attention"));
   EXPECT_THAT(ResultMarkdown({benchmark}, View(benchmark)), HasSubstr("| sdpa* it/s |"));
+}
+
+TEST(ResultView, AStepThatIsNotTheUsualOneIsTold) {
+  v1::Benchmark benchmark = FinishedBenchmark();
+  const auto ran = [&](const std::string& step) {
+    for (v1::Job& job : *benchmark.mutable_jobs()) {
+      for (v1::Run& run : *job.mutable_runs()) run.mutable_result()->mutable_environment()->set_step(step);
+    }
+    return Table(benchmark, 0);
+  };
+  EXPECT_THAT(ran("reference"), Not(HasSubstr(" step,")));
+  benchmark.mutable_spec()->mutable_training()->set_step(v1::TRAINING_STEP_FUSED_BF16_STREAM);
+  EXPECT_THAT(ran("fused-bf16-stream"), HasSubstr(", fused-bf16-stream step, "));
+  // An older trainer does not know the flag's value, or says nothing of steps.
+  EXPECT_THAT(ran("fused"), HasSubstr(", fused step (the trainer has no fused-bf16-stream one), "));
+  EXPECT_THAT(ran(""), HasSubstr(", reference step (the trainer has no fused-bf16-stream one), "));
 }
 
 TEST(ResultView, WithoutAPeakUtilizationIsUnknown) {

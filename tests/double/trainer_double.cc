@@ -167,7 +167,9 @@ void ListBackends() {
         name, name);
   }
   text +=
-      "],\"libtorch_version\":\"2.11.0+double\",\"libtorch_directory\":\"trainer-double\",\"cuda_module\":true,"
+      "],\"steps\":[\"TRAINING_STEP_REFERENCE\",\"TRAINING_STEP_FUSED\",\"TRAINING_STEP_FUSED_BF16_STREAM\"],"
+      "\"libtorch_version\":\"2.11.0+double\","
+      "\"libtorch_directory\":\"trainer-double\",\"cuda_module\":true,"
       "\"trainer_version\":\"" ATTNFLEET_VERSION "\"}\n";
   Write(STDOUT_FILENO, text);
 }

@@ -59,6 +59,10 @@ def table(out, skipped):
         recovery = [fault["recovery_s"] for fault in faults] or [0]
         lines.append(f"| {name} | {len(faults)} | {sum(f['struck'] for f in faults)} | {in_the_middle(faults)} | "
                      f"{statistics.median(recovery):.2f} | {max(recovery):.2f} |")
+    outcomes = [outcome for folder in sorted(out.glob("round-*")) if (outcome := fault_round.outcome(folder))]
+    told = {what: sum(outcome[what] for outcome in outcomes) for what in ("benchmarks", "runs", "attempts")}
+    lines.append(f"\n{len(outcomes)} rounds, {told['runs']} runs of {told['benchmarks']} benchmarks in {told['attempts']} "
+                 f"attempts: {sum(len(outcome['violations']) for outcome in outcomes)} violations")
     lines += [f"not injected here: {name}: {why}" for name, why in skipped.items()]
     return "\n".join(lines)
 

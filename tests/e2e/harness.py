@@ -26,7 +26,7 @@ FAKE_NVML = BIN / "fake-nvml"  # for LD_LIBRARY_PATH: a driver with two GPUs
 # The sanitizers slow everything down; a wait only has to end, so it may be long.
 PATIENCE = 60.0
 
-OK, FAILED, USAGE, UNAVAILABLE, INTERRUPTED = 0, 1, 2, 3, 130
+OK, FAILED, USAGE, UNAVAILABLE, REFUSED, INTERRUPTED = 0, 1, 2, 3, 4, 130
 
 
 def wait_until(what, condition, timeout=PATIENCE):

@@ -22,7 +22,7 @@ class Postgres:
             self.unprivileged = ["setpriv", f"--reuid={nobody.pw_uid}", f"--regid={nobody.pw_gid}", "--clear-groups",
                                  "--"]
         self.process = None
-        self.url = f"postgresql:///attnfleet?host={self.dir}&user=attnfleet"
+        self.url = self._url("attnfleet")
         try:
             self._run("initdb", "-D", self.dir / "data", "-U", "attnfleet", "-A", "trust", "--no-sync", "--locale=C",
                       "-E", "UTF8")
@@ -31,6 +31,9 @@ class Postgres:
         except BaseException:
             self.remove()
             raise
+
+    def _url(self, database):
+        return f"postgresql:///{database}?host={self.dir}&user=attnfleet"
 
     def _run(self, program, *args):
         subprocess.run([*self.unprivileged, self.bin / program, *args], check=True, stdout=subprocess.DEVNULL,
@@ -54,10 +57,14 @@ class Postgres:
             self.process.wait(60)
             self.process = None
 
-    def query(self, sql):
+    def query(self, sql, database="attnfleet"):
         """The first column of the first row, as text."""
-        return subprocess.check_output([self.bin / "psql", "-X", "-A", "-t", "-c", sql, self.url], text=True,
+        return subprocess.check_output([self.bin / "psql", "-X", "-A", "-t", "-c", sql, self._url(database)], text=True,
                                        timeout=60).split("\n")[0]
+
+    def allow_connections(self, allowed):
+        """Whether new ones are let in; those that are there stay."""
+        self.query(f"ALTER DATABASE attnfleet ALLOW_CONNECTIONS {allowed}", database="postgres")
 
     def remove(self):
         self.stop()

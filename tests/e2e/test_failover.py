@@ -82,6 +82,20 @@ class Failover(SharedStore):
         self.postgres.start()
         self.assert_all_counted_once(number, 20)
 
+    def test_database_that_goes_away_as_a_standby_takes_the_lead_does_not_end_it(self):
+        self.start_worker(self.servers, slots="cpu:2", double=SLOW)
+        number = self.submit("--repetitions=5")
+        wait_until("trainers", lambda: len(self.trainer_starts()) >= 3)
+        # The session that takes the lead lives on; the one that is to read the store is refused.
+        self.postgres.allow_connections(False)
+        self.leader.kill()
+        self.leader.wait()
+        wait_until("it to give the lead up", lambda: "not currently accepting connections" in self.standby.stderr)
+        self.postgres.allow_connections(True)
+        self.assert_all_counted_once(number, 20)
+        self.standby.kill(signal.SIGTERM)
+        self.assertEqual(self.standby.wait(), OK, self.standby.dump())
+
     def test_leader_that_stops_hands_over_at_once_and_a_standby_leads_to_it(self):
         self.attnfleet("list", f"--server={self.standby.address}")
         self.leader.kill(signal.SIGTERM)
@@ -91,6 +105,7 @@ class Failover(SharedStore):
         wait_until("it to stand by", lambda: "on standby" in again.stderr)
         number = self.attnfleet("submit", f"--server={again.address}", "--preset=tiny").stdout.split()[0]
         self.assertIn(number, self.attnfleet("list", f"--server={self.standby.address}").stdout)
+
 
 class Administration(SharedStore):
     """check, backup and restore, from a file to a database and back."""

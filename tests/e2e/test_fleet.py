@@ -143,6 +143,25 @@ class Faults(E2ETest):
         self.finish(server, number, 4)
         self.assertEqual(len(self.trainer_starts()), 4, "the spooled result was taken, its run not repeated")
 
+    def test_a_worker_that_stops_while_the_server_is_away_says_what_it_keeps(self):
+        listen = free_address()
+        server = self.start_server(listen=listen)
+        worker = self.start_worker(server, double="eager:slow=1,sdpa:slow=1")
+        number = self.submit(server, "--repetitions=1")
+        wait_until("a trainer", self.trainer_starts)
+        server.kill()
+        server.wait()
+        wait_until("the run to end", lambda: not self.running("attnfleet-trainer-double"))
+        worker.kill(signal.SIGTERM)
+        self.assertEqual(worker.wait(), OK, worker.dump())
+        self.assertIn(f"1 result is not delivered yet; kept in {self.dir / 'worker-w1' / 'spool'}", worker.stderr)
+        server = self.start_server(listen=listen)
+        again = self.start_worker(server)
+        self.finish(server, number, 4)
+        again.kill(signal.SIGTERM)
+        self.assertEqual(again.wait(), OK, again.dump())
+        self.assertNotIn("not delivered", again.stderr)
+
     def test_killed_workers_runs_go_elsewhere(self):
         server = self.start_server()
         first = self.start_worker(server, "w1", double="eager:hang,sdpa:hang")
@@ -208,7 +227,15 @@ class ServerStart(E2ETest):
             program, status = self.run_program("attnfleet-server", "--listen=127.0.0.1:0", f"--state-dir={self.state}",
                                                f"--metrics-listen={address}")
             self.assertEqual(status, UNAVAILABLE, program.dump())
-            self.assertIn(address, program.stderr)
+            self.assertIn(f"--metrics-listen: cannot listen on {address}: the port is taken", program.stderr)
+
+    def test_a_value_that_is_none_of_its_flag_is_told_with_one_that_is(self):
+        for flag, words in (("--max-connection-age=10", "30s, 5m or 6h"), ("--lease=soon", "30s, 5m or 6h"),
+                            ("--max-connections=many", "give a whole number")):
+            program, status = self.start_failing(flag)
+            self.assertEqual(status, USAGE, program.dump())
+            self.assertIn(words, program.stderr)
+            self.assertIn(flag.split("=")[0], program.stderr)
 
     def test_port_of_another_server(self):
         server = self.start_server(state=self.state)

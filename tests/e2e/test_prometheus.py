@@ -184,7 +184,7 @@ class FiguresOfAWorker(E2ETest):
             address = "127.0.0.1:%d" % taken.getsockname()[1]
             worker = self.start_worker(server, "w1", f"--metrics-listen={address}", wait=False)
             self.assertEqual(worker.wait(), UNAVAILABLE, worker.dump())
-            self.assertIn(f"--metrics-listen: cannot serve on {address}", worker.stderr)
+            self.assertIn(f"--metrics-listen: cannot listen on {address}: the port is taken", worker.stderr)
         worker = self.start_worker(server, "w1", "--metrics-listen=unix:/x", wait=False)
         self.assertEqual(worker.wait(), USAGE, worker.dump())
         self.assertIn("--metrics-listen: give HOST:PORT", worker.stderr)

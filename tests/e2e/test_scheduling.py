@@ -38,6 +38,15 @@ class Scheduling(E2ETest):
         ended = [max(int(run["ended_unix_ms"]) for run in self.runs(one)) for one in (first, later)]
         self.assertLess(ended[0], ended[1])
 
+    def test_submit_warns_of_what_no_slot_fits(self):
+        self.start_worker(self.server)
+        fits = self.attnfleet("submit", self.to_server, "--preset=tiny", "--backends=eager", "--repetitions=1")
+        self.assertNotIn("warning", fits.stderr)
+        unfit = self.attnfleet("submit", self.to_server, "--preset=tiny", "--label=rack=a", "--repetitions=1")
+        self.assertIn("warning: nothing of it can start in the fleet as it is: no slot fits: w1 cpu0 lacks the label "
+                      "rack=a", unfit.stderr)
+        self.assertEqual(self.outcomes(self.finish(fits.stdout.strip())), {"MEASURED": 2})
+
     def test_paused_benchmark_starts_nothing_new_across_a_restart_of_the_server(self):
         self.start_worker(self.server, double=SLOW)
         number = self.submit("--repetitions=3")

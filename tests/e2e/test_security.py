@@ -10,7 +10,7 @@ import time
 import unittest
 
 import http2
-from harness import BIN, DOUBLE, OK, FAILED, UNAVAILABLE, USAGE, E2ETest, wait_until
+from harness import BIN, DOUBLE, OK, FAILED, REFUSED, UNAVAILABLE, USAGE, E2ETest, wait_until
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 SUBMIT = "/attnfleet.v1.BenchmarkService/Submit"
@@ -67,7 +67,7 @@ class Fleet(Secured):
         benchmark = self.results(number, *self.as_("alice", server))
         self.assertEqual(self.outcomes(benchmark), {"MEASURED": 4})
         self.assertEqual(benchmark["spec"]["submitter"], "alice")
-        refused = self.attnfleet("cancel", number, *self.as_("bob", server), expect=FAILED)
+        refused = self.attnfleet("cancel", number, *self.as_("bob", server), expect=REFUSED)
         self.assertIn(f"benchmark {number} is alice's", refused.stderr)
         self.attnfleet("cancel", number, *self.as_("ops", server))
         # The certificates from the environment.

@@ -81,6 +81,16 @@ class Upgrade(E2ETest):
         self.server(BIN)
         self.check(number, ended=1)
 
+    def test_an_old_worker_gets_no_run_of_a_step_that_it_does_not_know(self):
+        self.server(BIN)
+        old = self.worker(RELEASE_0)
+        submitted = self.attnfleet("submit", self.to_server, "--preset=tiny", "--repetitions=5", "--step=fused")
+        self.assertIn("w1 cpu0 does not know the step fused; a newer worker does", submitted.stderr)
+        self.stop(old)
+        self.assertEqual(self.trainer_starts(), [])
+        self.worker(BIN)
+        self.check(submitted.stdout.split()[0])
+
     def test_an_old_client_can_call_everything(self):
         self.server(BIN)
         self.worker(RELEASE_0)

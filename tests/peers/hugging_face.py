@@ -85,7 +85,7 @@ class Flex:
     def __init__(self, batch, length, compile_attention):
         self.length = length
         self.attention = torch.compile(flex_attention, dynamic=False) if compile_attention else flex_attention
-        self.tiles = TILES[0]
+        self.tiles = 0
         # Overwritten by every batch: other tensors would be compiled for again.
         self.x, self.y = (torch.zeros(batch, length, dtype=torch.long, device="cuda") for _ in range(2))
         self.hidden = torch.zeros(batch, length, device="cuda")  # minus infinity for padding
@@ -120,13 +120,13 @@ class Flex:
                      down[head, self.y[batch, key] - self.y[batch, query] + 1024])
         return score + self.hidden[batch, key]
 
-    def choose_tiles(self):
-        """The fastest forward and backward pass at this shape."""
+    def choose_tiles(self, candidates):
+        """The fastest forward and backward pass at this shape, of these settings."""
         shape = (self.x.shape[0], 12, self.length, 64)
         query, key, value = (torch.randn(shape, device="cuda", dtype=torch.bfloat16, requires_grad=True)
                              for _ in range(3))
         fastest = math.inf
-        for tiles in TILES:
+        for tiles in candidates:
             torch._dynamo.reset()
             attention = torch.compile(flex_attention, dynamic=False)
             try:
@@ -134,12 +134,13 @@ class Flex:
                     if repetition == 3:
                         torch.cuda.synchronize()
                         begin = time.perf_counter()
-                    attention(query, key, value, score_mod=self.score, kernel_options=tiles).backward(value.detach())
+                    attention(query, key, value, score_mod=self.score,
+                              kernel_options=TILES[tiles]).backward(value.detach())
                 torch.cuda.synchronize()
             except torch.OutOfMemoryError:
                 raise
             except Exception as error:  # whatever Inductor says of tiles that do not fit
-                print(f"flex, {tiles}: {str(error)[:120]!r}", file=sys.stderr)
+                print(f"flex, {TILES[tiles]}: {str(error)[:120]!r}", file=sys.stderr)
                 continue
             if time.perf_counter() - begin < fastest:
                 fastest, self.tiles = time.perf_counter() - begin, tiles
@@ -152,7 +153,7 @@ class Flex:
         heads, size = module.num_attention_heads, module.attention_head_size
         query, key, value = (linear(hidden_states).view(batch, length, heads, size).transpose(1, 2)
                              for linear in (module.query, module.key, module.value))
-        output = self.attention(query, key, value, score_mod=self.score, kernel_options=self.tiles)
+        output = self.attention(query, key, value, score_mod=self.score, kernel_options=TILES[self.tiles])
         return output.transpose(1, 2).reshape(batch, length, width), None
 
 
@@ -206,7 +207,7 @@ def train(batch, length, implementation, options):
     if flex:
         flex.use_model(model.layoutlmv3.encoder)
         flex.use_batch(batches[0])
-        flex.choose_tiles()
+        flex.choose_tiles(options.flex_tiles)
     run = torch.compile(model) if compiled else model
 
     def step(index):
@@ -228,9 +229,10 @@ def train(batch, length, implementation, options):
         step(index)
     torch.cuda.synchronize()
     seconds = time.perf_counter() - begin
-    return {"iterations_per_second": options.steps / seconds,
-            "peak_allocated_bytes": torch.cuda.max_memory_allocated(),
-            "peak_reserved_bytes": torch.cuda.max_memory_reserved()}
+    result = {"iterations_per_second": options.steps / seconds,
+              "peak_allocated_bytes": torch.cuda.max_memory_allocated(),
+              "peak_reserved_bytes": torch.cuda.max_memory_reserved()}
+    return {**result, "flex_tiles": flex.tiles} if flex else result
 
 
 def main():
@@ -240,6 +242,8 @@ def main():
     parser.add_argument("--shapes", default="32x512", help="BATCHxLENGTH,...")
     parser.add_argument("--data", help="documents for one shape, as attnfleet-trainer --write-data writes them")
     parser.add_argument("--implementations", default="eager,sdpa", help=", ".join(IMPLEMENTATIONS))
+    parser.add_argument("--flex-tiles", type=lambda text: [int(index) for index in text.split(",")],
+                        default=list(range(len(TILES))), help="settings of FlexAttention's tiles to choose from")
     parser.add_argument("--warmup", type=int, default=10)
     parser.add_argument("--steps", type=int, default=40)
     options = parser.parse_args()

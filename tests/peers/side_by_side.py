@@ -4,8 +4,8 @@ raw result (OUT/PRESET-SHAPE.json) and the peer's lines (OUT/PRESET-SHAPE.peer.j
 
   python3 tests/peers/side_by_side.py --attnfleet=build/release/bin/attnfleet --preset=published --out=results \\
       --shapes=32x512,64x512 --backends=eager,sdpa,flash2,efficient,cudnn
-  python3 tests/peers/side_by_side.py --preset=stock --shapes=32x512 --out=results --backends=fused \\
-      --peers=compiled,flex -- --step=fused
+  python3 tests/peers/side_by_side.py --preset=stock --random-boxes --shapes=32x512 --out=results \\
+      --backends=eager,sdpa,efficient,cudnn,fused --peers=compiled,flex-compiled -- --step=fused
   python3 tests/peers/side_by_side.py --compare=deploy/results/published-h100.json      # the comparison again
 """
 
@@ -34,6 +34,9 @@ def run_peer(options, shape, data, lines):
                f"--implementations={options.peers}"]
     if data:
         command.append(f"--data={data}")
+    chosen = {line["flex_tiles"] for line in lines if "flex_tiles" in line}
+    if chosen or options.flex_tiles:  # the second turn need not look for them again
+        command.append(f"--flex-tiles={','.join(map(str, chosen)) or options.flex_tiles}")
     output = subprocess.run(command, stdout=subprocess.PIPE, text=True, timeout=options.timeout, check=True).stdout
     lines.extend(json.loads(line) for line in output.splitlines())
 
@@ -41,7 +44,7 @@ def run_peer(options, shape, data, lines):
 def run_attnfleet(options, shape, path):
     command = [options.attnfleet, "run", f"--preset={options.preset}", f"--shapes={shape}",
                f"--backends={options.backends}", f"--repetitions={options.repetitions}", "--format=json",
-               f"--output={path}", *options.extra]
+               f"--output={path}", *(["--boxes=random"] if options.random_boxes else []), *options.extra]
     subprocess.run(command, timeout=options.timeout, check=True)
     return json.loads(path.read_text())
 
@@ -92,7 +95,11 @@ def main():
     parser.add_argument("--compare", type=pathlib.Path, help="raw results with their .peer.jsonl: measure nothing")
     parser.add_argument("--backends", default="eager,sdpa,flash2,efficient,cudnn")
     parser.add_argument("--peers", default="eager,sdpa", help="implementations of hugging_face.py")
+    parser.add_argument("--random-boxes", action="store_true",
+                        help="full sequences with random boxes, instead of the stock preset's documents")
+    parser.add_argument("--flex-tiles", help="settings of FlexAttention's tiles to choose from; all")
     parser.add_argument("--repetitions", type=int, default=2)
+    parser.add_argument("--peer-turns", type=int, choices=[1, 2], default=2, help="1: none behind attnfleet's")
     parser.add_argument("--peer-steps", type=int, default=40)
     parser.add_argument("--out", type=pathlib.Path)
     parser.add_argument("--timeout", type=float, default=600, help="seconds, of one program")
@@ -111,12 +118,13 @@ def main():
         lines = []
         path = options.out / f"{options.preset}-{shape}.json"
         data = None
-        if options.preset == "stock":  # the published preset's boxes are all the same
+        if options.preset == "stock" and not options.random_boxes:  # the published preset's boxes are all the same
             data = path.with_suffix(".documents.jsonl")
             write_documents(options, shape, data)
         run_peer(options, shape, data, lines)
         result = run_attnfleet(options, shape, path)
-        run_peer(options, shape, data, lines)
+        if options.peer_turns > 1:
+            run_peer(options, shape, data, lines)
         if data:
             data.unlink()
         path.with_suffix(".peer.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))

@@ -165,6 +165,11 @@ TEST(Validation, EveryWrongFieldIsNamed) {
          s.mutable_training()->set_step(v1::TRAINING_STEP_FUSED);
          s.mutable_training()->set_precision(v1::PRECISION_BF16);
        }},
+      {"training.step",
+       [](v1::BenchmarkSpec& s) {
+         s.mutable_training()->set_step(v1::TRAINING_STEP_FUSED_BF16_STREAM);
+         s.mutable_training()->set_precision(v1::PRECISION_FP32);
+       }},
       {"training.warmup_limit_steps", [](v1::BenchmarkSpec& s) { s.mutable_training()->set_warmup_limit_steps(4); }},
       {"training.ci_width", [](v1::BenchmarkSpec& s) { s.mutable_training()->set_ci_width(1); }},
       {"training.ci_width", [](v1::BenchmarkSpec& s) { s.mutable_training()->set_ci_width(-0.1); }},

@@ -267,6 +267,34 @@ TEST_F(CoordinatorTest, EndedBenchmarksAreRemovedWhenTheyAreNotKeptAnyLonger) {
   EXPECT_EQ(Submit(MakeSpec({"eager"}, 1, 1), "1")->id(), 4u) << "its request is forgotten too";
 }
 
+TEST_F(CoordinatorTest, AnEndedBenchmarkIsReadFromTheStoreWhileTheCoordinatorGoesOn) {
+  const auto worker = std::make_shared<FakeWorker>(store_, true);
+  worker->Join(*coordinator_, MakeHello("w", 1));
+  const uint64_t id = Submit(MakeSpec({"eager"}, 1, 3))->id();
+  ASSERT_TRUE(Eventually([&] { return Get(id)->state() == v1::BENCHMARK_STATE_FINISHED; }));
+  std::promise<void> reads;
+  std::promise<void> gate;
+  faulty_.read_beside = [&reads, open = gate.get_future().share()] {
+    reads.set_value();
+    open.wait();
+  };
+  Restart();
+  std::promise<absl::StatusOr<v1::Benchmark>> answer;
+  v1::GetRequest request;
+  request.set_id(id);
+  coordinator_->Get(request, [&answer](const absl::StatusOr<Wire>& wire) { answer.set_value(Parse(wire)); });
+  reads.get_future().wait();
+  std::promise<absl::StatusOr<v1::ListResponse>> list;
+  coordinator_->List({}, [&list](absl::StatusOr<v1::ListResponse> response) { list.set_value(std::move(response)); });
+  EXPECT_EQ(list.get_future().get()->benchmarks_size(), 1) << "answered meanwhile";
+  auto future = answer.get_future();
+  EXPECT_EQ(future.wait_for(std::chrono::seconds(0)), std::future_status::timeout);
+  gate.set_value();
+  const absl::StatusOr<v1::Benchmark> benchmark = future.get();
+  ASSERT_EQ(benchmark.status(), absl::OkStatus());
+  EXPECT_EQ(benchmark->jobs(0).summary().measured_runs(), 3u);
+}
+
 TEST_F(CoordinatorTest, RequestIdMakesADoubledSubmitOneBenchmarkAlsoAfterARestart) {
   const v1::BenchmarkSpec spec = MakeSpec({"eager"}, 1, 1);
   const uint64_t id = Submit(spec, "r")->id();

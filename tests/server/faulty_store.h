@@ -2,6 +2,8 @@
 #define ATTNFLEET_TESTS_SERVER_FAULTY_STORE_H_
 
 #include <atomic>
+#include <functional>
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -22,6 +24,7 @@ class FaultyStore : public JobStore {
   std::atomic<Fault> fault{Fault::kNone};  // of every write from now on
   std::atomic<int> failed{0};              // writes that did
   std::atomic<bool> leads{true};           // no other coordinator does
+  std::function<void()> read_beside;       // called by readers before they read; set it before there is one
 
   std::string name() const override { return store_.name(); }
   absl::Status Save(const StoreChanges& changes) override {
@@ -36,7 +39,15 @@ class FaultyStore : public JobStore {
   absl::Status Fill(const Source& next) override {
     return Write([&] { return store_.Fill(next); });
   }
-  absl::Status Read(const Selection& selection, RowReader& reader) override { return store_.Read(selection, reader); }
+  absl::StatusOr<std::unique_ptr<JobStore>> OpenReader() override {
+    auto reader = std::make_unique<FaultyStore>(store_);
+    reader->before_read_ = read_beside;
+    return reader;
+  }
+  absl::Status Read(const Selection& selection, RowReader& reader) override {
+    if (before_read_) before_read_();
+    return store_.Read(selection, reader);
+  }
 
  private:
   template <typename Work>
@@ -50,6 +61,7 @@ class FaultyStore : public JobStore {
   }
 
   JobStore& store_;
+  std::function<void()> before_read_;
 };
 
 }  // namespace attnfleet::server

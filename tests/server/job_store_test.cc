@@ -8,6 +8,7 @@
 #include <cstdlib>
 #include <filesystem>
 #include <functional>
+#include <future>
 #include <memory>
 
 #include "faulty_store.h"
@@ -17,6 +18,7 @@
 #include "server/leadership.h"
 #include "server/postgres_store.h"
 #include "server/sqlite_store.h"
+#include "server/store_readers.h"
 
 namespace attnfleet::server {
 namespace {
@@ -197,6 +199,25 @@ TEST_P(JobStoreTest, EndedBenchmarksMayComeWithoutRunsAndAreLoadedOneByOne) {
   ASSERT_EQ(one->runs.size(), 1u);
   EXPECT_EQ(one->runs[0].key().job_index(), 3u);
   EXPECT_EQ(store_->LoadBenchmark(3).status().code(), absl::StatusCode::kNotFound);
+}
+
+TEST_P(JobStoreTest, AReaderOnAnotherThreadSeesWhatIsSavedWhileTheStoreGoesOn) {
+  StoreReaders readers(*store_);
+  const auto read = [&readers](uint64_t id) {
+    return std::async(std::launch::async, [&readers, id] { return readers.Read(id); }).get();
+  };
+  EXPECT_EQ(read(1).status().code(), absl::StatusCode::kNotFound);
+  v1::Benchmark benchmark = MakeBenchmark(1);
+  const v1::Run run = EndedRun(1, 1, 2);
+  ASSERT_EQ(store_->Save({{{&benchmark, ""}}, {&run}, {}}), absl::OkStatus());
+  const absl::StatusOr<v1::Benchmark> whole = read(1);
+  ASSERT_EQ(whole.status(), absl::OkStatus());
+  EXPECT_EQ(whole->jobs(1).runs(2).SerializeAsString(), run.SerializeAsString());
+  benchmark.set_state(v1::BENCHMARK_STATE_FINISHED);
+  ASSERT_EQ(store_->Save({{{&benchmark, ""}}, {}, {}}), absl::OkStatus());
+  EXPECT_EQ(read(1)->state(), v1::BENCHMARK_STATE_FINISHED);
+  ASSERT_EQ(store_->Delete({1}), absl::OkStatus());
+  EXPECT_EQ(read(1).status().code(), absl::StatusCode::kNotFound);
 }
 
 TEST_P(JobStoreTest, ManyRunsComeInTheOrderOfTheirKeysWithTheirBenchmark) {

@@ -2,11 +2,14 @@
 #define ATTNFLEET_TESTS_SERVER_MEMORY_STORE_H_
 
 #include <map>
+#include <memory>
 #include <mutex>
 #include <string>
 #include <tuple>
 #include <vector>
 
+#include "faulty_store.h"
+#include "proto/spec.h"
 #include "server/job_store.h"
 
 namespace attnfleet::server {
@@ -41,6 +44,8 @@ class MemoryStore : public JobStore {
     }
     return status;
   }
+
+  absl::StatusOr<std::unique_ptr<JobStore>> OpenReader() override { return std::make_unique<FaultyStore>(*this); }
 
   absl::Status Read(const Selection& selection, RowReader& reader) override {
     const std::lock_guard<std::mutex> lock(mutex_);

@@ -65,6 +65,17 @@ TEST(ResultMetrics, TheNewestResultOfACellWithoutWhatIsUnknown) {
   EXPECT_THAT(text, Not(HasSubstr("attnfleet_benchmark_eager_speed_ratio"))) << "there is no eager";
 }
 
+TEST(ResultMetrics, ABenchmarkThatEndedEarlierAndComesLaterIsNotTheNewest) {
+  Metrics metrics;
+  for (const auto& [speed, ended] : {std::pair{20.0, int64_t{2'000}}, std::pair{10.0, int64_t{1'000}}}) {
+    v1::Benchmark benchmark = Measured("sdpa", 32, speed);
+    benchmark.set_ended_unix_ms(ended);
+    Summarize(benchmark, false);
+    metrics.Finished(benchmark);
+  }
+  EXPECT_THAT(Text(metrics), HasSubstr("step=\"reference\"} 20\n"));
+}
+
 TEST(ResultMetrics, AreBoundedAndTheOldestGoes) {
   ResultMetrics results;
   const int most = static_cast<int>(ResultMetrics::kMaxSeries);

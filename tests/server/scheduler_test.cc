@@ -343,9 +343,11 @@ TEST_F(SchedulerTest, RequirementsAndBackendsDecideWhatFitsAndExplainSaysWhy) {
   const uint64_t needs_cuda = Submit(cuda);
   EXPECT_EQ(Explain(needs_cuda)[0].text(), "0 of 1 runs ended; waits: no worker is connected");
   EXPECT_EQ(Explain(needs_cuda)[0].waits(), "no worker is connected");
+  EXPECT_FALSE(Explain(needs_cuda)[0].unfit());
   Join(MakeHello("w", 1));
   EXPECT_TRUE(Take().assign.empty());
   EXPECT_THAT(Explain(needs_cuda)[0].text(), testing::HasSubstr("needs cuda"));
+  EXPECT_TRUE(Explain(needs_cuda)[0].unfit());
   const uint64_t needs_flash = Submit(MakeSpec({"flash2"}, 1, 1));
   EXPECT_THAT(Explain(needs_flash)[0].text(), testing::HasSubstr("no backend flash2"));
   v1::BenchmarkSpec label = MakeSpec({"eager"}, 1, 1);
@@ -357,7 +359,30 @@ TEST_F(SchedulerTest, RequirementsAndBackendsDecideWhatFitsAndExplainSaysWhy) {
   EXPECT_EQ(TakeStart().run().benchmark_id(), 4u);
   const uint64_t waits = Submit(MakeSpec({"eager"}, 1, 1));
   EXPECT_EQ(Explain(waits)[0].waits(), "every slot that fits is busy (w cpu0 with benchmark 4); it is next");
+  EXPECT_FALSE(Explain(waits)[0].unfit());
   EXPECT_EQ(Explain(4)[0].waits(), "") << "one of its runs is on a slot";
+}
+
+TEST_F(SchedulerTest, AStepGoesOnlyToWorkersThatAnnounceIt) {
+  Join(MakeHello("old", 1));
+  v1::BenchmarkSpec spec = MakeSpec({"eager"}, 1, 1);
+  spec.mutable_training()->set_step(v1::TRAINING_STEP_FUSED);
+  const uint64_t fused = Submit(spec);
+  EXPECT_TRUE(Take().assign.empty());
+  EXPECT_EQ(Explain(fused)[0].waits(), "no slot fits: old cpu0 does not know the step fused; a newer worker does");
+  EXPECT_TRUE(Explain(fused)[0].unfit());
+  spec.mutable_training()->set_step(v1::TRAINING_STEP_REFERENCE);
+  const uint64_t reference = Submit(spec);
+  const v1::StartRun there = TakeStart();
+  EXPECT_EQ(there.run().benchmark_id(), reference) << "which every worker knows, announced or not";
+  v1::WorkerHello hello = MakeHello("new", 1);
+  hello.mutable_worker()->add_steps(v1::TRAINING_STEP_REFERENCE);
+  hello.mutable_worker()->add_steps(v1::TRAINING_STEP_FUSED);
+  Join(hello);
+  const Effects effects = Take();
+  ASSERT_EQ(effects.assign.size(), 1u);
+  EXPECT_EQ(effects.assign[0].worker, "new");
+  EXPECT_EQ(effects.assign[0].start.run().benchmark_id(), fused);
 }
 
 TEST_F(SchedulerTest, HigherPriorityGoesFirstAndDoesNotStopWhatRuns) {

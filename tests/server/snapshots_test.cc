@@ -139,6 +139,7 @@ TEST_F(SnapshotsTest, SmallOnesDoNotWaitForLargeOnesOfWhichOneIsTakenAtATime) {
   EXPECT_EQ(taken_, 3) << "the next is not taken before the first is made";
   snapshots_->RefuseLarge(absl::UnavailableError("stops"));
   EXPECT_EQ(next->front().status().code(), absl::StatusCode::kUnavailable);
+  EXPECT_EQ(Ask(kLarge + 2)->front().status().code(), absl::StatusCode::kUnavailable) << "and none is begun anew";
   EXPECT_TRUE(snapshots_->busy()) << "the first goes on";
   gate_.set_value();
   FinishAll();

@@ -20,6 +20,7 @@ class MadeUpStore : public JobStore {
   absl::Status Save(const StoreChanges&) override { return absl::UnimplementedError("read only"); }
   absl::Status Delete(const std::vector<uint64_t>&) override { return absl::UnimplementedError("read only"); }
   absl::Status Fill(const Source&) override { return absl::UnimplementedError("read only"); }
+  absl::StatusOr<std::unique_ptr<JobStore>> OpenReader() override { return absl::UnimplementedError("no other"); }
   absl::Status Read(const Selection&, RowReader& reader) override {
     for (const auto& [row, message] : benchmarks) {
       if (absl::Status status = reader.TakeBenchmark({row.id, row.state, row.request_id, message}); !status.ok()) {

@@ -158,8 +158,10 @@ absl::StatusOr<Config> ParseCommandLine(int argc, const char* const* argv) {
                                              {"bf16", Precision::kBf16}});
   config.optimizer = read.Choice<Optimizer>("--optimizer", FLAGS_optimizer,
                                             {{"adam", Optimizer::kAdam}, {"adamw", Optimizer::kAdamW}});
-  config.step =
-      read.Choice<StepKind>("--step", FLAGS_step, {{"reference", StepKind::kReference}, {"fused", StepKind::kFused}});
+  config.step = read.Choice<StepKind>("--step", FLAGS_step,
+                                      {{StepName(StepKind::kReference), StepKind::kReference},
+                                       {StepName(StepKind::kFused), StepKind::kFused},
+                                       {StepName(StepKind::kFusedBf16Stream), StepKind::kFusedBf16Stream}});
   config.learning_rate = absl::GetFlag(FLAGS_learning_rate);
   if (!(config.learning_rate > 0 && config.learning_rate <= 1)) {
     read.Fail(absl::StrCat("--learning-rate: ", config.learning_rate, " is out of range; give 0 < rate <= 1"));
@@ -195,6 +197,18 @@ absl::StatusOr<Config> ParseCommandLine(int argc, const char* const* argv) {
     read.Fail("--write-data: writes synthetic documents; --data names others");
   if (!read.status().ok()) return read.status();
   return config;
+}
+
+const char* StepName(StepKind step) {
+  switch (step) {
+    case StepKind::kFused:
+      return "fused";
+    case StepKind::kFusedBf16Stream:
+      return "fused-bf16-stream";
+    case StepKind::kReference:
+      break;
+  }
+  return "reference";
 }
 
 }  // namespace attnfleet::trainer

@@ -14,7 +14,7 @@ namespace attnfleet::trainer {
 enum class Device { kAuto, kCpu, kCuda };
 enum class Precision { kAuto, kFp32, kTf32, kBf16Mixed, kBf16 };
 enum class Optimizer { kAdam, kAdamW };
-enum class StepKind { kReference, kFused };
+enum class StepKind { kReference, kFused, kFusedBf16Stream };
 enum class Boxes { kUnit, kRandom, kDocument };
 
 // One run, as its flags describe it. The defaults are the model that people train.
@@ -53,6 +53,9 @@ struct Config {
 // Reads and checks the command line. INVALID_ARGUMENT is one line that names the flag, what it was given and what would
 // be right. Whether the backend exists is not known here: only the program with LibTorch knows its backends.
 absl::StatusOr<Config> ParseCommandLine(int argc, const char* const* argv);
+
+// As --step names it.
+const char* StepName(StepKind step);
 
 // The text of --help.
 std::string UsageText();

@@ -178,12 +178,14 @@ std::string CapabilitiesLine(const Capabilities& capabilities) {
     if (backend.cuda) devices.push_back("DEVICE_KIND_CUDA");
     backends.push_back({{"name", backend.name}, {"description", backend.description}, {"devices", std::move(devices)}});
   }
-  return Dump({{"backends", std::move(backends)},
-               {"libtorch_version", capabilities.libtorch_version},
-               {"libtorch_directory", capabilities.libtorch_directory},
-               {"cuda_module", capabilities.cuda_module},
-               {"cuda_module_error", capabilities.cuda_module_error},
-               {"trainer_version", ATTNFLEET_VERSION}});
+  return Dump(
+      {{"backends", std::move(backends)},
+       {"libtorch_version", capabilities.libtorch_version},
+       {"libtorch_directory", capabilities.libtorch_directory},
+       {"cuda_module", capabilities.cuda_module},
+       {"cuda_module_error", capabilities.cuda_module_error},
+       {"trainer_version", ATTNFLEET_VERSION},
+       {"steps", Json::array({"TRAINING_STEP_REFERENCE", "TRAINING_STEP_FUSED", "TRAINING_STEP_FUSED_BF16_STREAM"})}});
 }
 
 absl::Status WriteLine(int descriptor, const std::string& line) {

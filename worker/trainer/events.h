@@ -29,7 +29,7 @@ struct Environment {
   std::string precision;
   uint64_t seed = 0;
   std::string build_id;
-  std::string step;  // "reference" or "fused"
+  std::string step;  // as --step names it
 };
 
 enum class Phase { kSetup, kWarmup, kTimed };

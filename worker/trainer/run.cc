@@ -55,7 +55,7 @@ std::optional<std::string> Run::Refusal() const {
                                          compute_type(), /*padded=*/false, /*training=*/true);
   if (cuda_ != nullptr) problem.compute_capability = cuda_->Info().compute_capability;
   if (auto reason = RefusePrecision(config_.precision, problem.cuda, problem.compute_capability)) return reason;
-  if (auto reason = config_.step == StepKind::kFused ? RefuseFusedStep(config_.precision) : std::nullopt) return reason;
+  if (auto reason = RefuseStep(config_.step, config_.precision)) return reason;
   problem.padded = documents_ ? documents_->padded() : config_.boxes == Boxes::kDocument;
   return backend_.refuse(problem);
 }
@@ -154,9 +154,10 @@ std::string Run::MakeInitialModel() {
   if (!config_.weights.empty()) notice = LoadCheckpoint(config_.weights, model_);
   if (!notice.ok()) throw std::runtime_error(absl::StrCat("--weights: ", std::string(notice.status().message())));
   VisitParameters(model_, [&](const ParameterSpec&, at::Tensor& tensor) { ToWeightType(tensor); });
-  if (config_.step == StepKind::kFused) {
+  if (config_.step != StepKind::kReference) {
     fused_.reset();  // before there is memory for another one
-    fused_.emplace(model_, compute_type(), config_.seed);
+    const at::ScalarType stream = config_.step == StepKind::kFusedBf16Stream ? at::kBFloat16 : at::kFloat;
+    fused_.emplace(model_, compute_type(), stream, config_.seed);
   }
   return *notice;
 }
@@ -182,7 +183,7 @@ void Run::SaveWeights() {
 
 void Run::SetUp() {
   const bool padded = documents_ ? documents_->padded() : config_.boxes == Boxes::kDocument;
-  records_ = config_.step == StepKind::kFused && cuda_ != nullptr && !padded;
+  records_ = config_.step != StepKind::kReference && cuda_ != nullptr && !padded;
   if (records_) cuda_->UseOwnStream();
   if (const absl::Status path = config_.save.empty() ? absl::OkStatus() : CheckSavePath(config_.save); !path.ok()) {
     throw std::runtime_error(absl::StrCat("--save: ", std::string(path.message())));

@@ -44,7 +44,7 @@ RunResult RunTraining(const Config& given, const Backend& backend, CudaDevice* c
   Run run(config, backend, cuda, hooks, watch);
   try {
     result.environment = DescribeEnvironment(cuda, config.precision, config.seed);
-    result.environment.step = config.step == StepKind::kFused ? "fused" : "reference";
+    result.environment.step = StepName(config.step);
     if (const absl::Status data = run.ReadDocuments(); !data.ok()) {
       result.reason = absl::StrCat("--data: ", std::string(data.message()));
       return result;  // failed

@@ -36,8 +36,9 @@ How to run it
   --precision=PRECISION      auto, fp32, tf32 (fp32 with TF32 products), bf16-mixed (autocast over fp32 weights) or
                              bf16; auto is bf16-mixed on CUDA, fp32 on the CPU (auto)
   --optimizer=NAME           adam or adamw (adamw)
-  --step=STEP                reference (LibTorch's operations one by one) or fused (own operations between the matrix
-                             products; with precision fp32, tf32 or bf16-mixed) (reference)
+  --step=STEP                reference (LibTorch's operations one by one), fused (own operations between the matrix
+                             products; with precision fp32, tf32 or bf16-mixed), or fused-bf16-stream (those with the
+                             residual stream in bf16: less exact; with bf16-mixed) (reference)
   --learning-rate=RATE       0 < RATE <= 1 (1e-5)
   --warmup=N, --steps=N      untimed and timed steps (10, 100)
   --warmup-limit=N           warm-up goes on until the speed is stable, for at most N steps (as --warmup)

@@ -203,7 +203,7 @@ CaseError ModelCase::Measure(Model& model, const Backend& backend, StepKind step
   Batch input = input_;
   for (at::Tensor* tensor : input.Tensors()) *tensor = tensor->to(model.word_embeddings.device());
   std::optional<FusedTrainingStep> fused;
-  if (step == StepKind::kFused) fused.emplace(model, at::kFloat, /*seed=*/0);
+  if (step != StepKind::kReference) fused.emplace(model, at::kFloat, at::kFloat, /*seed=*/0);
   const ModelOutput output = fused.has_value() ? fused->Forward(model, backend, input, /*training=*/true)
                                                : Forward(model, backend, input, at::kFloat, /*training=*/true);
   output.loss.backward();

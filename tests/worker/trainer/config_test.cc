@@ -4,7 +4,10 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <string>
 #include <vector>
+
+#include "absl/strings/str_cat.h"
 
 namespace attnfleet::trainer {
 namespace {
@@ -60,7 +63,10 @@ TEST(Config, PublishedSettings) {
   EXPECT_EQ(config.boxes, Boxes::kUnit);
   EXPECT_EQ(config.precision, Precision::kBf16Mixed);
   EXPECT_EQ(config.step, StepKind::kReference);
-  EXPECT_EQ(Parse({"--step=fused"}).value().step, StepKind::kFused);
+  for (const StepKind step : {StepKind::kReference, StepKind::kFused, StepKind::kFusedBf16Stream}) {
+    const std::string flag = absl::StrCat("--step=", StepName(step));
+    EXPECT_EQ(Parse({flag.c_str()}).value().step, step);
+  }
 }
 
 struct WrongFlag {

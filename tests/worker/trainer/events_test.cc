@@ -70,6 +70,8 @@ TEST(Events, StartedProgressAndCapabilitiesUseTheContractsNames) {
   capabilities.backends = {{"flash2", "text", false, true}};
   const json listed = json::parse(CapabilitiesLine(capabilities));
   EXPECT_EQ(listed["backends"][0]["devices"], json::array({"DEVICE_KIND_CUDA"}));
+  EXPECT_EQ(listed["steps"],
+            json::array({"TRAINING_STEP_REFERENCE", "TRAINING_STEP_FUSED", "TRAINING_STEP_FUSED_BF16_STREAM"}));
 }
 
 TEST(Events, FullDiskIsAnError) {

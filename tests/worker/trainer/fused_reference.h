@@ -15,7 +15,7 @@ namespace attnfleet::trainer {
 struct FusedReferenceInput {
   int batch = 0, heads = 0, length = 0, head_size = 0;
   std::vector<double> q, k, v, dout;
-  std::vector<double> relative_table, x_table, y_table;  // (H, 32), (H, 64), (H, 64); none: no biases
+  std::vector<double> relative_table, x_table, y_table;  // (H, 32), (H, 64), (H, 64); none: zeros
   std::vector<int64_t> positions;                        // (S)
   std::vector<int64_t> x, y;                             // (B, S)
   std::vector<int64_t> mask;                             // (B, S)
@@ -24,6 +24,7 @@ struct FusedReferenceInput {
 
 struct FusedReferenceOutput {
   std::vector<double> out, dq, dk, dv;
+  std::vector<double> drelative, dx, dy;  // of the tables, where there are any
 };
 
 FusedReferenceOutput FusedReference(const FusedReferenceInput& input);

@@ -45,13 +45,14 @@ Case MakeCase(bool biased, bool padded) {
   test.problem.head_size = kHeadSize;
   test.problem.relative_bias = test.problem.spatial_bias = biased;
   test.problem.padded = padded;
+  test.problem.bias_gradients = biased;
   const auto buckets = [](int64_t largest, int count, int distance) {
     return at::tensor(at::ArrayRef<int64_t>(BucketTable(largest, count, distance)), at::kLong);
   };
   BiasSource& source = test.source;
-  source.relative_table = at::randn({kHeads, kRelativeBuckets}, at::kDouble) * 8;
-  source.x_table = at::randn({kHeads, kSpatialBuckets}, at::kDouble) * 8;
-  source.y_table = at::randn({kHeads, kSpatialBuckets}, at::kDouble) * 8;
+  source.relative_table = (at::randn({kHeads, kRelativeBuckets}, at::kDouble) * 8).requires_grad_();
+  source.x_table = (at::randn({kHeads, kSpatialBuckets}, at::kDouble) * 8).requires_grad_();
+  source.y_table = (at::randn({kHeads, kSpatialBuckets}, at::kDouble) * 8).requires_grad_();
   source.relative_buckets = buckets(kLength, kRelativeBuckets, kRelativeMaxDistance);
   source.spatial_buckets = buckets(1023, kSpatialBuckets, kSpatialMaxDistance);
   source.positions = at::arange(kLength, at::kLong);
@@ -92,8 +93,8 @@ FusedReferenceOutput Reference(const Case& test, const FusedDropout& dropout) {
 }
 
 void ExpectEqual(const std::vector<double>& actual, const at::Tensor& expected, const char* name) {
-  const at::Tensor tensor =
-      at::from_blob(const_cast<double*>(actual.data()), {kBatch, kHeads, kLength, kHeadSize}, at::kDouble);
+  ASSERT_EQ(static_cast<int64_t>(actual.size()), expected.numel()) << name;
+  const at::Tensor tensor = at::from_blob(const_cast<double*>(actual.data()), expected.sizes(), at::kDouble);
   EXPECT_LT((tensor - expected).abs().max().item<double>(), 1e-10) << name;
 }
 
@@ -103,6 +104,10 @@ void ExpectSameAs(const Case& test, const FusedReferenceOutput& reference, const
   ExpectEqual(reference.dq, test.q.grad(), "dq");
   ExpectEqual(reference.dk, test.k.grad(), "dk");
   ExpectEqual(reference.dv, test.v.grad(), "dv");
+  if (!test.problem.bias_gradients) return;
+  ExpectEqual(reference.drelative, test.source.relative_table.grad(), "gradient of the relative table");
+  ExpectEqual(reference.dx, test.source.x_table.grad(), "gradient of the x table");
+  ExpectEqual(reference.dy, test.source.y_table.grad(), "gradient of the y table");
 }
 
 TEST(FusedReference, AgreesWithEager) {

@@ -15,7 +15,9 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <cmath>
 #include <cstdio>
+#include <limits>
 #include <memory>
 #include <vector>
 
@@ -53,6 +55,10 @@ AttentionProblem ProblemOf(const Case& test) {
   problem.relative_bias = problem.spatial_bias = test.biased;
   problem.padded = test.padding != Padding::kNone;
   return problem;
+}
+
+FusedShape ShapeOf(const Case& test) {
+  return {static_cast<int>(test.batch), static_cast<int>(test.heads), static_cast<int>(test.length), test.biased};
 }
 
 at::Tensor MakeBoxes(const Case& test) {
@@ -156,6 +162,38 @@ at::Tensor Bias(const BiasSource& source) {
   return RelativeBias(exact) + SpatialBias(exact);
 }
 
+// With tables that train.
+BiasSource Trained(const BiasSource& source) {
+  BiasSource trained = source;
+  for (at::Tensor* table : {&trained.relative_table, &trained.x_table, &trained.y_table}) {
+    *table = table->detach().clone().requires_grad_();
+  }
+  return trained;
+}
+
+constexpr const char* kTableNames[] = {"relative", "x", "y"};
+
+Figures TableGradients(const BiasSource& trained) {
+  return {trained.relative_table.grad(), trained.x_table.grad(), trained.y_table.grad()};
+}
+
+Figures ExactTableGradients(const Inputs& inputs, const BiasSource& source, const at::Tensor& keep, double kept) {
+  const BiasSource trained = Trained(source);
+  Exact(inputs, Bias(trained), trained.attention_mask, keep, kept);
+  return TableGradients(trained);
+}
+
+double SquareSum(const at::Tensor& tensor) { return tensor.to(at::kDouble).square().sum().item<double>(); }
+
+// Of one table, relative to the norm of all three: where all boxes are equal an axis has one entry, whose gradient is 0
+// but for rounding. For one token, where all are 0, to that of the gradient that comes in.
+double TableError(const Figures& actual, const Figures& expected, size_t table, const Inputs& inputs) {
+  double scale = 0;
+  for (const at::Tensor& gradient : expected) scale += SquareSum(gradient);
+  if (inputs.q.size(2) == 1) scale = SquareSum(inputs.dout);
+  return std::sqrt(SquareSum(actual[table].to(at::kDouble) - expected[table].to(at::kDouble)) / scale);
+}
+
 // Relative to the norm; for one token, whose dq and dk are 0, to that of the gradient that comes in.
 double Error(const at::Tensor& actual, const at::Tensor& expected, const Inputs& inputs) {
   const double scale =
@@ -187,6 +225,33 @@ class GpuFused : public testing::TestWithParam<FusedPath> {
                                       at::TensorOptions(at::kCUDA).dtype(at::kByte));
     kernels_->KeepMask(shape, dropout, keep.mutable_data_ptr<uint8_t>());
     return keep;
+  }
+
+  Figures RunTables(const Inputs& inputs, const Case& test, const BiasSource& source,
+                    const FusedDropout& dropout) const {
+    AttentionProblem problem = ProblemOf(test);
+    problem.bias_gradients = true;
+    const BiasSource trained = Trained(source);
+    Run(inputs, PrepareFused(kernels_, problem, trained), dropout);
+    return TableGradients(trained);
+  }
+
+  void CheckTables(const Case& test) {
+    const BiasSource source = MakeSource(test);
+    const Inputs inputs = MakeInputs(test);
+    const FusedDropout dropout = MakeFusedDropout(17, 5, test.dropout);
+    const Figures figures = RunTables(inputs, test, source, dropout);
+    const Figures exact =
+        ExactTableGradients(inputs, source, Keep(ShapeOf(test), dropout), dropout.threshold / 65536.0);
+    std::printf("S %4ld heads %3ld boxes %d padding %d dropout %.1f, tables:", test.length, test.heads,
+                static_cast<int>(test.boxes), static_cast<int>(test.padding), test.dropout);
+    for (size_t i = 0; i < figures.size(); ++i) {
+      const double error = TableError(figures, exact, i, inputs);
+      std::printf(" %s %.5f", kTableNames[i], error);
+      const bool few_keys = test.length <= 65 && test.dropout > 0;  // as in Check
+      EXPECT_LT(error, few_keys ? 0.015 : 0.004) << kTableNames[i] << " S=" << test.length;
+    }
+    std::printf("\n");
   }
 
   void Check(const Case& test) {
@@ -301,6 +366,122 @@ TEST_P(GpuFused, SameSeedGivesTheSameBits) {
   const Figures first = Run(inputs, state, dropout), second = Run(inputs, state, dropout);
   for (size_t i = 0; i < first.size(); ++i) EXPECT_TRUE(first[i].equal(second[i])) << kNames[i];
   EXPECT_FALSE(first[0].equal(Run(inputs, state, MakeFusedDropout(3, 5, 0.1))[0]));
+}
+
+TEST_P(GpuFused, TableGradientsAgreeWithFp64AtEveryLengthAndPadding) {
+  for (const int64_t length : {1, 7, 64, 65, 197, 512, 709, 1024, 2048}) {
+    for (const Padding padding : {Padding::kNone, Padding::kTail, Padding::kHoles, Padding::kOneSequence}) {
+      for (const double dropout : {0.0, 0.1}) {
+        Case test;
+        test.length = length;
+        test.heads = length > 1000 ? 1 : 3;
+        test.padding = padding;
+        test.dropout = dropout;
+        test.image = length == 709 ? 197 : 0;
+        CheckTables(test);
+      }
+    }
+  }
+}
+
+TEST_P(GpuFused, TableGradientsAgreeWithFp64WhereverTheBoxesAre) {
+  for (const Boxes boxes : {Boxes::kRandom, Boxes::kEqual, Boxes::kSaturated, Boxes::kLines}) {
+    for (const int64_t length : {200, 512}) {
+      Case test;
+      test.length = length;
+      test.boxes = boxes;
+      test.dropout = 0.1;
+      CheckTables(test);
+    }
+  }
+}
+
+// So many heads that each has one block, which takes all tiles of all sequences.
+TEST_P(GpuFused, TableGradientsOfManyTilesAreOneBlocksSum) {
+  Case test;
+  test.batch = 3;
+  test.heads = 400;
+  test.length = 200;
+  test.padding = Padding::kOneSequence;
+  ASSERT_EQ(FusedTableGroups(ShapeOf(test)), 1);
+  CheckTables(test);
+}
+
+// Gradients of whatever size: by a power of two larger or smaller they are the same bits but for the exponent.
+TEST_P(GpuFused, TableGradientsScaleWithTheLoss) {
+  Case test;
+  test.length = 300;
+  test.dropout = 0.1;
+  const BiasSource source = MakeSource(test);
+  Inputs inputs = MakeInputs(test);
+  const FusedDropout dropout = MakeFusedDropout(3, 4, 0.1);
+  const Figures figures = RunTables(inputs, test, source, dropout);
+  const at::Tensor dout = inputs.dout;
+  for (const int exponent : {-50, 30}) {
+    inputs.dout = dout * std::ldexp(1.0, exponent);
+    const Figures scaled = RunTables(inputs, test, source, dropout);
+    for (size_t i = 0; i < figures.size(); ++i) {
+      EXPECT_TRUE(scaled[i].equal(figures[i] * std::ldexp(1.0, exponent))) << kTableNames[i] << " 2^" << exponent;
+    }
+  }
+}
+
+TEST_P(GpuFused, TableGradientsAreNotANumberWhereTheLossIsNot) {
+  Case test;
+  test.length = 130;
+  const BiasSource source = MakeSource(test);
+  const Inputs inputs = MakeInputs(test);
+  inputs.dout[1][2][70][5] = std::numeric_limits<float>::quiet_NaN();
+  for (const at::Tensor& gradient : RunTables(inputs, test, source, MakeFusedDropout(0, 0, 0))) {
+    EXPECT_TRUE(gradient[2].isnan().all().item<bool>());
+    EXPECT_TRUE(gradient.narrow(0, 0, 2).isfinite().all().item<bool>());
+  }
+}
+
+// The check can tell: an axis left out, two swapped, all transposed, another dropout.
+TEST_P(GpuFused, WrongTableGradientsAreFound) {
+  Case test;
+  test.length = 300;
+  test.dropout = 0.1;
+  const BiasSource source = MakeSource(test);
+  const Inputs inputs = MakeInputs(test);
+  const FusedDropout dropout = MakeFusedDropout(3, 4, 0.1);
+  const Figures figures = RunTables(inputs, test, source, dropout);
+  const at::Tensor keep = Keep(ShapeOf(test), dropout);
+  const double kept = dropout.threshold / 65536.0;
+  const auto worst = [&](const Figures& wrong) {
+    double error = 0;
+    for (size_t i = 0; i < figures.size(); ++i) error = std::max(error, TableError(figures, wrong, i, inputs));
+    return error;
+  };
+  EXPECT_LT(worst(ExactTableGradients(inputs, source, keep, kept)), 0.004);
+  BiasSource no_x = source, swapped = source, transposed = source;
+  no_x.x_table = at::zeros_like(source.x_table);
+  swapped.boxes = source.boxes.flip(-1);  // y, and then x
+  transposed.positions = source.positions.neg();
+  transposed.boxes = source.boxes.neg();
+  for (const BiasSource& wrong : {no_x, swapped, transposed}) {
+    EXPECT_GT(worst(ExactTableGradients(inputs, wrong, keep, kept)), 0.1);
+  }
+  const at::Tensor other = Keep(ShapeOf(test), MakeFusedDropout(3, 5, 0.1));
+  EXPECT_GT(worst(ExactTableGradients(inputs, source, other, kept)), 0.1);
+  EXPECT_GT(worst({figures[0], figures[2], figures[1]}), 0.1);
+}
+
+TEST_P(GpuFused, SameSeedGivesTheSameBitsOfTableGradients) {
+  for (const Boxes boxes : {Boxes::kRandom, Boxes::kLines}) {
+    Case test;
+    test.batch = 8;
+    test.heads = 12;
+    test.length = 512;
+    test.boxes = boxes;
+    test.padding = Padding::kTail;
+    const BiasSource source = MakeSource(test);
+    const Inputs inputs = MakeInputs(test);
+    const FusedDropout dropout = MakeFusedDropout(3, 4, 0.1);
+    const Figures first = RunTables(inputs, test, source, dropout), second = RunTables(inputs, test, source, dropout);
+    for (size_t i = 0; i < first.size(); ++i) EXPECT_TRUE(first[i].equal(second[i])) << kTableNames[i];
+  }
 }
 
 // The exported mask is what DropoutBits says; its rate, and how often two masks agree, are as independence has them.

@@ -20,7 +20,9 @@
 #include <string>
 #include <vector>
 
+#include "learning.h"
 #include "worker/trainer/attention/backends.h"
+#include "worker/trainer/autocast.h"
 #include "worker/trainer/check.h"
 #include "worker/trainer/cuda_module.h"
 #include "worker/trainer/step/fused_step.h"
@@ -126,45 +128,48 @@ TEST_F(GpuStep, DropoutHasTheBitsOfTheReference) {
   }
 }
 
+// The types of products and of the residual stream.
+constexpr std::pair<StepType, StepType> kTypes[] = {
+    {StepType::kFp32, StepType::kFp32}, {StepType::kBf16, StepType::kFp32}, {StepType::kBf16, StepType::kBf16}};
+
 TEST_F(GpuStep, NormEqualsTheReference) {
-  for (const StepType type : {StepType::kFp32, StepType::kBf16}) {
+  for (const auto& [type, stream] : kTypes) {
+    const at::ScalarType low = LowType(type), streams = LowType(stream);
     for (const Size& size : kSizes) {
       const int64_t rows = size.rows, columns = size.columns;
       for (const bool input : {true, false}) {
         for (const double p : {0.0, 0.1}) {
           Tensors tensors = {{"state", MakeState()},
-                             {"residual", at::randn({rows, columns})},
+                             {"residual", at::randn({rows, columns}).to(input ? streams : at::kFloat)},
                              {"weight", at::randn({columns})},
                              {"shift", at::randn({columns})},
-                             {"mean", at::zeros({rows})},
                              {"inverse", at::zeros({rows})},
-                             {"y", at::zeros({rows, columns})},
-                             {"low_y", at::zeros({rows, columns}, LowType(type))}};
-          std::vector<std::string> outputs = {"mean", "y", "low_y"};
+                             {"normed", at::zeros({rows, columns}, low)},
+                             {"y", at::zeros({rows, columns}, streams)},
+                             {"low_y", at::zeros({rows, columns}, low)}};
+          std::vector<std::string> outputs = {"normed", "y", "low_y"};
           if (columns > 1) outputs.emplace_back("inverse");  // of one column: 1 / sqrt(epsilon), or of rounding
           if (input) {
-            tensors["input"] = at::randn({rows, columns}).to(LowType(type));
+            tensors["input"] = at::randn({rows, columns}).to(low);
             tensors["bias"] = at::randn({columns});
-            tensors["z"] = at::zeros({rows, columns});
-            outputs.emplace_back("z");
           }
-          const Call call = [&](StepKernels& kernels, const Tensors& t) {
+          const Call call = [&, type = type, stream = stream](StepKernels& kernels, const Tensors& t) {
             StepNorm norm{};
             norm.type = type;
+            norm.stream = stream;
             norm.rows = rows;
             norm.columns = static_cast<int>(columns);
             norm.epsilon = 1e-5F;
             norm.input = Pointer<const void>(t, "input");
             norm.bias = Pointer<const float>(t, "bias");
-            norm.residual = Pointer<const float>(t, "residual");
+            norm.residual = Pointer<const void>(t, "residual");
             norm.input_dropout = Dropout(t, 1, p);
             norm.output_dropout = Dropout(t, 2, input ? 0 : p);
             norm.weight = Pointer<const float>(t, "weight");
             norm.shift = Pointer<const float>(t, "shift");
-            norm.z = Pointer<float>(t, "z");
-            norm.mean = Pointer<float>(t, "mean");
+            norm.normed = Pointer<void>(t, "normed");
             norm.inverse_deviation = Pointer<float>(t, "inverse");
-            norm.y = Pointer<float>(t, "y");
+            norm.y = Pointer<void>(t, "y");
             norm.low_y = Pointer<void>(t, "low_y");
             kernels.Norm(norm);
           };
@@ -176,43 +181,43 @@ TEST_F(GpuStep, NormEqualsTheReference) {
 }
 
 TEST_F(GpuStep, NormBackwardEqualsTheReference) {
-  for (const StepType type : {StepType::kFp32, StepType::kBf16}) {
+  for (const auto& [type, stream] : kTypes) {
+    const at::ScalarType low = LowType(type), streams = LowType(stream);
     for (const Size& size : kSizes) {
       const int64_t rows = size.rows, columns = size.columns;
       for (const bool input : {true, false}) {
         for (const int given : {1, 2, 3}) {  // dy, low dy, both
           for (const double p : {0.0, 0.1}) {
             Tensors tensors = {{"state", MakeState()},
-                               {"z", at::randn({rows, columns})},
-                               {"mean", at::randn({rows}) * 0.1},
+                               {"normed", at::randn({rows, columns}).to(low)},
                                {"inverse", at::ones({rows}) * 1.1},
                                {"weight", at::randn({columns})},
-                               {"dz", at::zeros({rows, columns})},
+                               {"dz", at::zeros({rows, columns}, input ? streams : at::kFloat)},
                                {"dbias", at::zeros({columns})},
                                {"dweight", at::zeros({columns})},
                                {"dshift", at::zeros({columns})},
                                {"scratch", at::zeros({StepScratchBytes(columns) / 4})}};
             std::vector<std::string> outputs = {"dz", "dbias", "dweight", "dshift"};
             if (input) {
-              tensors["dinput"] = at::zeros({rows, columns}, LowType(type));
+              tensors["dinput"] = at::zeros({rows, columns}, low);
               outputs.emplace_back("dinput");
             }
-            if (given & 1) tensors["dy"] = at::randn({rows, columns});
-            if (given & 2) tensors["low_dy"] = at::randn({rows, columns}).to(LowType(type));
-            const Call call = [&](StepKernels& kernels, const Tensors& t) {
+            if (given & 1) tensors["dy"] = at::randn({rows, columns}).to(streams);
+            if (given & 2) tensors["low_dy"] = at::randn({rows, columns}).to(low);
+            const Call call = [&, type = type, stream = stream](StepKernels& kernels, const Tensors& t) {
               StepNormBackward norm{};
               norm.type = type;
+              norm.stream = stream;
               norm.rows = rows;
               norm.columns = static_cast<int>(columns);
               norm.input_dropout = Dropout(t, 1, p);
               norm.output_dropout = Dropout(t, 2, input ? 0 : p);
               norm.weight = Pointer<const float>(t, "weight");
-              norm.z = Pointer<const float>(t, "z");
-              norm.mean = Pointer<const float>(t, "mean");
+              norm.normed = Pointer<const void>(t, "normed");
               norm.inverse_deviation = Pointer<const float>(t, "inverse");
-              norm.dy = Pointer<const float>(t, "dy");
+              norm.dy = Pointer<const void>(t, "dy");
               norm.low_dy = Pointer<const void>(t, "low_dy");
-              norm.dz = Pointer<float>(t, "dz");
+              norm.dz = Pointer<void>(t, "dz");
               norm.dinput = Pointer<void>(t, "dinput");
               norm.dbias = Pointer<float>(t, "dbias");
               norm.dweight = Pointer<float>(t, "dweight");
@@ -244,7 +249,9 @@ TEST_F(GpuStep, GeluAndItsSlopeEqualTheReference) {
         kernels.Gelu({type, rows, static_cast<int>(columns), x, bias, Pointer<void>(t, "y")});
         // In place, as the step calls it.
         kernels.GeluBackward({type, rows, static_cast<int>(columns), x, bias, Pointer<const void>(t, "dy"),
-                              Pointer<void>(t, "dy"), Pointer<float>(t, "dbias"), Pointer<float>(t, "scratch")});
+                              Pointer<void>(t, "x"), Pointer<void>(t, "dy"), Pointer<float>(t, "dbias"),
+                              Pointer<float>(t, "scratch")});
+        EXPECT_TRUE(t.at("x").equal(t.at("y"))) << "gelu's backward pass makes other values than gelu";
       };
       Compare("gelu " + std::to_string(rows) + "x" + std::to_string(columns), tensors, {"y", "dy", "dbias"}, call);
     }
@@ -417,7 +424,7 @@ TEST_F(GpuStep, WholeStepEqualsTheOneOnTheCpu) {
     for (const at::DeviceType type : {at::kCPU, at::kCUDA}) {
       const at::Device device(type, type == at::kCUDA ? 0 : -1);
       Model model = MakeModel(config, device, 3);
-      FusedTrainingStep step(model, at::kFloat, 9);
+      FusedTrainingStep step(model, at::kFloat, at::kFloat, 9);
       const Batch batch = MakeBatch(config, 2, 65, device);
       const ModelOutput output = step.Forward(model, *FindBackend("math").value(), batch, true);
       output.loss.backward();
@@ -458,10 +465,11 @@ Config SmallRun() {
 }
 
 // Padded documents, of which padding is left out, and full sequences, of which the step is a CUDA graph.
-void ExpectRunsWithEveryBackend(CudaDevice* gpu, Boxes boxes) {
+void ExpectRunsWithEveryBackend(CudaDevice* gpu, Boxes boxes, StepKind step = StepKind::kFused) {
   for (const Backend* backend : Backends()) {
     Config config = SmallRun();
     config.boxes = boxes;
+    config.step = step;
     const RunResult result = RunTraining(config, *backend, gpu, Hooks());
     if (result.outcome == Outcome::kUnsupported) continue;
     ASSERT_EQ(result.outcome, Outcome::kMeasured) << backend->name << ": " << result.reason;
@@ -480,6 +488,135 @@ void ExpectRunsWithEveryBackend(CudaDevice* gpu, Boxes boxes) {
 TEST_F(GpuStep, RunsWithoutPaddingWithEveryBackend) { ExpectRunsWithEveryBackend(gpu_, Boxes::kDocument); }
 
 TEST_F(GpuStep, RunsAsAGraphWithEveryBackend) { ExpectRunsWithEveryBackend(gpu_, Boxes::kRandom); }
+
+TEST_F(GpuStep, RunsWithAStreamOfBf16) {
+  ExpectRunsWithEveryBackend(gpu_, Boxes::kDocument, StepKind::kFusedBf16Stream);
+  ExpectRunsWithEveryBackend(gpu_, Boxes::kRandom, StepKind::kFusedBf16Stream);
+}
+
+// In mixed precision, with heads that the fused attention takes.
+TEST_F(GpuStep, LearnsWhatTheReferenceLearns) {
+  ModelConfig config;
+  config.hidden_size = 128;
+  config.heads = 2;
+  config.layers = 2;
+  config.intermediate_size = 256;
+  config.coordinate_size = 20;
+  config.shape_size = 24;
+  config.labels = 4;
+  config.vocabulary = 12;
+  ExpectLearnsWhatTheReferenceLearns(
+      {config, {at::kCUDA, 0}, true, 8, 64, 2e-3, FindBackend("eager").value(), FindBackend("fused").value()},
+      {1, 2, 3, 4, 5}, {StepKind::kFused, StepKind::kFusedBf16Stream});
+}
+
+TEST_F(GpuStep, RunsWithTrainedTables) {
+  for (const Boxes boxes : {Boxes::kDocument, Boxes::kRandom}) {
+    for (const StepKind step : {StepKind::kReference, StepKind::kFused}) {
+      Config config = SmallRun();
+      config.boxes = boxes;
+      config.step = step;
+      config.model.train_bias_tables = true;
+      const RunResult result = RunTraining(config, *FindBackend("fused").value(), gpu_, Hooks());
+      ASSERT_EQ(result.outcome, Outcome::kMeasured) << result.reason;
+      ASSERT_TRUE(result.measurement.numerical_check.has_value());
+      const NumericalCheck& check = *result.measurement.numerical_check;
+      std::printf("output %.4f, loss %.5f, gradient %.4f (%s)\n", check.output_error, check.loss_error,
+                  check.gradient_error, check.gradient_worst.c_str());
+      EXPECT_EQ(check.skipped, "");
+      EXPECT_LT(check.gradient_error, 0.1);
+    }
+  }
+}
+
+// The gradients of the bias tables by name, from one pass in mixed precision, or in fp32 with the reference step.
+std::map<std::string, at::Tensor> TableGradients(const char* backend, StepKind step, bool mixed, bool padded) {
+  ModelConfig config;
+  config.layers = 3;
+  config.vocabulary = 1000;
+  config.labels = 7;
+  config.hidden_dropout = config.attention_dropout = 0;
+  config.train_bias_tables = true;
+  const at::Device device(at::kCUDA, 0);
+  Model model = MakeModel(config, device, 3);
+  {
+    const at::NoGradGuard no_gradient;
+    at::manual_seed(6);
+    for (at::Tensor* table : {&model.rel_pos_bias, &model.rel_pos_x_bias, &model.rel_pos_y_bias}) {
+      table->copy_(at::randn(table->sizes()) * 4);
+    }
+  }
+  Batch batch = MakeBatch(config, 4, 193, device);
+  if (padded) {
+    batch.padded = true;
+    batch.attention_mask[1].narrow(0, 100, 93).zero_();
+    batch.labels[1].narrow(0, 100, 93).fill_(kIgnoredLabel);
+  }
+  std::unique_ptr<FusedTrainingStep> fused;
+  if (step == StepKind::kFused) {
+    fused = std::make_unique<FusedTrainingStep>(model, at::kBFloat16, at::kFloat, 9);
+    batch.rows = TokensThatMatter(batch);
+  }
+  at::Tensor loss;
+  {
+    const Autocast autocast(mixed, at::kCUDA);
+    const Backend& kernels = *FindBackend(backend).value();
+    loss = fused != nullptr ? fused->Forward(model, kernels, batch, true).loss
+                            : Forward(model, kernels, batch, mixed ? at::kBFloat16 : at::kFloat, true).loss;
+  }
+  loss.backward();
+  std::map<std::string, at::Tensor> gradients;
+  VisitParameters(model, [&](const ParameterSpec& spec, at::Tensor& parameter) {
+    if (spec.kind == ParameterKind::kBiasTable) gradients[spec.name] = parameter.grad().to(at::kDouble);
+  });
+  return gradients;
+}
+
+// As far from fp32 as the math backend is, or nearer, over all layers, whichever the step is.
+TEST_F(GpuStep, TrainedTablesGetTheGradientsThatTheMathBackendGives) {
+  for (const bool padded : {false, true}) {
+    const auto exact = TableGradients("math", StepKind::kReference, /*mixed=*/false, padded);
+    ASSERT_EQ(exact.size(), 3u);
+    for (const StepKind step : {StepKind::kReference, StepKind::kFused}) {
+      const auto fused = TableGradients("fused", step, /*mixed=*/true, padded);
+      const auto math = TableGradients("math", step, /*mixed=*/true, padded);
+      for (const auto& [name, gradient] : exact) {
+        const double error = RelativeError(fused.at(name), gradient),
+                     math_error = RelativeError(math.at(name), gradient);
+        std::printf("%s step, padded %d, %s: fused %.4f, math %.4f\n", step == StepKind::kFused ? "fused" : "reference",
+                    padded, name.c_str(), error, math_error);
+        EXPECT_LT(error, 1.5 * math_error) << name;
+        EXPECT_LT(error, 0.05) << name;
+      }
+    }
+  }
+}
+
+// A replay of the step gives the tables the bits that the step gave them.
+TEST_F(GpuStep, TrainedTablesGetTheSameGradientsInAGraph) {
+  ModelConfig config;
+  config.layers = 2;
+  config.vocabulary = 1000;
+  config.hidden_dropout = config.attention_dropout = 0;
+  config.train_bias_tables = true;
+  gpu_->UseOwnStream();
+  Model model = MakeModel(config, {at::kCUDA, 0}, 3);
+  FusedTrainingStep step(model, at::kBFloat16, 9);
+  const Batch batch = MakeBatch(config, 2, 130, {at::kCUDA, 0});
+  const auto pass = [&] { step.Forward(model, *FindBackend("fused").value(), batch, true).loss.backward(); };
+  const auto gradients = [&] {
+    return at::cat({model.rel_pos_bias.grad().view(-1), model.rel_pos_x_bias.grad().view(-1),
+                    model.rel_pos_y_bias.grad().view(-1)});
+  };
+  for (int i = 0; i < 3; ++i) pass();
+  const at::Tensor expected = gradients();
+  EXPECT_GT(expected.abs().max().item<double>(), 0);
+  const std::unique_ptr<RecordedWork> recorded = gpu_->Record(pass);
+  for (int i = 0; i < 3; ++i) {
+    recorded->Replay();
+    EXPECT_TRUE(gradients().equal(expected)) << i;
+  }
+}
 
 TEST_F(GpuStep, SameSeedSameLoss) {
   for (const Boxes boxes : {Boxes::kDocument, Boxes::kRandom}) {
@@ -501,7 +638,7 @@ TEST_F(GpuStep, EveryReplayDropsAnew) {
     config.attention_dropout = attention ? 0.1 : 0;
     gpu_->UseOwnStream();
     Model model = MakeModel(config, {at::kCUDA, 0}, 3);
-    FusedTrainingStep step(model, at::kBFloat16, 9);
+    FusedTrainingStep step(model, at::kBFloat16, at::kFloat, 9);
     const Batch batch = MakeBatch(config, 2, 64, {at::kCUDA, 0});
     at::Tensor loss;
     const auto pass = [&] {

@@ -1,16 +1,13 @@
 // The fused step on the CPU: its operations against LibTorch's, its dropout, its Adam, whole steps against those of the
 // reference, and that it learns what the reference learns. golden_test.cc compares it with Hugging Face.
 
-#include <ATen/CPUGeneratorImpl.h>
 #include <ATen/TensorOperators.h>
 #include <ATen/core/grad_mode.h>
-#include <ATen/ops/cat.h>
 #include <ATen/ops/gelu.h>
 #include <ATen/ops/layer_norm.h>
 #include <ATen/ops/linear.h>
 #include <ATen/ops/matmul.h>
 #include <ATen/ops/ones.h>
-#include <ATen/ops/randint.h>
 #include <ATen/ops/randn.h>
 #include <ATen/ops/zeros.h>
 #include <gmock/gmock.h>
@@ -20,8 +17,8 @@
 #include <algorithm>
 #include <cmath>
 #include <map>
-#include <numeric>
 
+#include "learning.h"
 #include "small_model.h"
 #include "worker/trainer/attention/backends.h"
 #include "worker/trainer/autocast.h"
@@ -37,24 +34,6 @@ namespace attnfleet::trainer {
 namespace {
 
 using testing::HasSubstr;
-
-// A batch whose labels follow from ids and boxes; the last tokens of the second sequence are padding.
-Batch MakeBatch(const ModelConfig& config, uint64_t seed, int64_t sequences = 3, int64_t length = 13) {
-  at::Generator generator = at::detail::createCPUGenerator(seed);
-  Batch batch;
-  batch.ids = at::randint(2, config.vocabulary, {sequences, length}, generator, at::kLong);
-  const at::Tensor low = at::randint(0, 500, {sequences, length, 2}, generator, at::kLong);
-  const at::Tensor size = at::randint(0, 500, {sequences, length, 2}, generator, at::kLong);
-  batch.boxes = at::cat({low, low + size}, 2);
-  batch.labels = (batch.ids + batch.boxes.select(2, 0).div(250, "floor")).remainder(config.labels);
-  batch.attention_mask = at::ones({sequences, length}, at::kLong);
-  batch.padded = true;
-  for (at::Tensor* tensor : {&batch.ids, &batch.attention_mask, &batch.labels}) {
-    const int64_t value = tensor == &batch.ids ? kPaddingId : tensor == &batch.labels ? kIgnoredLabel : 0;
-    tensor->select(0, 1).narrow(0, length - 3, 3).fill_(value);
-  }
-  return batch;
-}
 
 std::map<std::string, at::Tensor> Gradients(Model& model) {
   std::map<std::string, at::Tensor> gradients;
@@ -84,9 +63,10 @@ Figures ReferenceFigures(const ModelConfig& config, const Batch& batch, bool mix
   return {output.loss.detach(), output.logits.detach().to(at::kDouble), Gradients(model)};
 }
 
-Figures FusedFigures(const ModelConfig& config, const Batch& batch, bool mixed, int passes = 1) {
+Figures FusedFigures(const ModelConfig& config, const Batch& batch, bool mixed, int passes = 1,
+                     at::ScalarType stream = at::kFloat) {
   Model model = MakeModel(config, at::kCPU, 5);
-  FusedTrainingStep step(model, mixed ? at::kBFloat16 : at::kFloat, 7);
+  FusedTrainingStep step(model, mixed ? at::kBFloat16 : at::kFloat, stream, 7);
   ModelOutput output;
   for (int pass = 0; pass < passes; ++pass) {
     {
@@ -110,7 +90,7 @@ TEST(FusedTrainingStep, WithoutDropoutEqualsTheReference) {
       config.layers = 3;
       config.labels = labels;
       config.train_bias_tables = trained_tables;
-      const Batch batch = MakeBatch(config, 1);
+      const Batch batch = LearnableBatch(config, 1);
       const Figures expected = ReferenceFigures(config, batch, false);
       // The second pass finds the first one's gradients and must not add to them.
       for (const int passes : {1, 2}) {
@@ -130,9 +110,10 @@ TEST(FusedTrainingStep, WithoutDropoutEqualsTheReference) {
 TEST(FusedTrainingStep, InMixedPrecisionIsAsExactAsTheReference) {
   ModelConfig config = WithoutDropout(SmallModel());
   config.layers = 3;
-  const Batch batch = MakeBatch(config, 1);
+  const Batch batch = LearnableBatch(config, 1);
   const Figures exact = ReferenceFigures(config, batch, false);
   const Figures reference = ReferenceFigures(config, batch, true), fused = FusedFigures(config, batch, true);
+  const Figures bf16_stream = FusedFigures(config, batch, true, 1, at::kBFloat16);
   double largest = 0;
   for (const auto& [name, gradient] : exact.gradients) largest = std::max(largest, Largest(gradient));
   const auto worst = [&](const Figures& figures) {
@@ -142,20 +123,25 @@ TEST(FusedTrainingStep, InMixedPrecisionIsAsExactAsTheReference) {
     }
     return error;
   };
-  std::printf("logits %.4f (reference %.4f), gradients %.4f (reference %.4f)\n",
-              RelativeError(fused.logits, exact.logits), RelativeError(reference.logits, exact.logits), worst(fused),
+  const auto logits = [&](const Figures& figures) { return RelativeError(figures.logits, exact.logits); };
+  std::printf("logits %.4f (bf16 stream %.4f, reference %.4f), gradients %.4f (bf16 stream %.4f, reference %.4f)\n",
+              logits(fused), logits(bf16_stream), logits(reference), worst(fused), worst(bf16_stream),
               worst(reference));
-  EXPECT_LT(RelativeError(fused.logits, exact.logits), 0.02);
+  EXPECT_LT(logits(fused), 0.02);
   EXPECT_LT(worst(fused), 0.1);
   EXPECT_GT(worst(fused), 1e-5);  // it did round
   EXPECT_LT(worst(fused), 2 * worst(reference) + 0.01);
+  // The stream is rounded twice a layer more. It is another computation: the logits are not the same.
+  EXPECT_LT(logits(bf16_stream), 0.04);
+  EXPECT_LT(worst(bf16_stream), 0.2);
+  EXPECT_FALSE(bf16_stream.logits.equal(fused.logits));
 }
 
 // Padding has no rows; a token that attention does not see, but that has a label, does.
 TEST(FusedTrainingStep, WithoutPaddingEqualsTheReference) {
   ModelConfig config = WithoutDropout(SmallModel());
   config.layers = 2;
-  Batch batch = MakeBatch(config, 1);
+  Batch batch = LearnableBatch(config, 1);
   batch.labels[1][batch.ids.size(1) - 2] = 3;
   const Figures expected = ReferenceFigures(config, batch, false);
   batch.rows = TokensThatMatter(batch);
@@ -170,7 +156,7 @@ TEST(FusedTrainingStep, WithoutPaddingEqualsTheReference) {
 }
 
 TEST(FusedTrainingStep, KeepsEveryTokenOfABatchWithoutPaddingOrWithAnImage) {
-  Batch batch = MakeBatch(SmallModel(), 1);
+  Batch batch = LearnableBatch(SmallModel(), 1);
   EXPECT_TRUE(TokensThatMatter(batch).defined());
   batch.image = at::zeros({1});
   EXPECT_FALSE(TokensThatMatter(batch).defined());
@@ -184,7 +170,7 @@ TEST(FusedTrainingStep, LeavesAnImageToLibTorch) {
   config.image = true;
   config.image_size = 8;
   config.patch_size = 4;
-  Batch batch = MakeBatch(config, 2);
+  Batch batch = LearnableBatch(config, 2);
   batch.image = at::randn({3, 3, 8, 8});
   const Figures expected = ReferenceFigures(config, batch, false), actual = FusedFigures(config, batch, false);
   EXPECT_LT(RelativeError(actual.logits, expected.logits), 5e-6);
@@ -196,7 +182,7 @@ TEST(FusedTrainingStep, LeavesAnImageToLibTorch) {
 TEST(FusedTrainingStep, SameSeedSameBitsAndEveryPassDropsAnew) {
   ModelConfig config = SmallModel();
   config.attention_dropout = 0;  // whose generator is LibTorch's
-  const Batch batch = MakeBatch(config, 1);
+  const Batch batch = LearnableBatch(config, 1);
   const Figures first = FusedFigures(config, batch, false), again = FusedFigures(config, batch, false);
   EXPECT_TRUE(first.logits.equal(again.logits));
   for (const auto& [name, gradient] : first.gradients) EXPECT_TRUE(gradient.equal(again.gradients.at(name))) << name;
@@ -205,9 +191,9 @@ TEST(FusedTrainingStep, SameSeedSameBitsAndEveryPassDropsAnew) {
 
 TEST(FusedTrainingStep, DropsNothingOutsideTraining) {
   const ModelConfig config = SmallModel();
-  const Batch batch = MakeBatch(config, 1);
+  const Batch batch = LearnableBatch(config, 1);
   Model model = MakeModel(config, at::kCPU, 5);
-  FusedTrainingStep step(model, at::kFloat, 7);
+  FusedTrainingStep step(model, at::kFloat, at::kFloat, 7);
   const at::Tensor logits = step.Forward(model, Eager(), batch, false).logits.detach();
   EXPECT_TRUE(logits.equal(step.Forward(model, Eager(), batch, false).logits));
   EXPECT_LT(RelativeError(logits, Forward(model, Eager(), batch, at::kFloat, false).logits.to(at::kDouble)), 5e-6);
@@ -215,10 +201,10 @@ TEST(FusedTrainingStep, DropsNothingOutsideTraining) {
 
 TEST(FusedTrainingStep, IdsBeyondTheTableAreAnError) {
   const ModelConfig config = SmallModel();
-  Batch batch = MakeBatch(config, 1);
+  Batch batch = LearnableBatch(config, 1);
   batch.ids[0][0] = config.vocabulary;
   Model model = MakeModel(config, at::kCPU, 5);
-  FusedTrainingStep step(model, at::kFloat, 7);
+  FusedTrainingStep step(model, at::kFloat, at::kFloat, 7);
   EXPECT_THROW(step.Forward(model, Eager(), batch, true), c10::Error);
 }
 
@@ -251,7 +237,7 @@ class StepOperations : public testing::Test {
 
   StepState state_{};
   const std::unique_ptr<StepKernels> kernels_ = MakeReferenceKernels();
-  const StepContext context_{kernels_.get(), at::kFloat, StepType::kFp32, 1e-5F};
+  const StepContext context_{kernels_.get(), at::kFloat, at::kFloat, 1e-5F};
 };
 
 at::Tensor Leaf(const at::Tensor& tensor) { return tensor.clone().requires_grad_(); }
@@ -400,7 +386,7 @@ TEST_F(StepOperations, QkvTakesPackedGradientsAndSeparateOnes) {
 // Equal boxes: every token adds to the same rows.
 TEST_F(StepOperations, EqualBoxesAddUp) {
   ModelConfig config = WithoutDropout(SmallModel());
-  Batch batch = MakeBatch(config, 1, 4, 40);
+  Batch batch = LearnableBatch(config, 1, 4, 40);
   batch.boxes.fill_(1);
   const Figures expected = ReferenceFigures(config, batch, false), actual = FusedFigures(config, batch, false);
   for (const auto& [name, gradient] : expected.gradients) {
@@ -411,10 +397,11 @@ TEST_F(StepOperations, EqualBoxesAddUp) {
 class FusedAdams : public testing::TestWithParam<Optimizer> {};
 
 TEST_P(FusedAdams, FollowLibTorchsOverFiveUpdates) {
+  at::manual_seed(11);
   for (const at::ScalarType low : {at::kFloat, at::kBFloat16}) {
     const ModelConfig config = SmallModel();
     Model model = MakeModel(config, at::kCPU, 5), reference = MakeModel(config, at::kCPU, 5);
-    FusedTrainingStep step(model, low, 7);
+    FusedTrainingStep step(model, low, at::kFloat, 7);
     FusedAdam fused(GetParam(), 0.01, step);
     std::vector<at::Tensor> ours, theirs;
     VisitParameters(model, [&](const ParameterSpec&, at::Tensor& p) {
@@ -436,7 +423,8 @@ TEST_P(FusedAdams, FollowLibTorchsOverFiveUpdates) {
       adam.Step();
     }
     for (size_t i = 0; i < ours.size(); ++i) {
-      EXPECT_LT(Largest(ours[i].detach() - theirs[i].detach()), 3e-7) << i;
+      // Five roundings of weights of up to 1.05.
+      EXPECT_LT(Largest(ours[i].detach() - theirs[i].detach()), 6e-7) << i;
       EXPECT_GT(Largest(ours[i].detach()), 0.01) << i;
     }
     if (low == at::kBFloat16) {
@@ -449,66 +437,12 @@ TEST_P(FusedAdams, FollowLibTorchsOverFiveUpdates) {
 
 INSTANTIATE_TEST_SUITE_P(All, FusedAdams, testing::Values(Optimizer::kAdam, Optimizer::kAdamW));
 
-// Trains on fresh batches whose labels follow from id and box. The mean loss of the first and of the last ten steps.
-std::pair<double, double> Learn(StepKind kind, uint64_t seed) {
+TEST(FusedTrainingStep, LearnsWhatTheReferenceLearns) {
   ModelConfig config = SmallModel();
   config.labels = 4;
   config.vocabulary = 12;
-  Model model = MakeModel(config, at::kCPU, seed);
-  at::manual_seed(seed);
-  std::optional<FusedTrainingStep> step;
-  std::optional<FusedAdam> fused;
-  std::optional<AdamOptimizer> adam;
-  if (kind == StepKind::kFused) {
-    step.emplace(model, at::kFloat, seed);
-    fused.emplace(Optimizer::kAdamW, 0.01, *step);
-  } else {
-    std::vector<at::Tensor> trained;
-    VisitParameters(model, [&](const ParameterSpec&, at::Tensor& p) {
-      if (p.requires_grad()) trained.push_back(p);
-    });
-    adam.emplace(Optimizer::kAdamW, 0.01, std::move(trained));
-  }
-  std::vector<double> losses;
-  for (uint64_t i = 0; i < 200; ++i) {
-    const Batch batch = MakeBatch(config, 1000 * seed + i, 8, 12);
-    const at::Tensor loss = step.has_value() ? step->Forward(model, Eager(), batch, true).loss
-                                             : Forward(model, Eager(), batch, at::kFloat, true).loss;
-    loss.backward();
-    losses.push_back(loss.item<double>());
-    if (fused.has_value()) {
-      fused->Step();
-    } else {
-      adam->Step();
-      adam->DropGradients();
-    }
-  }
-  const auto mean = [](auto begin, auto end) {
-    return std::accumulate(begin, end, 0.0) / static_cast<double>(end - begin);
-  };
-  return {mean(losses.begin(), losses.begin() + 10), mean(losses.end() - 10, losses.end())};
-}
-
-TEST(FusedTrainingStep, LearnsWhatTheReferenceLearns) {
-  std::map<StepKind, std::vector<double>> last;
-  double first = 0;
-  for (const uint64_t seed : {1, 2, 3}) {
-    for (const StepKind kind : {StepKind::kReference, StepKind::kFused}) {
-      const auto [begin, end] = Learn(kind, seed);
-      std::printf("seed %d, %s: loss %.3f, then %.3f\n", static_cast<int>(seed),
-                  kind == StepKind::kFused ? "fused" : "reference", begin, end);
-      EXPECT_LT(end, begin / 2) << seed;
-      last[kind].push_back(end);
-      first = std::max(first, begin);
-    }
-  }
-  const auto mean = [](const std::vector<double>& values) {
-    return std::accumulate(values.begin(), values.end(), 0.0) / static_cast<double>(values.size());
-  };
-  const auto& reference = last[StepKind::kReference];
-  const double spread =
-      *std::max_element(reference.begin(), reference.end()) - *std::min_element(reference.begin(), reference.end());
-  EXPECT_NEAR(mean(last[StepKind::kFused]), mean(reference), spread + 0.02 * first);
+  ExpectLearnsWhatTheReferenceLearns({config, at::kCPU, false, 8, 12, 0.01, &Eager(), &Eager()}, {1, 2, 3},
+                                     {StepKind::kFused});
 }
 
 Config RunConfig(Precision precision) {
@@ -562,6 +496,19 @@ TEST(FusedTrainingRun, WithoutFp32WeightsIsRefused) {
   EXPECT_EQ(result.outcome, Outcome::kUnsupported);
   EXPECT_THAT(result.reason, HasSubstr("fused step"));
   EXPECT_THAT(result.reason, HasSubstr("bf16-mixed"));
+}
+
+TEST(FusedTrainingRun, StreamOfBf16IsForMixedPrecisionAndSaysWhatItIs) {
+  Config config = RunConfig(Precision::kBf16Mixed);
+  config.step = StepKind::kFusedBf16Stream;
+  const RunResult mixed = RunTraining(config, Eager(), nullptr, Hooks());
+  ASSERT_EQ(mixed.outcome, Outcome::kMeasured) << mixed.reason;
+  EXPECT_EQ(mixed.environment.step, "fused-bf16-stream");
+  config.precision = Precision::kFp32;
+  const RunResult refused = RunTraining(config, Eager(), nullptr, Hooks());
+  EXPECT_EQ(refused.outcome, Outcome::kUnsupported);
+  EXPECT_THAT(refused.reason, HasSubstr("fused-bf16-stream"));
+  EXPECT_THAT(refused.reason, HasSubstr("bf16-mixed"));
 }
 
 TEST(FusedTrainingRun, DropsTheOutputOfAttentionWhereAsked) {

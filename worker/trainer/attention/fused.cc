@@ -19,7 +19,7 @@ namespace {
 constexpr int64_t kRowAlignment = 8;  // elements of bf16 in 16 bytes
 
 std::optional<std::string> Refuse(const AttentionProblem& problem) {
-  return FirstRefusal("fused", problem, {NoBiasGradients, Bf16Only, HeadSizeOf64, LengthOfFused, Ampere});
+  return FirstRefusal("fused", problem, {Bf16Only, HeadSizeOf64, LengthOfFused, Ampere});
 }
 
 // Hands out parts of a piece of memory, or, without one, counts how much it takes.
@@ -87,15 +87,47 @@ at::Tensor EmptyRows(const FusedShape& shape, const at::Tensor& like) {
   return at::empty({shape.batch, shape.heads, FusedPadded(shape.length)}, like.options().dtype(at::kFloat));
 }
 
+// Gradients of the tables that train, and what their kernels need; of the others, undefined tensors.
+struct TableGradients {
+  explicit TableGradients(const FusedState& state) {
+    const auto fill = [](const at::Tensor& table, at::Tensor& gradient) -> float* {
+      if (!table.defined()) return nullptr;
+      gradient = at::empty(table.sizes(), table.options().requires_grad(false));
+      return gradient.mutable_data_ptr<float>();
+    };
+    arguments.relative = fill(state.relative_table, relative);
+    arguments.x = fill(state.x_table, x);
+    arguments.y = fill(state.y_table, y);
+    if (!state.relative_buckets.defined()) return;
+    arguments.relative_buckets = state.relative_buckets.const_data_ptr<int64_t>();
+    arguments.relative_largest = static_cast<int>(state.relative_buckets.size(0) / 2);
+    arguments.spatial_buckets = state.spatial_buckets.const_data_ptr<int64_t>();
+    arguments.spatial_largest = static_cast<int>(state.spatial_buckets.size(0) / 2);
+    partial = at::empty({state.shape.heads, FusedTableGroups(state.shape), kFusedTables},
+                        state.memory.options().dtype(at::kFloat));
+    arguments.partial = partial.mutable_data_ptr<float>();
+  }
+
+  at::Tensor relative, x, y;
+  FusedTableGradients arguments{};
+
+ private:
+  at::Tensor partial;  // until the kernels are queued
+};
+
 using torch::autograd::AutogradContext;
 using torch::autograd::Variable;
 using torch::autograd::variable_list;
+using OptionalVariable = std::optional<Variable>;
 using StatePointer = std::shared_ptr<const FusedState>;
 
 class Function : public torch::autograd::Function<Function> {
  public:
+  // The tables are in the state already, as the kernels want them; here they are for autograd alone.
   static Variable forward(AutogradContext* context, const Variable& given_q, const Variable& given_k,
-                          const Variable& given_v, const StatePointer& state, const FusedDropout& dropout) {
+                          const Variable& given_v, const OptionalVariable& /*relative_table*/,
+                          const OptionalVariable& /*x_table*/, const OptionalVariable& /*y_table*/,
+                          const StatePointer& state, const FusedDropout& dropout) {
     const Variable q = Readable(given_q), k = Readable(given_k), v = Readable(given_v);
     const Variable out = EmptyLike(q), lse = EmptyRows(state->shape, q);
     state->kernels->Forward(Arguments(*state, dropout, q, k, v, out, lse));
@@ -118,8 +150,10 @@ class Function : public torch::autograd::Function<Function> {
     arguments.dk = Matrix(dk);
     arguments.dv = Matrix(dv);
     arguments.delta = delta.mutable_data_ptr<float>();
+    const TableGradients tables(*kept->state);
+    arguments.tables = tables.arguments;
     kept->state->kernels->Backward(arguments);
-    return {dq, dk, dv, Variable(), Variable()};
+    return {dq, dk, dv, tables.relative, tables.x, tables.y, Variable(), Variable()};
   }
 
  private:
@@ -163,9 +197,11 @@ std::shared_ptr<const FusedState> PrepareFused(std::shared_ptr<FusedAttention> k
 
   // Kept until the kernels are queued; what is freed then is not used before they have run.
   std::vector<at::Tensor> read;
-  const auto table = [&](const at::Tensor& tensor) -> const float* {
+  const auto table = [&](const at::Tensor& tensor, at::Tensor& trained) -> const float* {
     if (!tensor.defined()) return nullptr;
-    read.push_back(tensor.detach().to(at::kFloat).contiguous());
+    const at::Tensor exact = tensor.to(at::kFloat).contiguous();
+    if (problem.bias_gradients) trained = exact;
+    read.push_back(exact);
     return read.back().const_data_ptr<float>();
   };
   const auto integers = [&](const at::Tensor& tensor) {
@@ -173,10 +209,14 @@ std::shared_ptr<const FusedState> PrepareFused(std::shared_ptr<FusedAttention> k
     return read.back().const_data_ptr<int64_t>();
   };
   FusedSource from{};
-  if (problem.relative_bias) from.relative_table = table(source.relative_table);
+  if (problem.relative_bias) from.relative_table = table(source.relative_table, state->relative_table);
   if (problem.spatial_bias) {
-    from.x_table = table(source.x_table);
-    from.y_table = table(source.y_table);
+    from.x_table = table(source.x_table, state->x_table);
+    from.y_table = table(source.y_table, state->y_table);
+  }
+  if (problem.bias_gradients) {
+    state->relative_buckets = source.relative_buckets.contiguous();
+    state->spatial_buckets = source.spatial_buckets.contiguous();
   }
   from.relative_buckets = integers(source.relative_buckets);
   from.relative_largest = static_cast<int>(source.relative_buckets.size(0) / 2);
@@ -190,8 +230,9 @@ std::shared_ptr<const FusedState> PrepareFused(std::shared_ptr<FusedAttention> k
 }
 
 at::Tensor ForwardFused(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
-                        std::shared_ptr<const FusedState> state, const FusedDropout& dropout) {
-  return Function::apply(q, k, v, std::move(state), dropout);
+                        const std::shared_ptr<const FusedState>& state, const FusedDropout& dropout) {
+  return Function::apply(q, k, v, OptionalVariable(state->relative_table), OptionalVariable(state->x_table),
+                         OptionalVariable(state->y_table), state, dropout);
 }
 
 extern const Backend kFused;

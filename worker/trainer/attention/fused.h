@@ -14,6 +14,9 @@ struct FusedState {
   FusedShape shape;
   FusedStep step;
   at::Tensor memory;
+  // Where the tables train, they as autograd knows them, fp32, and their buckets; else undefined.
+  at::Tensor relative_table, x_table, y_table;
+  at::Tensor relative_buckets, spatial_buckets;
 };
 
 std::shared_ptr<const FusedState> PrepareFused(std::shared_ptr<FusedAttention> kernels, const AttentionProblem& problem,
@@ -21,7 +24,7 @@ std::shared_ptr<const FusedState> PrepareFused(std::shared_ptr<FusedAttention> k
 
 // As Backend::forward, with this dropout.
 at::Tensor ForwardFused(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
-                        std::shared_ptr<const FusedState> state, const FusedDropout& dropout);
+                        const std::shared_ptr<const FusedState>& state, const FusedDropout& dropout);
 
 }  // namespace attnfleet::trainer
 

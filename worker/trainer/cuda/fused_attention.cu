@@ -24,9 +24,11 @@ const char* FusedForward(FusedPath path, const FusedForwardArguments& arguments,
 
 const char* FusedBackward(FusedPath path, const FusedBackwardArguments& arguments, CUstream_st* stream) {
   const bool hopper = path == FusedPath::kHopper;
-  const char* const error = hopper ? HopperQueryGradients(arguments, stream) : AmpereQueryGradients(arguments, stream);
+  const char* error = hopper ? HopperQueryGradients(arguments, stream) : AmpereQueryGradients(arguments, stream);
   if (error != nullptr) return error;
-  return hopper ? HopperKeyGradients(arguments, stream) : AmpereKeyGradients(arguments, stream);
+  error = hopper ? HopperKeyGradients(arguments, stream) : AmpereKeyGradients(arguments, stream);
+  if (error != nullptr || arguments.tables.partial == nullptr) return error;
+  return AmpereTableGradients(arguments, stream);
 }
 
 const char* FusedKeepMask(const FusedShape& shape, const FusedDropout& dropout, uint8_t* keep, CUstream_st* stream) {

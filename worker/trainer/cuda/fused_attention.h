@@ -6,6 +6,7 @@
 //   s[i, j] = (q[i] . k[j] + relative(p[j] - p[i]) + x(x[j] - x[i]) + y(y[j] - y[i])) / sqrt(d), -inf where j is
 //   padding out[i] = sum_j dropout(softmax_j(s[i, j])) v[j]
 // A row without any key to attend to gives 0 and has no gradients.
+// The gradient of a table's entry is the sum of those of all s[i, j] that look it up, over sqrt(d), over all sequences.
 
 #include <cstdint>
 
@@ -92,11 +93,34 @@ struct FusedForwardArguments {
   float* lse;  // (B, H, L): log2 of the sum of the row's exponentials; +inf in rows without a key and behind the end
 };
 
+// Where the tables train: their gradients, and what tells which entries of the value tables belong to which of theirs
+// (FusedSource). `relative`, or `x` and `y`, are null where that bias is off.
+struct FusedTableGradients {
+  float* relative;  // (H, 32)
+  float* x;         // (H, 64)
+  float* y;         // (H, 64)
+  const int64_t* relative_buckets;
+  int relative_largest;
+  const int64_t* spatial_buckets;
+  int spatial_largest;
+  float* partial;  // (H, FusedTableGroups, kFusedTables), scratch; null: no table trains
+};
+
 struct FusedBackwardArguments {
   FusedForwardArguments forward;
   FusedMatrix dout, dq, dk, dv;
   float* delta;  // (B, H, L), scratch
+  FusedTableGradients tables;
 };
+
+// How many blocks share the tables' gradients of a head. 792 in all are two for each place of an H100, which has three
+// on each SM; the number is the same on every GPU, and with it the order in which sums are added up.
+inline int FusedTableGroups(const FusedShape& shape) {
+  constexpr int kBlocks = 792;
+  const int64_t tiles = int64_t{shape.batch} * ((shape.length + kFusedTile - 1) / kFusedTile);
+  const int groups = shape.heads < kBlocks ? kBlocks / shape.heads : 1;
+  return tiles < groups ? static_cast<int>(tiles) : groups;
+}
 
 // mma.sync and cp.async, from compute capability 8.0 on; or wgmma, on 9.x alone.
 enum class FusedPath { kAmpere, kHopper };
@@ -105,7 +129,7 @@ enum class FusedPath { kAmpere, kHopper };
 const char* FusedPrepare(const FusedShape& shape, const FusedSource& source, const FusedStep& step,
                          CUstream_st* stream);
 const char* FusedForward(FusedPath path, const FusedForwardArguments& arguments, CUstream_st* stream);
-// Deterministic: no atomics. Writes all of dq, dk and dv.
+// Deterministic. Writes all of dq, dk and dv, and of the tables' gradients where those train.
 const char* FusedBackward(FusedPath path, const FusedBackwardArguments& arguments, CUstream_st* stream);
 // The dropout's mask, for tests: keep (B, H, S, S) is 1 where a probability is kept.
 const char* FusedKeepMask(const FusedShape& shape, const FusedDropout& dropout, uint8_t* keep, CUstream_st* stream);

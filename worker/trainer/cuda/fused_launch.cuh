@@ -174,10 +174,11 @@ const char* Dispatch(const FusedForwardArguments& arguments, const Launcher& lau
 }
 
 // The kernels. Forward passes write out and lse, query gradients dq and delta, key gradients, which read delta, dk and
-// dv.
+// dv; table gradients, which read delta too, those of the tables.
 const char* AmpereForward(const FusedForwardArguments& arguments, cudaStream_t stream);
 const char* AmpereQueryGradients(const FusedBackwardArguments& arguments, cudaStream_t stream);
 const char* AmpereKeyGradients(const FusedBackwardArguments& arguments, cudaStream_t stream);
+const char* AmpereTableGradients(const FusedBackwardArguments& arguments, cudaStream_t stream);
 const char* HopperForward(const FusedForwardArguments& arguments, cudaStream_t stream);
 const char* HopperQueryGradients(const FusedBackwardArguments& arguments, cudaStream_t stream);
 const char* HopperKeyGradients(const FusedBackwardArguments& arguments, cudaStream_t stream);

@@ -37,6 +37,10 @@ class Graph : public RecordedWork {
  public:
   // `peak`: what tensors took at most meanwhile; 0 again when the recording goes.
   Graph(const std::function<void()>& queue, int64_t& peak) : peak_(peak) {
+    // The recording has memory of its own: what the steps before it had goes back to the card.
+    c10::cuda::device_synchronize();
+    at::cuda::clearCublasWorkspaces();
+    c10::cuda::CUDACachingAllocator::emptyCache();
     c10::cuda::CUDACachingAllocator::resetPeakStats(kDevice);
     // Other threads, those that make batches, may go on calling CUDA.
     graph_.capture_begin({0, 0}, cudaStreamCaptureModeThreadLocal);

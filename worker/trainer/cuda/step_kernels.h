@@ -4,9 +4,10 @@
 // What the fused step computes beside matrix products and attention: structures over memory and one interface, which
 // ../step/reference.cc implements on the CPU and step_*.cu on the GPU. No LibTorch and no CUDA header here.
 //
-// "low" is the type of what goes into matrix products and comes out of them; the residual stream, statistics and sums
-// are fp32. A matrix is (rows, columns), its rows side by side. Nothing is allocated, nothing waits for the device, and
-// every sum has an order of its own: two runs are bit-equal.
+// "low" is the type of what goes into matrix products and comes out of them; statistics and sums are fp32. The residual
+// stream is fp32 too, or low, which is another computation and has another name ("stream" below). A matrix is (rows,
+// columns), its rows side by side. Nothing is allocated, nothing waits for the device, and every sum has an order of
+// its own: two runs are bit-equal.
 
 #include <cstdint>
 
@@ -38,32 +39,32 @@ inline int64_t StepScratchBytes(int64_t columns) { return 3 * kStepSumBlocks * c
 
 // z = input_dropout(input + bias) + residual, y = output_dropout(norm(z)).
 struct StepNorm {
-  StepType type;
+  StepType type, stream;
   int64_t rows;
   int columns;
   float epsilon;
-  const void* input;      // low, or null: then z is the residual, and is not written
-  const float* bias;      // (columns); null without an input
-  const float* residual;  // fp32
+  const void* input;     // low, or null: then z is the residual
+  const float* bias;     // (columns); null without an input
+  const void* residual;  // stream; fp32 without an input
   StepDropout input_dropout, output_dropout;
   const float *weight, *shift;  // (columns)
-  float* z;                     // these three are for the backward pass
-  float* mean;                  // (rows)
-  float* inverse_deviation;     // (rows)
-  float* y;                     // either may be null
+  void* normed;                 // low: z less its mean, over its deviation; for the backward pass
+  float* inverse_deviation;     // (rows); too
+  void* y;                      // stream; either may be null
   void* low_y;
 };
 
 struct StepNormBackward {
-  StepType type;
+  StepType type, stream;
   int64_t rows;
   int columns;
   StepDropout input_dropout, output_dropout;
   const float* weight;
-  const float *z, *mean, *inverse_deviation;
-  const float* dy;  // of y and of low_y; either may be null
+  const void* normed;
+  const float* inverse_deviation;
+  const void* dy;  // of y, stream, and of low_y; either may be null
   const void* low_dy;
-  float* dz;     // the residual's gradient
+  void* dz;      // the residual's gradient: stream; fp32 without an input
   void* dinput;  // low; null where there was no input
   float* dbias;  // sums of the input's gradient, or, without an input, of dz; may be null
   float *dweight, *dshift;
@@ -80,6 +81,7 @@ struct StepGelu {
   void* y;
 };
 
+// Also the y of the forward pass once more, to the last bit, so that it need not be kept.
 struct StepGeluBackward {
   StepType type;
   int64_t rows;
@@ -87,7 +89,8 @@ struct StepGeluBackward {
   const void* x;
   const float* bias;
   const void* dy;
-  void* dx;
+  void* y;   // may be x
+  void* dx;  // may be dy
   float* dbias;
   float* scratch;
 };

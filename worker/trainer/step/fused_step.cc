@@ -38,7 +38,7 @@ class FusedPass {
   FusedPass(const FusedTrainingStep& step, const Pass& pass)
       : step_(step),
         pass_(pass),
-        context_{&step.kernels(), step.low(), step.type(), static_cast<float>(pass.config().layer_norm_epsilon)},
+        context_{&step.kernels(), step.low(), step.stream(), static_cast<float>(pass.config().layer_norm_epsilon)},
         batch_(pass.batch.ids.size(0)),
         tokens_(batch_ * (pass.batch.ids.size(1) + pass.config().visual_tokens())) {}
 
@@ -89,7 +89,7 @@ class FusedPass {
     const Stream text = EmbedTokens(context_, anchor, rows, tables, weights, Dropout(kEmbeddings));
     if (!pass_.config().image) return text;
     const at::Tensor image = EmbedImage(pass_).to(at::kFloat);
-    const at::Tensor all = at::cat({text.y.view({batch_, -1, tables.columns}), image}, 1);
+    const at::Tensor all = at::cat({text.y.to(at::kFloat).view({batch_, -1, tables.columns}), image}, 1);
     return NormAndDrop(context_, all.view({-1, tables.columns}), weights.joint_norm(), Dropout(kJoint));
   }
 
@@ -135,10 +135,16 @@ class FusedPass {
 
 }  // namespace
 
-std::optional<std::string> RefuseFusedStep(Precision precision) {
-  if (precision != Precision::kBf16) return std::nullopt;
-  return "fused step: it keeps weights and residual stream in fp32; give precision bf16-mixed or fp32, or step "
-         "reference";
+std::optional<std::string> RefuseStep(StepKind step, Precision precision) {
+  if (step == StepKind::kFused && precision == Precision::kBf16) {
+    return "fused step: it keeps weights and residual stream in fp32; give precision bf16-mixed or fp32, or step "
+           "reference";
+  }
+  if (step == StepKind::kFusedBf16Stream && precision != Precision::kBf16Mixed) {
+    return "fused-bf16-stream step: it keeps the residual stream in bf16 and weights in fp32; give precision "
+           "bf16-mixed, or step fused";
+  }
+  return std::nullopt;
 }
 
 at::Tensor TokensThatMatter(const Batch& batch) {
@@ -147,8 +153,9 @@ at::Tensor TokensThatMatter(const Batch& batch) {
   return at::nonzero(matters.view(-1)).view(-1);
 }
 
-FusedTrainingStep::FusedTrainingStep(Model& model, at::ScalarType low, uint64_t seed)
+FusedTrainingStep::FusedTrainingStep(Model& model, at::ScalarType low, at::ScalarType stream, uint64_t seed)
     : low_(low),
+      stream_(stream),
       weights_(model, low),
       kernels_(KernelsFor(model.word_embeddings.device())),
       state_(MakeState(model.word_embeddings.device(), seed)),

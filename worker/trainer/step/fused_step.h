@@ -16,19 +16,20 @@
 
 namespace attnfleet::trainer {
 
-// Why the fused step cannot train in this precision, in one line, or nothing.
-std::optional<std::string> RefuseFusedStep(Precision precision);
+// Why this step cannot train in this precision, in one line, or nothing.
+std::optional<std::string> RefuseStep(StepKind step, Precision precision);
 
 // What Batch::rows is to be for a batch on the host: undefined where the batch has no padding, or an image, whose
 // tokens lie behind the padding.
 at::Tensor TokensThatMatter(const Batch& batch);
 
 // The training step with its own operations between matrix products and attention: what `--step=fused` runs. It
-// computes what Forward() of model.h computes.
+// computes what Forward() of model.h computes; with a stream of bf16, `--step=fused-bf16-stream`, less exactly.
 class FusedTrainingStep {
  public:
-  // Makes the model's trained parameters views of its own memory, on their device. `low`: fp32 or bf16.
-  FusedTrainingStep(Model& model, at::ScalarType low, uint64_t seed);
+  // Makes the model's trained parameters views of its own memory, on their device. `low`, of the matrix products: fp32
+  // or bf16; `stream`, of the residual stream: fp32, or bf16 where low is.
+  FusedTrainingStep(Model& model, at::ScalarType low, at::ScalarType stream, uint64_t seed);
 
   // Of the model that it was made of, or of a copy that shares its tensors and differs in its dropout. In training
   // the loss's backward() leaves every parameter's gradient in its grad(), whatever was there before.
@@ -36,12 +37,13 @@ class FusedTrainingStep {
 
   const FusedWeights& weights() const { return weights_; }
   at::ScalarType low() const { return low_; }
+  at::ScalarType stream() const { return stream_; }
   StepType type() const { return low_ == at::kFloat ? StepType::kFp32 : StepType::kBf16; }
   StepKernels& kernels() const { return *kernels_; }
   StepState* state() const { return reinterpret_cast<StepState*>(state_.mutable_data_ptr()); }
 
  private:
-  const at::ScalarType low_;
+  const at::ScalarType low_, stream_;
   FusedWeights weights_;
   const std::unique_ptr<StepKernels> kernels_;
   at::Tensor state_;   // a StepState's bytes

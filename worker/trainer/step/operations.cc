@@ -38,9 +38,8 @@ float* FloatsOf(const at::Tensor& tensor) { return tensor.defined() ? tensor.mut
 const void* Data(const at::Tensor& tensor) { return tensor.defined() ? tensor.const_data_ptr() : nullptr; }
 void* DataOf(const at::Tensor& tensor) { return tensor.defined() ? tensor.mutable_data_ptr() : nullptr; }
 int Columns(const at::Tensor& tensor) { return static_cast<int>(tensor.size(-1)); }
-StepType TypeOf(const at::Tensor& tensor) {
-  return tensor.scalar_type() == at::kFloat ? StepType::kFp32 : StepType::kBf16;
-}
+StepType TypeOf(at::ScalarType type) { return type == at::kFloat ? StepType::kFp32 : StepType::kBf16; }
+StepType TypeOf(const at::Tensor& tensor) { return TypeOf(tensor.scalar_type()); }
 
 at::Tensor Scratch(const at::Tensor& like, int64_t columns) {
   return at::empty({StepScratchBytes(columns) / 4}, like.options().dtype(at::kFloat));
@@ -57,34 +56,35 @@ struct NormPart {
 };
 
 struct NormOutput {
-  at::Tensor z, mean, inverse_deviation, y, low_y;
+  at::Tensor normed, inverse_deviation, y, low_y;
 };
 
 NormOutput RunNorm(const NormPart& part, const at::Tensor& input, const at::Tensor& residual) {
   const int64_t rows = residual.size(0);
-  const auto fp32 = residual.options().dtype(at::kFloat);
+  const bool one = part.context.stream == part.context.low;
   NormOutput output;
-  output.z = input.defined() ? at::empty_like(residual) : residual;
-  output.mean = at::empty({rows}, fp32);
-  output.inverse_deviation = at::empty({rows}, fp32);
-  output.y = at::empty_like(residual);
-  output.low_y = at::empty(residual.sizes(), residual.options().dtype(part.context.low));
+  output.normed = at::empty(residual.sizes(), residual.options().dtype(part.context.low));
+  output.inverse_deviation = at::empty({rows}, residual.options().dtype(at::kFloat));
+  output.low_y = at::empty_like(output.normed);
+  // Not a view that autograd follows.
+  const at::AutoDispatchBelowADInplaceOrView plain;
+  output.y = one ? output.low_y.alias() : at::empty(residual.sizes(), residual.options().dtype(part.context.stream));
   StepNorm norm{};
-  norm.type = part.context.type;
+  norm.type = TypeOf(part.context.low);
+  norm.stream = TypeOf(part.context.stream);
   norm.rows = rows;
   norm.columns = Columns(residual);
   norm.epsilon = part.context.epsilon;
   norm.input = Data(input);
   norm.bias = Floats(part.bias);
-  norm.residual = Floats(residual);
+  norm.residual = Data(residual);
   norm.input_dropout = part.input_dropout;
   norm.output_dropout = part.output_dropout;
   norm.weight = Floats(part.norm.weight);
   norm.shift = Floats(part.norm.shift);
-  norm.z = FloatsOf(output.z);
-  norm.mean = FloatsOf(output.mean);
+  norm.normed = DataOf(output.normed);
   norm.inverse_deviation = FloatsOf(output.inverse_deviation);
-  norm.y = FloatsOf(output.y);
+  norm.y = one ? nullptr : DataOf(output.y);
   norm.low_y = DataOf(output.low_y);
   part.context.kernels->Norm(norm);
   return output;
@@ -94,27 +94,26 @@ struct NormGradients {
   at::Tensor dz, dinput;
 };
 
-NormGradients RunNormBackward(const NormPart& part, bool has_input, const at::Tensor& z, const at::Tensor& mean,
-                              const at::Tensor& inverse_deviation, const at::Tensor& given_dy,
-                              const at::Tensor& given_low_dy) {
-  const at::Tensor dy = Contiguous(given_dy), low_dy = Contiguous(given_low_dy);
-  const at::Tensor scratch = Scratch(z, z.size(1));
+NormGradients RunNormBackward(const NormPart& part, bool has_input, const at::Tensor& normed,
+                              const at::Tensor& inverse_deviation, const variable_list& of_outputs) {
+  const at::Tensor dy = Contiguous(of_outputs[0]), low_dy = Contiguous(of_outputs[1]);
+  const at::Tensor scratch = Scratch(normed, normed.size(1));
   NormGradients gradients;
-  gradients.dz = at::empty_like(z);
-  if (has_input) gradients.dinput = at::empty(z.sizes(), z.options().dtype(part.context.low));
+  gradients.dz = at::empty(normed.sizes(), normed.options().dtype(has_input ? part.context.stream : at::kFloat));
+  if (has_input) gradients.dinput = at::empty_like(normed);
   StepNormBackward norm{};
-  norm.type = part.context.type;
-  norm.rows = z.size(0);
-  norm.columns = Columns(z);
+  norm.type = TypeOf(part.context.low);
+  norm.stream = TypeOf(part.context.stream);
+  norm.rows = normed.size(0);
+  norm.columns = Columns(normed);
   norm.input_dropout = part.input_dropout;
   norm.output_dropout = part.output_dropout;
   norm.weight = Floats(part.norm.weight);
-  norm.z = Floats(z);
-  norm.mean = Floats(mean);
+  norm.normed = Data(normed);
   norm.inverse_deviation = Floats(inverse_deviation);
-  norm.dy = Floats(dy);
+  norm.dy = Data(dy);
   norm.low_dy = Data(low_dy);
-  norm.dz = FloatsOf(gradients.dz);
+  norm.dz = DataOf(gradients.dz);
   norm.dinput = DataOf(gradients.dinput);
   norm.dbias = FloatsOf(part.bias_gradient);
   norm.dweight = FloatsOf(part.norm.weight_gradient);
@@ -130,10 +129,14 @@ void SumColumns(const StepContext& context, const at::Tensor& x, const at::Tenso
 }
 
 // y = x W^T: the weight's gradient goes to its place, that of x is returned.
-at::Tensor ProductBackward(const StepProduct& product, const at::Tensor& low_x, const at::Tensor& dy) {
+void WeightGradient(const StepProduct& product, const at::Tensor& low_x, const at::Tensor& dy) {
   at::Tensor place = product.weight_gradient;
   at::mm_out(place, dy.t(), low_x);
-  return at::mm(dy, product.weight);
+}
+at::Tensor InputGradient(const StepProduct& product, const at::Tensor& dy) { return at::mm(dy, product.weight); }
+at::Tensor ProductBackward(const StepProduct& product, const at::Tensor& low_x, const at::Tensor& dy) {
+  WeightGradient(product, low_x, dy);
+  return InputGradient(product, dy);
 }
 
 // The rows of x at these places of a matrix of `count` rows that is 0 elsewhere.
@@ -153,7 +156,7 @@ class EmbedFunction : public torch::autograd::Function<EmbedFunction> {
     const at::Tensor x = at::empty({rows.size(0), tables.columns}, rows.options().dtype(at::kFloat));
     kept.part.context.kernels->EmbeddingSum({tables, rows.size(0), rows.const_data_ptr<int32_t>(), FloatsOf(x)});
     const NormOutput output = RunNorm(kept.part, {}, x);
-    context->save_for_backward({rows, output.z, output.mean, output.inverse_deviation});
+    context->save_for_backward({rows, output.normed, output.inverse_deviation});
     context->set_materialize_grads(false);
     Hold(context, kept);
     return {output.y, output.low_y};
@@ -164,8 +167,7 @@ class EmbedFunction : public torch::autograd::Function<EmbedFunction> {
     const auto kept = HeldBy<Kept>(context);
     StepKernels& kernels = *kept.part.context.kernels;
     const at::Tensor& rows = saved[0];
-    const at::Tensor dx =
-        RunNormBackward(kept.part, false, saved[1], saved[2], saved[3], gradients[0], gradients[1]).dz;
+    const at::Tensor dx = RunNormBackward(kept.part, false, saved[1], saved[2], gradients).dz;
     const int64_t bytes = kernels.EmbeddingScratchBytes(kept.gradients, rows.size(0));
     const at::Tensor scratch = at::empty({bytes}, rows.options().dtype(at::kByte));
     kernels.EmbeddingGradient(
@@ -178,7 +180,7 @@ class NormFunction : public torch::autograd::Function<NormFunction> {
  public:
   static variable_list forward(AutogradContext* context, const Variable& given_x, const NormPart& part) {
     const NormOutput output = RunNorm(part, {}, given_x.contiguous());
-    context->save_for_backward({output.z, output.mean, output.inverse_deviation});
+    context->save_for_backward({output.normed, output.inverse_deviation});
     context->set_materialize_grads(false);
     Hold(context, part);
     return {output.y, output.low_y};
@@ -187,7 +189,7 @@ class NormFunction : public torch::autograd::Function<NormFunction> {
   static variable_list backward(AutogradContext* context, const variable_list& gradients) {
     const variable_list saved = context->get_saved_variables();
     const auto part = HeldBy<NormPart>(context);
-    return {RunNormBackward(part, false, saved[0], saved[1], saved[2], gradients[0], gradients[1]).dz, Variable()};
+    return {RunNormBackward(part, false, saved[0], saved[1], gradients).dz, Variable()};
   }
 };
 
@@ -270,7 +272,7 @@ class AddFunction : public torch::autograd::Function<AddFunction> {
   static variable_list forward(AutogradContext* context, const Variable& low_x, const Variable& residual,
                                const Kept& kept) {
     const NormOutput output = RunNorm(kept.part, at::mm(low_x, kept.product.weight.t()), residual);
-    context->save_for_backward({low_x, output.z, output.mean, output.inverse_deviation});
+    context->save_for_backward({low_x, output.normed, output.inverse_deviation});
     context->set_materialize_grads(false);
     Hold(context, kept);
     return {output.y, output.low_y};
@@ -279,8 +281,7 @@ class AddFunction : public torch::autograd::Function<AddFunction> {
   static variable_list backward(AutogradContext* context, const variable_list& gradients) {
     const variable_list saved = context->get_saved_variables();
     const auto kept = HeldBy<Kept>(context);
-    const NormGradients norm =
-        RunNormBackward(kept.part, true, saved[1], saved[2], saved[3], gradients[0], gradients[1]);
+    const NormGradients norm = RunNormBackward(kept.part, true, saved[1], saved[2], gradients);
     return {ProductBackward(kept.product, saved[0], norm.dinput), norm.dz, Variable()};
   }
 };
@@ -297,9 +298,10 @@ class FeedForwardFunction : public torch::autograd::Function<FeedForwardFunction
     const at::Tensor inner = at::mm(low_x, kept.first.weight.t()), active = at::empty_like(inner);
     const StepContext& step = kept.part.context;
     step.kernels->Gelu(
-        {step.type, inner.size(0), Columns(inner), Data(inner), Floats(kept.first.bias), DataOf(active)});
+        {TypeOf(step.low), inner.size(0), Columns(inner), Data(inner), Floats(kept.first.bias), DataOf(active)});
     const NormOutput output = RunNorm(kept.part, at::mm(active, kept.second.weight.t()), residual);
-    context->save_for_backward({low_x, inner, active, output.z, output.mean, output.inverse_deviation});
+    // Not `active`, the largest of all: gelu's backward pass reads what it is made of, and makes it once more.
+    context->save_for_backward({low_x, inner, output.normed, output.inverse_deviation});
     context->set_materialize_grads(false);
     Hold(context, kept);
     return {output.y, output.low_y};
@@ -309,15 +311,16 @@ class FeedForwardFunction : public torch::autograd::Function<FeedForwardFunction
     const variable_list saved = context->get_saved_variables();
     const auto kept = HeldBy<Kept>(context);
     const StepContext& step = kept.part.context;
-    const at::Tensor &low_x = saved[0], &inner = saved[1], &active = saved[2];
-    const NormGradients norm =
-        RunNormBackward(kept.part, true, saved[3], saved[4], saved[5], gradients[0], gradients[1]);
-    const at::Tensor dactive = ProductBackward(kept.second, active, norm.dinput);
-    // In place: the kernel reads an element's gradient before it writes the new one there.
-    const at::Tensor& dinner = dactive;
+    const at::Tensor &low_x = saved[0], &inner = saved[1];
+    const NormGradients norm = RunNormBackward(kept.part, true, saved[2], saved[3], gradients);
+    const at::Tensor dactive = InputGradient(kept.second, norm.dinput);
+    // Both in place: the kernel reads an element before it writes there. A pass has one backward pass.
+    const at::Tensor &active = inner, &dinner = dactive;
     const at::Tensor scratch = Scratch(inner, inner.size(1));
-    step.kernels->GeluBackward({step.type, inner.size(0), Columns(inner), Data(inner), Floats(kept.first.bias),
-                                Data(dactive), DataOf(dinner), FloatsOf(kept.first.bias_gradient), FloatsOf(scratch)});
+    step.kernels->GeluBackward({TypeOf(step.low), inner.size(0), Columns(inner), Data(inner), Floats(kept.first.bias),
+                                Data(dactive), DataOf(active), DataOf(dinner), FloatsOf(kept.first.bias_gradient),
+                                FloatsOf(scratch)});
+    WeightGradient(kept.second, active, norm.dinput);
     return {ProductBackward(kept.first, low_x, dinner), norm.dz, Variable()};
   }
 };

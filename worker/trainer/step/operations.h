@@ -17,12 +17,12 @@ namespace attnfleet::trainer {
 // What an operation needs beside its matrices; it outlives the backward pass.
 struct StepContext {
   StepKernels* kernels;
-  at::ScalarType low;
-  StepType type;
+  at::ScalarType low, stream;
   float epsilon;
 };
 
-// The residual stream behind a norm: for the next addition, and low for the next product.
+// The residual stream behind a norm: for the next addition, and low for the next product. Where the stream is low, both
+// are one piece of memory; two tensors of autograd's all the same, whose gradients arrive apart.
 struct Stream {
   at::Tensor y, low_y;
 };

@@ -55,33 +55,45 @@ class Factor {
 float Gelu(float x) { return 0.5F * x * (1 + std::erf(x * 0.70710678F)); }
 float GeluSlope(float x) { return 0.5F * (1 + std::erf(x * 0.70710678F)) + x * 0.39894228F * std::exp(-0.5F * x * x); }
 
-template <typename Low>
+// An element of a matrix of this type.
+float Get(StepType type, const void* matrix, int64_t element) {
+  return type == StepType::kFp32 ? static_cast<const float*>(matrix)[element]
+                                 : static_cast<float>(static_cast<const c10::BFloat16*>(matrix)[element]);
+}
+void Set(StepType type, void* matrix, int64_t element, float value) {
+  if (type == StepType::kFp32) {
+    static_cast<float*>(matrix)[element] = value;
+  } else {
+    static_cast<c10::BFloat16*>(matrix)[element] = value;
+  }
+}
+
 void NormRow(const StepNorm& a, int64_t row) {
   const int64_t begin = row * a.columns;
-  const auto* const input = static_cast<const Low*>(a.input);
+  const bool has_input = a.input != nullptr;
   Factor in(a.input_dropout), out(a.output_dropout);
-  const auto z = [&](int c) { return input == nullptr ? a.residual[begin + c] : a.z[begin + c]; };
+  std::vector<float> z(static_cast<size_t>(a.columns));
+  const auto at = [&](int c) { return static_cast<size_t>(c); };
   double sum = 0, squares = 0;
   for (int c = 0; c < a.columns; ++c) {
-    if (input != nullptr) {
-      a.z[begin + c] = (static_cast<float>(input[begin + c]) + a.bias[c]) * in(begin + c) + a.residual[begin + c];
-    }
-    sum += z(c);
+    const int64_t element = begin + c;
+    z[at(c)] = Get(has_input ? a.stream : StepType::kFp32, a.residual, element);
+    if (has_input) z[at(c)] += (Get(a.type, a.input, element) + a.bias[c]) * in(element);
+    sum += z[at(c)];
   }
   const double mean = sum / a.columns;
-  for (int c = 0; c < a.columns; ++c) squares += (z(c) - mean) * (z(c) - mean);
-  a.mean[row] = static_cast<float>(mean);
+  for (const float value : z) squares += (value - mean) * (value - mean);
   a.inverse_deviation[row] = static_cast<float>(1 / std::sqrt(squares / a.columns + a.epsilon));
   for (int c = 0; c < a.columns; ++c) {
-    const float normed = (z(c) - a.mean[row]) * a.inverse_deviation[row];
+    const float normed = (z[at(c)] - static_cast<float>(mean)) * a.inverse_deviation[row];
+    Set(a.type, a.normed, begin + c, normed);
     const float y = (normed * a.weight[c] + a.shift[c]) * out(begin + c);
-    if (a.y != nullptr) a.y[begin + c] = y;
-    if (a.low_y != nullptr) static_cast<Low*>(a.low_y)[begin + c] = static_cast<Low>(y);
+    if (a.y != nullptr) Set(a.stream, a.y, begin + c, y);
+    if (a.low_y != nullptr) Set(a.type, a.low_y, begin + c, y);
   }
 }
 
 // The columns' sums over the rows go to dweight, dshift and dbias, in the order of the rows.
-template <typename Low>
 void NormRowBackward(const StepNormBackward& a, int64_t row, std::vector<double>& sums) {
   const int64_t begin = row * a.columns;
   Factor in(a.input_dropout), out(a.output_dropout);
@@ -90,10 +102,10 @@ void NormRowBackward(const StepNormBackward& a, int64_t row, std::vector<double>
   std::vector<float> g(columns), normed(columns);
   double mean = 0, product = 0;
   for (int c = 0; c < a.columns; ++c) {
-    float dy = a.dy == nullptr ? 0 : a.dy[begin + c];
-    if (a.low_dy != nullptr) dy += static_cast<float>(static_cast<const Low*>(a.low_dy)[begin + c]);
+    float dy = a.dy == nullptr ? 0 : Get(a.stream, a.dy, begin + c);
+    if (a.low_dy != nullptr) dy += Get(a.type, a.low_dy, begin + c);
     dy *= out(begin + c);
-    normed[at(c)] = (a.z[begin + c] - a.mean[row]) * a.inverse_deviation[row];
+    normed[at(c)] = Get(a.type, a.normed, begin + c);
     sums[at(c)] += dy * normed[at(c)];
     sums[columns + at(c)] += dy;
     g[at(c)] = dy * a.weight[c];
@@ -105,13 +117,13 @@ void NormRowBackward(const StepNormBackward& a, int64_t row, std::vector<double>
   for (int c = 0; c < a.columns; ++c) {
     const float dz =
         a.inverse_deviation[row] * (g[at(c)] - static_cast<float>(mean) - normed[at(c)] * static_cast<float>(product));
-    a.dz[begin + c] = dz;
+    Set(a.dinput == nullptr ? StepType::kFp32 : a.stream, a.dz, begin + c, dz);
     if (a.dinput == nullptr) {
       sums[2 * columns + at(c)] += dz;
       continue;
     }
     const float dinput = dz * in(begin + c);
-    static_cast<Low*>(a.dinput)[begin + c] = static_cast<Low>(dinput);
+    Set(a.type, a.dinput, begin + c, dinput);
     sums[2 * columns + at(c)] += dinput;
   }
 }
@@ -137,15 +149,13 @@ class Reference : public StepKernels {
   }
 
   void Norm(const StepNorm& a) override {
-    WithType(a.type, [&](auto low) { ForRows(a.rows, [&](int64_t row) { NormRow<decltype(low)>(a, row); }); });
+    ForRows(a.rows, [&](int64_t row) { NormRow(a, row); });
   }
 
   void NormBackward(const StepNormBackward& a) override {
     const auto columns = static_cast<size_t>(a.columns);
     std::vector<double> sums(3 * columns);
-    WithType(a.type, [&](auto low) {
-      for (int64_t row = 0; row < a.rows; ++row) NormRowBackward<decltype(low)>(a, row, sums);
-    });
+    for (int64_t row = 0; row < a.rows; ++row) NormRowBackward(a, row, sums);
     Store(sums, 0, a.columns, a.dweight);
     Store(sums, columns, a.columns, a.dshift);
     Store(sums, 2 * columns, a.columns, a.dbias);
@@ -170,6 +180,7 @@ class Reference : public StepKernels {
       for (int64_t row = 0; row < a.rows; ++row) {
         for (int64_t c = 0, e = row * a.columns; c < a.columns; ++c, ++e) {
           const float x = static_cast<float>(static_cast<const Low*>(a.x)[e]) + a.bias[c];
+          static_cast<Low*>(a.y)[e] = static_cast<Low>(trainer::Gelu(x));
           const float dx = static_cast<float>(static_cast<const Low*>(a.dy)[e]) * GeluSlope(x);
           static_cast<Low*>(a.dx)[e] = static_cast<Low>(dx);
           sums[static_cast<size_t>(c)] += dx;
