@@ -41,6 +41,7 @@ __global__ void __launch_bounds__(kThreads, kBlocksPerSm)
   const FusedTokens* const keys = TokensOf(a.step.keys, a.shape, b);
   Rows rows;
   if constexpr (kBias) rows = LoadRowParts(keys, first, g);
+  TileClasses classes;
   const RowMask mask = LoadRowMask(keys, first, g);
   WaitForCopies<0>();
   __syncthreads();
@@ -65,11 +66,16 @@ __global__ void __launch_bounds__(kThreads, kBlocksPerSm)
     __syncthreads();
     const QueryColumns& columns = shared.columns[stage];
     TileClass kind{};
-    if constexpr (kBias) kind = Classify(tables, rows, columns.tokens.info);
+    float constant = 0;  // belongs to all of the scores
+    if constexpr (kBias) {
+      if (tile % 32 == 0) classes.Load(keys, first, TokensOf(a.step.queries, a.shape, b), tile, tiles);
+      kind = classes.Of(tile);
+      constant = Constant(tables, columns.tokens, rows, kind);
+    }
 #pragma unroll
     for (int t = 0; t < 4; ++t) {
       float scores[1][2][4] = {}, gradients[2][4] = {};
-      if constexpr (kBias) LookUp(scores, tables, columns.tokens, 16 * t, rows, kind, c);
+      if constexpr (kBias) LookUpBlock(scores[0], tables, columns.tokens, 16 * t, rows, kind, c);
 #pragma unroll
       for (int step = 0; step < 4; ++step) {
         uint32_t q[4], dout[4];
@@ -85,7 +91,7 @@ __global__ void __launch_bounds__(kThreads, kBlocksPerSm)
       if constexpr (kDropout) {
         draw = DrawForKeyRows(a.dropout, call, b * a.shape.heads + h, tile * kFusedTile + 16 * t, first, lane);
       }
-      KeyRowGradients<kDropout>(scores[0], gradients, columns, 16 * t, kind.constant, draw, a.dropout, c);
+      KeyRowGradients<kDropout>(scores[0], gradients, columns, 16 * t, constant, draw, a.dropout, c);
       uint32_t p[4], ds[4];
       PackA(p, scores[0]);
       PackA(ds, gradients);

@@ -37,8 +37,10 @@ __global__ void __launch_bounds__(kThreads, kBlocksPerSm)
   KeyLoader keys(a, b, h);
   if (tiles > 0) keys.Load(shared.k[0], shared.v[0], shared.columns[0]);
   CommitCopies();
+  const FusedTokens* const queries = TokensOf(a.step.queries, a.shape, b);
   Rows rows;
-  if constexpr (kBias) rows = LoadRowParts(TokensOf(a.step.queries, a.shape, b), first, g);
+  if constexpr (kBias) rows = LoadRowParts(queries, first, g);
+  TileClasses classes;
   WaitForCopies<0>();
   __syncthreads();
 
@@ -71,12 +73,17 @@ __global__ void __launch_bounds__(kThreads, kBlocksPerSm)
     __syncthreads();
     const FusedTokens& columns = shared.columns[stage];
     TileClass kind{};
-    if constexpr (kBias) kind = Classify(tables, rows, columns.info);
-    const float down[2] = {lse[0] - kind.constant * kScale, lse[1] - kind.constant * kScale};
+    float constant = 0;  // belongs to all of the scores
+    if constexpr (kBias) {
+      if (tile % 32 == 0) classes.Load(queries, first, TokensOf(a.step.keys, a.shape, b), tile, tiles);
+      kind = classes.Of(tile);
+      constant = Constant(tables, columns, rows, kind);
+    }
+    const float down[2] = {lse[0] - constant * kScale, lse[1] - constant * kScale};
 #pragma unroll
     for (int t = 0; t < 4; ++t) {
       float scores[1][2][4] = {}, gradients[2][4] = {};
-      if constexpr (kBias) LookUp(scores, tables, columns, 16 * t, rows, kind, c);
+      if constexpr (kBias) LookUpBlock(scores[0], tables, columns, 16 * t, rows, kind, c);
 #pragma unroll
       for (int step = 0; step < 4; ++step) {
         uint32_t k[4], v[4];
@@ -91,7 +98,7 @@ __global__ void __launch_bounds__(kThreads, kBlocksPerSm)
       if constexpr (kDropout) {
         const Random128 draw =
             DrawForQueryRows(a.dropout, call, b * a.shape.heads + h, first, tile * kFusedTile + 16 * t, lane);
-        DropForQueryRows(gradients, draw, KeepEnd(a.dropout));
+        DropForQueryRows(gradients, draw, a.dropout);
       }
 #pragma unroll
       for (int i = 0; i < 8; ++i) {

@@ -35,8 +35,10 @@ __global__ void __launch_bounds__(kThreads, kBlocksPerSm)
   if (tiles > 0) keys.Load(shared.k[0], shared.v[0], shared.columns[0]);
   CommitCopies();
 
+  const FusedTokens* const queries = TokensOf(a.step.queries, a.shape, b);
   Rows rows;
-  if constexpr (kBias) rows = LoadRowParts(TokensOf(a.step.queries, a.shape, b), first, g);
+  if constexpr (kBias) rows = LoadRowParts(queries, first, g);
+  TileClasses classes;
   WaitForCopies<0>();
   __syncthreads();
   uint32_t q[4][4];
@@ -56,7 +58,13 @@ __global__ void __launch_bounds__(kThreads, kBlocksPerSm)
     __syncthreads();
     const FusedTokens& columns = shared.columns[stage];
     float scores[4][2][4] = {};
-    const float constant = kBias ? Biases(scores, tables, columns, rows, c) : 0;
+    float constant = 0;  // belongs to all of the scores
+    if constexpr (kBias) {
+      if (tile % 32 == 0) classes.Load(queries, first, TokensOf(a.step.keys, a.shape, b), tile, tiles);
+      const TileClass kind = classes.Of(tile);
+      LookUp<1>(scores, tables, columns, rows, kind, c);
+      constant = Constant(tables, columns, rows, kind);
+    }
 #pragma unroll
     for (int step = 0; step < 4; ++step) {
 #pragma unroll
@@ -95,7 +103,7 @@ __global__ void __launch_bounds__(kThreads, kBlocksPerSm)
       if constexpr (kDropout) {
         const Random128 draw =
             DrawForQueryRows(a.dropout, call, b * a.shape.heads + h, first, tile * kFusedTile + 16 * t, lane);
-        DropForQueryRows(scores[t], draw, KeepEnd(a.dropout));
+        DropForQueryRows(scores[t], draw, a.dropout);
       }
       uint32_t p[4];
       PackA(p, scores[t]);

@@ -42,6 +42,15 @@ __device__ __forceinline__ Unit UnitOf(unsigned largest) {
   return {__uint_as_float((271 - exponent) << 23), __uint_as_float((exponent - 17) << 23)};
 }
 
+// The smallest and largest part of a warp's 16 rows.
+struct Range {
+  int low, high;
+};
+
+__device__ __forceinline__ Range WarpRange(const int32_t (&parts)[2]) {
+  return {__reduce_min_sync(~0u, min(parts[0], parts[1])), __reduce_max_sync(~0u, max(parts[0], parts[1]))};
+}
+
 // The tables' entries of an axis for 16 rows and a tile's columns, if it is the same one for all.
 struct OneEntry {
   bool is;
@@ -49,41 +58,40 @@ struct OneEntry {
 };
 
 __device__ __forceinline__ OneEntry FindOneEntry(Range rows, int low, int high, int end) {
-  OneEntry entry;
-  entry.is = OnlyEntry(rows, low, high, end, entry.offset);
-  return entry;
+  const int offset = __viaddmin_s32_relu(low, rows.low, end);
+  return {offset == __viaddmin_s32_relu(high, rows.high, end), offset};
 }
 
-__device__ __forceinline__ void Add(int32_t* counts, int table, unsigned offset, int count) {
+struct Entries {
+  OneEntry x, y, p;
+};
+
+__device__ __forceinline__ void Add(int32_t* counts, int table, int offset, int count) {
   atomicAdd(reinterpret_cast<int*>(reinterpret_cast<char*>(counts + table) + offset), count);
 }
 
 // Adds a warp's 16 rows x 64 columns to the entries of their differences.
 __device__ __forceinline__ void AddTile(int32_t* counts, const float (&gradients)[4][2][4], float inverse_unit,
-                                        const FusedTokens& columns, const Rows& rows, int lane) {
-  const OneEntry x = FindOneEntry(rows.x, columns.info.x_min, columns.info.x_max, kSpatialEnd);
-  const OneEntry y = FindOneEntry(rows.y, columns.info.y_min, columns.info.y_max, kSpatialEnd);
-  const OneEntry p = FindOneEntry(rows.all_p, columns.info.p_min, columns.info.p_max, kRelativeEnd);
+                                        const FusedTokens& columns, const Rows& rows, const Entries& entries,
+                                        int lane) {
+  const auto& [x, y, p] = entries;
   int sum = 0;
 #pragma unroll
   for (int n = 0; n < 8; ++n) {
     const int first = 8 * n + 2 * (lane % 4);
-    const int2 column_xy = *reinterpret_cast<const int2*>(&columns.xy[first]);
+    const int2 column_x = *reinterpret_cast<const int2*>(&columns.x[first]);
+    const int2 column_y = *reinterpret_cast<const int2*>(&columns.y[first]);
     const int2 column_p = *reinterpret_cast<const int2*>(&columns.p[first]);
 #pragma unroll
     for (int i = 0; i < 4; ++i) {
+      const auto offset = [&](const int2& column, const int32_t(&row)[2], int end) {
+        return __viaddmin_s32_relu(i % 2 == 0 ? column.x : column.y, row[i / 2], end);
+      };
       const int count = __float2int_rn(gradients[n / 2][n % 2][i] * inverse_unit);
       sum += count;
-      if (!x.is || !y.is) {
-        constexpr unsigned kEnds = kSpatialEnd << 16 | kSpatialEnd;
-        const unsigned offset = __viaddmin_s16x2_relu(i % 2 == 0 ? column_xy.x : column_xy.y, rows.xy[i / 2], kEnds);
-        if (!x.is) Add(counts, kXTable, offset & 0xFFFF, count);
-        if (!y.is) Add(counts, kYTable, offset >> 16, count);
-      }
-      if (!p.is) {
-        Add(counts, kRelativeTable,
-            __viaddmin_s32_relu(i % 2 == 0 ? column_p.x : column_p.y, rows.p[i / 2], kRelativeEnd), count);
-      }
+      if (!x.is) Add(counts, kXTable, offset(column_x, rows.x, kSpatialEnd), count);
+      if (!y.is) Add(counts, kYTable, offset(column_y, rows.y, kSpatialEnd), count);
+      if (!p.is) Add(counts, kRelativeStart, offset(column_p, rows.p, kRelativeEnd), count);
     }
   }
   if (!x.is && !y.is && !p.is) return;
@@ -91,7 +99,7 @@ __device__ __forceinline__ void AddTile(int32_t* counts, const float (&gradients
   if (lane != 0) return;
   if (x.is) Add(counts, kXTable, x.offset, sum);
   if (y.is) Add(counts, kYTable, y.offset, sum);
-  if (p.is) Add(counts, kRelativeTable, p.offset, sum);
+  if (p.is) Add(counts, kRelativeStart, p.offset, sum);
 }
 
 // Block (i, h) takes tiles of 64 queries i, i + gridDim.x, ... of all sequences, with all of their keys.
@@ -123,6 +131,7 @@ __global__ void __launch_bounds__(kThreads, kBlocksPerSm)
     keys.Load(shared.k[0], shared.v[0], shared.columns[0]);
     CommitCopies();
     const Rows rows = LoadRowParts(TokensOf(a.step.queries, a.shape, b), first, g);
+    const Range row_x = WarpRange(rows.x), row_y = WarpRange(rows.y), row_p = WarpRange(rows.p);
     float lse[2], delta[2];
 #pragma unroll
     for (int r = 0; r < 2; ++r) {
@@ -151,7 +160,13 @@ __global__ void __launch_bounds__(kThreads, kBlocksPerSm)
       __syncthreads();
       const FusedTokens& columns = shared.columns[stage];
       float scores[4][2][4];  // and then their gradients, times `kept` and 1 / kRoot
-      const float constant = Biases(scores, tables, columns, rows, c);
+      const FusedTileInfo& info = columns.info;
+      const Entries entries{FindOneEntry(row_x, info.x_min, info.x_max, kSpatialEnd),
+                            FindOneEntry(row_y, info.y_min, info.y_max, kSpatialEnd),
+                            FindOneEntry(row_p, info.p_min, info.p_max, kRelativeEnd)};
+      const TileClass kind{!entries.x.is || !entries.y.is, !entries.p.is, false};
+      LookUp<1>(scores, tables, columns, rows, kind, c);
+      const float constant = Constant(tables, columns, rows, kind);
       if (columns.info.masked) AddMask(scores, columns, c);
       const float down[2] = {lse[0] - constant * kScale, lse[1] - constant * kScale};
       unsigned largest = 0;  // of the bits of absolute values, which are ordered as these are, with NaN above all
@@ -171,7 +186,7 @@ __global__ void __launch_bounds__(kThreads, kBlocksPerSm)
         if constexpr (kDropout) {
           const Random128 draw =
               DrawForQueryRows(a.dropout, call, b * a.shape.heads + h, first, tile * kFusedTile + 16 * t, lane);
-          DropForQueryRows(gradients, draw, KeepEnd(a.dropout));
+          DropForQueryRows(gradients, draw, a.dropout);
         }
 #pragma unroll
         for (int i = 0; i < 8; ++i) {
@@ -189,7 +204,7 @@ __global__ void __launch_bounds__(kThreads, kBlocksPerSm)
       for (const unsigned of_warp : shared.largest) largest = max(largest, of_warp);
       if (largest == 0) continue;  // as where the queries are padding, whose outputs nobody reads
       const Unit unit = UnitOf(largest);
-      AddTile(shared.counts, scores, unit.inverse, columns, rows, lane);
+      AddTile(shared.counts, scores, unit.inverse, columns, rows, entries, lane);
       __syncthreads();
 #pragma unroll
       for (int i = 0; i < kOwnEntries; ++i) {
@@ -224,7 +239,7 @@ __global__ void AddUpBuckets(const FusedTableGradients to, int groups) {
     for (int group = 0; group < groups; ++group) sum += partial[int64_t{group} * kFusedTables + entry];
     sums[entry] = sum;
     buckets[entry] = entry >= kRelativeTable
-                         ? BucketOf(to.relative_buckets, to.relative_largest, entry - kRelativeTable - kRelativeReach)
+                         ? BucketOf(to.relative_buckets, to.relative_largest, entry - kRelativeStart - kRelativeReach)
                          : BucketOf(to.spatial_buckets, to.spatial_largest,
                                     entry - (entry >= kYTable ? kYTable : kXTable) - kSpatialReach);
   }

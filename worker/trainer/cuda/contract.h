@@ -83,7 +83,7 @@ class FusedAttention {
 };
 
 // The module's symbols, of C linkage. kCudaContract grows with every change of this header or of those it includes.
-inline constexpr int kCudaContract = 5;
+inline constexpr int kCudaContract = 6;
 using CudaContractFunction = int();
 // Null and an error in words if there is no usable GPU.
 using OpenCudaFunction = CudaDevice*(std::string* error);

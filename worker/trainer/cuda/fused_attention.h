@@ -27,7 +27,8 @@ inline constexpr int kSpatialReach = 216;  // 64 buckets up to a distance of 256
 inline constexpr int kXTable = 0;
 inline constexpr int kYTable = kXTable + 436;  // 2 * 216 + 1, rounded up to 16 bytes
 inline constexpr int kRelativeTable = kYTable + 436;
-inline constexpr int kFusedTables = kRelativeTable + 184;
+inline constexpr int kRelativeMargin = 78;  // entries behind each end, equal to it: see LookUpConsecutive
+inline constexpr int kFusedTables = kRelativeTable + 340;
 
 inline int FusedPadded(int length) { return (length + kFusedRowMultiple - 1) / kFusedRowMultiple * kFusedRowMultiple; }
 
@@ -35,15 +36,16 @@ inline int FusedPadded(int length) { return (length + kFusedRowMultiple - 1) / k
 struct FusedTileInfo {
   int x_min, x_max, y_min, y_max;
   int p_min, p_max;
-  int masked;  // it holds padding, or the sequence ends in it
-  int unused;
+  int masked;       // it holds padding, or the sequence ends in it
+  int consecutive;  // positions are p_min, p_min + 1 and so on; as queries, backwards
 };
 
-// What is known of 64 tokens as keys, or as queries. Coordinates are multiplied by 4, the size of a table's entry; x is
-// in the low half of a word, y in the high one. Those of queries are subtracted from the middle of the table, so that
-// the entry of a query and a key is at the sum, clamped to the table.
+// What is known of 64 tokens as keys, or as queries. Coordinates are multiplied by 4, the size of a table's entry.
+// Those of queries are subtracted from the middle of the table, so that the entry of a query and a key is at the sum,
+// clamped to the table.
 struct FusedTokens {
-  int32_t xy[kFusedTile];
+  int32_t x[kFusedTile];
+  int32_t y[kFusedTile];
   int32_t p[kFusedTile];
   float mask[kFusedTile];  // 0, or -inf for padding
   FusedTileInfo info;

@@ -15,6 +15,11 @@ __device__ __forceinline__ int64_t Padded(const FusedShape& shape) {
 __device__ __forceinline__ float* RowValue(float* values, const FusedShape& shape, int b, int h, int row) {
   return values + (int64_t{b} * shape.heads + h) * Padded(shape) + row;
 }
+// The same number; what is computed from it stays where it is written, and takes no registers elsewhere.
+__device__ __forceinline__ int Opaque(int value) {
+  asm volatile("" : "+r"(value));
+  return value;
+}
 // The first tile of sequence b.
 __device__ __forceinline__ const FusedTokens* TokensOf(const FusedTokens* tokens, const FusedShape& shape, int b) {
   return tokens + b * (Padded(shape) / kFusedTile);
@@ -54,10 +59,14 @@ class KeyLoader {
         tokens_(TokensOf(a.step.keys, a.shape, b)) {}
 
   __device__ __forceinline__ void Load(char* k, char* v, FusedTokens& columns) {
+    LoadKeys(k, columns);
+    LoadValues(v);
+  }
+  __device__ __forceinline__ void LoadKeys(char* k, FusedTokens& columns) {
     k_.Load(k);
-    v_.Load(v);
     LoadTokens(columns, *tokens_++);
   }
+  __device__ __forceinline__ void LoadValues(char* v) { v_.Load(v); }
 
  private:
   RowLoader<kFusedTile, kBlock> k_, v_;
@@ -121,6 +130,8 @@ template <bool kDropout>
 __device__ __forceinline__ void KeyRowGradients(float (&scores)[2][4], float (&gradients)[2][4],
                                                 const QueryColumns& columns, int column, float constant,
                                                 const Random128& draw, const FusedDropout& dropout, int c) {
+  bool keeps[2][4];
+  if constexpr (kDropout) KeepsKeyRows(keeps, draw, dropout);
 #pragma unroll
   for (int u = 0; u < 2; ++u) {
     const int first = column + 8 * u + 2 * c;
@@ -130,7 +141,7 @@ __device__ __forceinline__ void KeyRowGradients(float (&scores)[2][4], float (&g
 #pragma unroll
     for (int i = 0; i < 4; ++i) {
       const float p = Exp2(scores[u][i] * kScale - down[i % 2]);
-      const float kept = !kDropout || KeepsKeyRow(draw, u, i, KeepEnd(dropout)) ? p : 0;
+      const float kept = !kDropout || keeps[u][i] ? p : 0;
       scores[u][i] = kept;
       gradients[u][i] = kept * gradients[u][i] - p * (i % 2 == 0 ? delta.x : delta.y);
     }

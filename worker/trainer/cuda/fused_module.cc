@@ -39,7 +39,7 @@ class Kernels : public FusedAttention {
   FusedDropout Draw(double p) override {
     const FusedDropout none = MakeFusedDropout(0, 0, p);
     if (none.threshold == 65536) return none;
-    TORCH_CHECK(none.threshold > 0, "fused attention: dropout of ", p, " leaves nothing");
+    TORCH_CHECK(p <= kLargestFusedDropout, "fused attention: dropout of ", p, " is more than ", kLargestFusedDropout);
     auto* const generator =
         at::get_generator_or_default<at::CUDAGeneratorImpl>(std::nullopt, at::cuda::detail::getDefaultCUDAGenerator());
     const std::lock_guard lock(generator->mutex_);

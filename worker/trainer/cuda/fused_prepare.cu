@@ -7,7 +7,7 @@ namespace {
 
 using namespace fused;
 
-constexpr int kLargestCoordinate = 4095;  // times 4, and its negative, plus a table: within 16 bits
+constexpr int kLargestCoordinate = 4095;
 
 __device__ float Value(const float* table, int columns, const int64_t* buckets, int largest, int h, int difference) {
   if (table == nullptr) return 0;
@@ -25,7 +25,7 @@ __global__ void ValueTables(const FusedSource source, float* tables) {
                     i - (x ? kXTable : kYTable) - kSpatialReach);
     } else {
       value = Value(source.relative_table, 32, source.relative_buckets, source.relative_largest, h,
-                    i - kRelativeTable - kRelativeReach);
+                    min(max(i - kRelativeTable - kRelativeMargin, 0), 2 * kRelativeReach) - kRelativeReach);
     }
     tables[h * kFusedTables + i] = value;
   }
@@ -37,8 +37,8 @@ __global__ void Tiles(const FusedShape shape, const FusedSource source, const Fu
   const int64_t index = int64_t{b} * gridDim.x + tile;
   FusedTokens& keys = step.keys[index];
   FusedTokens& queries = step.queries[index];
-  FusedTileInfo info{INT_MAX, INT_MIN, INT_MAX, INT_MIN, INT_MAX, INT_MIN, 0, 0};
-  int last = -1;
+  FusedTileInfo info{INT_MAX, INT_MIN, INT_MAX, INT_MIN, INT_MAX, INT_MIN, 0, 1};
+  int last = -1, first_p = 0;
   for (int i = lane; i < kFusedTile; i += 32) {
     const int j = tile * kFusedTile + i;
     const bool real = j < shape.length && source.mask[b * int64_t{shape.length} + j] != 0;
@@ -51,18 +51,23 @@ __global__ void Tiles(const FusedShape shape, const FusedSource source, const Fu
     const int64_t* const box = source.boxes + (b * int64_t{shape.length} + token) * 4;
     const int x = 4 * static_cast<int>(min(max(box[0], int64_t{0}), int64_t{kLargestCoordinate}));
     const int y = 4 * static_cast<int>(min(max(box[3], int64_t{0}), int64_t{kLargestCoordinate}));
-    const int p = 4 * static_cast<int>(source.positions[token]);
-    keys.xy[i] = x | y << 16;
-    queries.xy[i] = ((4 * kSpatialReach - x) & 0xFFFF) | (4 * kSpatialReach - y) << 16;
+    // Behind the end they go on by one, as before it.
+    const int p = 4 * (static_cast<int>(source.positions[token]) + j - token);
+    if (i == lane) first_p = __shfl_sync(~0u, p, 0);
+    if (p != first_p + 4 * i) info.consecutive = 0;
+    keys.x[i] = x;
+    keys.y[i] = y;
+    queries.x[i] = 4 * kSpatialReach - x;
+    queries.y[i] = 4 * kSpatialReach - y;
     keys.p[i] = p;
     queries.p[i] = 4 * kRelativeReach - p;
     info = {min(info.x_min, x), max(info.x_max, x), min(info.y_min, y), max(info.y_max, y),
-            min(info.p_min, p), max(info.p_max, p), info.masked,        0};
+            min(info.p_min, p), max(info.p_max, p), info.masked,        info.consecutive};
   }
   info = {__reduce_min_sync(~0u, info.x_min),  __reduce_max_sync(~0u, info.x_max),
           __reduce_min_sync(~0u, info.y_min),  __reduce_max_sync(~0u, info.y_max),
           __reduce_min_sync(~0u, info.p_min),  __reduce_max_sync(~0u, info.p_max),
-          __reduce_max_sync(~0u, info.masked), 0};
+          __reduce_max_sync(~0u, info.masked), __reduce_min_sync(~0u, info.consecutive)};
   last = __reduce_max_sync(~0u, last);
   if (lane != 0) return;
   if (!shape.bias) info.x_min = info.x_max = info.y_min = info.y_max = info.p_min = info.p_max = 0;
@@ -74,7 +79,7 @@ __global__ void Tiles(const FusedShape shape, const FusedSource source, const Fu
                   4 * kRelativeReach - info.p_max,
                   4 * kRelativeReach - info.p_min,
                   0,
-                  0};
+                  info.consecutive};
   if (last >= 0) atomicMax(&step.key_tiles[b], tile + 1);
 }
 

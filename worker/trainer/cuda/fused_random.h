@@ -25,10 +25,23 @@ struct FusedDropout {
   uint32_t keys[2 * kPhiloxRounds];  // Philox's key of each round
   uint32_t offset[2];                // low and high half: tells calls with the same seed apart
   const int64_t* replayed;           // null, or on the device: what each replay of a CUDA graph adds to the offset
-  uint32_t threshold;                // kept are those whose 16 random bits are below it; 65536 keeps all
+  uint32_t threshold;                // kept are those whose DropoutBits() are below it; 65536 keeps all
+  uint32_t keep_below;               // the same as the half precision number that kept ones are below, in both halves
 };
 
-// Drops with probability p, 0 <= p < 1, to the nearest 1 / 65536.
+// The GPU compares two times 16 random bits with one instruction as numbers of half precision, and whatever is no
+// number is below all. This is how many of the 65536 come before: those that are no number, -inf to -0, +0 to +inf.
+ATTNFLEET_HOST_DEVICE uint32_t RankAsHalf(uint32_t bits) {
+  const uint32_t magnitude = bits & 0x7FFF, negative = bits >> 15;
+  if (magnitude > 0x7C00) return magnitude - 0x7C01 + negative * 0x3FF;
+  return negative != 0 ? 0x7FE + 0x7C00 - magnitude : 0x7FE + 0x7C01 + magnitude;
+}
+
+// The 2046 that are no numbers are always kept.
+inline constexpr double kLargestFusedDropout = 1 - 2046 / 65536.0;
+
+// Drops with probability p, 0 <= p <= kLargestFusedDropout, to the nearest 1 / 65536; but at 31745 / 65536 to the next
+// one, since -0 and +0 are the same number.
 inline FusedDropout MakeFusedDropout(uint64_t seed, uint64_t offset, double p) {
   FusedDropout dropout{};
   for (uint32_t round = 0; round < kPhiloxRounds; ++round) {
@@ -37,7 +50,12 @@ inline FusedDropout MakeFusedDropout(uint64_t seed, uint64_t offset, double p) {
   }
   dropout.offset[0] = static_cast<uint32_t>(offset);
   dropout.offset[1] = static_cast<uint32_t>(offset >> 32);
-  dropout.threshold = static_cast<uint32_t>(65536 * (1 - p) + 0.5);
+  constexpr uint32_t kNoNumbers = 0x7FE, kZero = kNoNumbers + 0x7C00;  // ranks of -inf and of -0
+  uint32_t threshold = static_cast<uint32_t>(65536 * (1 - p) + 0.5);
+  threshold = threshold < kNoNumbers ? kNoNumbers : threshold == kZero + 1 ? kZero : threshold;
+  dropout.threshold = threshold;
+  const uint32_t below = threshold <= kZero ? 0xFC00 - (threshold - kNoNumbers) : threshold - kZero - 1;
+  dropout.keep_below = below << 16 | below;
   return dropout;
 }
 
@@ -67,13 +85,13 @@ ATTNFLEET_HOST_DEVICE Random128 DropoutDraw(const FusedDropout& dropout, uint32_
   return Philox(dropout.keys, query_group | key_group << 16, call, sequence_head, dropout.offset[1]);
 }
 
-// The 16 bits of one probability.
+// The 16 bits of one probability, as their rank.
 ATTNFLEET_HOST_DEVICE uint32_t DropoutBits(const FusedDropout& dropout, uint32_t sequence_head, uint32_t query,
                                            uint32_t key) {
   const Random128 draw =
       DropoutDraw(dropout, dropout.offset[0], sequence_head, query / 16 * 8 + query % 8, key / 16 * 4 + key % 8 / 2);
   const uint32_t word = draw.word[key % 2 * 2 + key / 8 % 2];
-  return query / 8 % 2 == 0 ? word & 0xFFFF : word >> 16;
+  return RankAsHalf(query / 8 % 2 == 0 ? word & 0xFFFF : word >> 16);
 }
 
 }  // namespace attnfleet::trainer

@@ -9,6 +9,7 @@
 #include <cuda_runtime.h>
 
 #include <cstdint>
+#include <type_traits>
 
 #include "worker/trainer/cuda/fused_attention.h"
 #include "worker/trainer/cuda/fused_random.h"
@@ -154,109 +155,192 @@ __device__ __forceinline__ void StoreRows(const FusedMatrix& matrix, int b, int 
 // --- Biases. Offsets into the tables are in bytes; a row's and a column's part add up (FusedStep).
 constexpr int kSpatialEnd = 4 * 2 * kSpatialReach;
 constexpr int kRelativeEnd = 4 * 2 * kRelativeReach;
+constexpr int kRelativeStart = kRelativeTable + kRelativeMargin;
 
-// The smallest and largest part of a warp's rows.
-struct Range {
-  int low, high;
-};
-
-// The parts of rows g and g + 8, and the ranges of all 16.
+// The parts of rows g and g + 8.
 struct Rows {
-  int32_t xy[2], p[2];
-  Range x, y, all_p;
+  int32_t x[2], y[2], p[2];
 };
-
-__device__ __forceinline__ Range WarpRange(int a, int b) {
-  return {__reduce_min_sync(~0u, min(a, b)), __reduce_max_sync(~0u, max(a, b))};
-}
 
 // Of a warp's rows, from row `first` of `tokens` on.
 __device__ __forceinline__ Rows LoadRowParts(const FusedTokens* tokens, int first, int g) {
   const FusedTokens& tile = tokens[first / kFusedTile];
   const int row = first % kFusedTile + g;
-  Rows rows{{tile.xy[row], tile.xy[row + 8]}, {tile.p[row], tile.p[row + 8]}, {}, {}, {}};
-  const auto low = [](int32_t xy) { return static_cast<int>(static_cast<int16_t>(xy & 0xFFFF)); };
-  rows.x = WarpRange(low(rows.xy[0]), low(rows.xy[1]));
-  rows.y = WarpRange(rows.xy[0] >> 16, rows.xy[1] >> 16);
-  rows.all_p = WarpRange(rows.p[0], rows.p[1]);
-  return rows;
+  return {{tile.x[row], tile.x[row + 8]}, {tile.y[row], tile.y[row + 8]}, {tile.p[row], tile.p[row + 8]}};
 }
 
-// If the clamped sum of every row's and every column's part is the same entry, true and its offset.
-__device__ __forceinline__ bool OnlyEntry(Range rows, int low, int high, int end, int& offset) {
-  offset = __viaddmin_s32_relu(low, rows.low, end);
-  return offset == __viaddmin_s32_relu(high, rows.high, end);
-}
-
-// Which axes are one number for all of a warp's rows and a tile's columns.
+// What has to be looked up for a warp's 16 rows and a tile's columns; an axis is one number where the clamped sum of
+// every row's and every column's part is the same entry.
 struct TileClass {
-  bool spatial, relative;  // has to be looked up
-  float constant;          // the sum of those that have not
+  bool spatial;      // x and y
+  bool relative;     // positions that come in any order
+  bool consecutive;  // positions that do not
 };
 
-__device__ __forceinline__ float Entry(const char* tables, int table, unsigned offset) {
-  return *reinterpret_cast<const float*>(tables + offset + 4 * table);
+// That of 32 tiles, a bit each.
+class TileClasses {
+ public:
+  // Of a warp's rows, from row `first` of `rows` on; of the tiles from `tile` on, a multiple of 32.
+  __device__ __forceinline__ void Load(const FusedTokens* rows, int first, const FusedTokens* columns, int tile,
+                                       int tiles) {
+    const int lane = threadIdx.x % 32;
+    const FusedTokens& own = rows[first / kFusedTile];
+    const int row = first % kFusedTile + lane % 16;
+    const FusedTileInfo& info = columns[min(tile + lane, tiles - 1)].info;
+    const bool x = Differs(own.x[row], info.x_min, info.x_max, kSpatialEnd);
+    const bool y = Differs(own.y[row], info.y_min, info.y_max, kSpatialEnd);
+    const bool relative = Differs(own.p[row], info.p_min, info.p_max, kRelativeEnd);
+    const bool consecutive = own.info.consecutive != 0 && info.consecutive != 0;
+    spatial_ = __ballot_sync(~0u, x || y);
+    relative_ = __ballot_sync(~0u, relative && !consecutive);
+    consecutive_ = __ballot_sync(~0u, relative && consecutive);
+  }
+
+  __device__ __forceinline__ TileClass Of(int tile) const {
+    const auto bit = [&](uint32_t bits) { return (bits >> tile % 32 & 1) != 0; };
+    return {bit(spatial_), bit(relative_), bit(consecutive_)};
+  }
+
+ private:
+  static __device__ __forceinline__ bool Differs(int part, int low, int high, int end) {
+    return __viaddmin_s32_relu(low, __reduce_min_sync(~0u, part), end) !=
+           __viaddmin_s32_relu(high, __reduce_max_sync(~0u, part), end);
+  }
+
+  uint32_t spatial_ = 0, relative_ = 0, consecutive_ = 0;
+};
+
+__device__ __forceinline__ float Entry(const char* tables, int table, int row, int column, int end) {
+  return *reinterpret_cast<const float*>(tables + __viaddmin_s32_relu(column, row, end) + 4 * table);
 }
 
-__device__ __forceinline__ TileClass Classify(const char* tables, const Rows& rows, const FusedTileInfo& columns) {
-  int x, y, p;
-  const bool same_x = OnlyEntry(rows.x, columns.x_min, columns.x_max, kSpatialEnd, x);
-  const bool same_y = OnlyEntry(rows.y, columns.y_min, columns.y_max, kSpatialEnd, y);
-  const bool same_p = OnlyEntry(rows.all_p, columns.p_min, columns.p_max, kRelativeEnd, p);
-  TileClass result{!(same_x && same_y), !same_p, 0};
-  if (!result.spatial) result.constant += Entry(tables, kXTable, x) + Entry(tables, kYTable, y);
-  if (!result.relative) result.constant += Entry(tables, kRelativeTable, p);
-  return result;
+// The sum of the axes that are one number.
+__device__ __forceinline__ float Constant(const char* tables, const FusedTokens& columns, const Rows& rows,
+                                          const TileClass& kind) {
+  float constant = 0;
+  if (!kind.spatial) {
+    constant = Entry(tables, kXTable, rows.x[0], columns.x[0], kSpatialEnd) +
+               Entry(tables, kYTable, rows.y[0], columns.y[0], kSpatialEnd);
+  }
+  if (!kind.relative && !kind.consecutive) {
+    constant += Entry(tables, kRelativeStart, rows.p[0], columns.p[0], kRelativeEnd);
+  }
+  return constant;
 }
 
-template <bool kSpatial, bool kRelative, int kBlocks>
-__device__ __forceinline__ void LookUp(float (&biases)[kBlocks][2][4], const char* tables, const FusedTokens& columns,
-                                       int column, const Rows& rows, int c) {
+// x and y of 16 rows x 16 columns from `column` on.
+__device__ __forceinline__ void LookUpSpatial(float (&biases)[2][4], const char* tables, const FusedTokens& columns,
+                                              int column, const Rows& rows, int c) {
 #pragma unroll
-  for (int n = 0; n < 2 * kBlocks; ++n) {
-    const int first = column + 8 * n + 2 * c;
-    const int2 xy = kSpatial ? *reinterpret_cast<const int2*>(&columns.xy[first]) : int2{};
-    const int2 p = kRelative ? *reinterpret_cast<const int2*>(&columns.p[first]) : int2{};
+  for (int u = 0; u < 2; ++u) {
+    const int2 x = *reinterpret_cast<const int2*>(&columns.x[column + 8 * u + 2 * c]);
+    const int2 y = *reinterpret_cast<const int2*>(&columns.y[column + 8 * u + 2 * c]);
 #pragma unroll
     for (int i = 0; i < 4; ++i) {
-      float bias = 0;
-      if constexpr (kSpatial) {
-        constexpr unsigned kEnds = kSpatialEnd << 16 | kSpatialEnd;
-        const unsigned offset = __viaddmin_s16x2_relu(i % 2 == 0 ? xy.x : xy.y, rows.xy[i / 2], kEnds);
-        bias = Entry(tables, kXTable, offset & 0xFFFF) + Entry(tables, kYTable, offset >> 16);
-      }
-      if constexpr (kRelative) {
-        const int offset = __viaddmin_s32_relu(i % 2 == 0 ? p.x : p.y, rows.p[i / 2], kRelativeEnd);
-        const float relative = Entry(tables, kRelativeTable, offset);
-        bias = kSpatial ? bias + relative : relative;
-      }
-      biases[n / 2][n % 2][i] = bias;
+      biases[u][i] = Entry(tables, kXTable, rows.x[i / 2], i % 2 == 0 ? x.x : x.y, kSpatialEnd) +
+                     Entry(tables, kYTable, rows.y[i / 2], i % 2 == 0 ? y.x : y.y, kSpatialEnd);
     }
   }
 }
 
-// The biases of 16 rows x kBlocks blocks of 16 columns from `column` on, without the tile's constant: the initial value
-// of the scores' accumulators.
-template <int kBlocks>
-__device__ __forceinline__ void LookUp(float (&biases)[kBlocks][2][4], const char* tables, const FusedTokens& columns,
-                                       int column, const Rows& rows, const TileClass& kind, int c) {
-  if (kind.spatial && kind.relative) {
-    LookUp<true, true>(biases, tables, columns, column, rows, c);
-  } else if (kind.spatial) {
-    LookUp<true, false>(biases, tables, columns, column, rows, c);
-  } else if (kind.relative) {
-    LookUp<false, true>(biases, tables, columns, column, rows, c);
-  } else {
-    LookUp<false, false>(biases, tables, columns, column, rows, c);
+// Adds positions.
+__device__ __forceinline__ void LookUpRelative(float (&biases)[2][4], const char* tables, const FusedTokens& columns,
+                                               int column, const Rows& rows, int c) {
+#pragma unroll
+  for (int u = 0; u < 2; ++u) {
+    const int2 p = *reinterpret_cast<const int2*>(&columns.p[column + 8 * u + 2 * c]);
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      biases[u][i] += Entry(tables, kRelativeStart, rows.p[i / 2], i % 2 == 0 ? p.x : p.y, kRelativeEnd);
+    }
   }
 }
 
-// Those of a whole tile; returns its constant.
-__device__ __forceinline__ float Biases(float (&biases)[4][2][4], const char* tables, const FusedTokens& columns,
-                                        const Rows& rows, int c) {
-  const TileClass kind = Classify(tables, rows, columns.info);
-  LookUp(biases, tables, columns, 0, rows, kind, c);
-  return kind.constant;
+// Any of the above, for a block of 16 columns.
+__device__ __forceinline__ void LookUpBlock(float (&biases)[2][4], const char* tables, const FusedTokens& columns,
+                                            int column, const Rows& rows, const TileClass& kind, int c) {
+  if (kind.spatial) {
+    LookUpSpatial(biases, tables, columns, column, rows, c);
+  } else {
+#pragma unroll
+    for (int i = 0; i < 8; ++i) biases[i / 4][i % 4] = 0;
+  }
+  if (kind.relative || kind.consecutive) LookUpRelative(biases, tables, columns, column, rows, c);
+}
+
+// Consecutive positions of a tile, in order: an entry lies kStep (1, or -1 where columns are queries) from that of the
+// column before, and row g + 8 has those that row g has eight columns before. The margin of the table is for those that
+// would be clamped.
+template <int kStep>
+class Consecutive {
+ public:
+  __device__ __forceinline__ Consecutive(const char* tables, const FusedTokens& columns, const Rows& rows, int c)
+      : entries_(tables + 4 * kRelativeStart + rows.p[0] + columns.p[0] + kStep * 8 * c),
+        before_{At(-1, 0), At(-1, 1)} {}
+
+  // Adds them for block `t` of 16 columns; blocks come in order.
+  __device__ __forceinline__ void Add(float (&biases)[2][4], int t) {
+#pragma unroll
+    for (int u = 0; u < 2; ++u) {
+#pragma unroll
+      for (int i = 0; i < 2; ++i) {
+        const float entry = At(2 * t + u, i);
+        biases[u][i] += entry;
+        biases[u][2 + i] += before_[i];
+        before_[i] = entry;
+      }
+    }
+  }
+
+ private:
+  __device__ __forceinline__ float At(int block, int i) const {
+    return *reinterpret_cast<const float*>(entries_ + kStep * (32 * block + 4 * i));
+  }
+
+  const char* const entries_;
+  float before_[2];
+};
+
+// The biases of a tile, without its constant: the initial value of the scores' accumulators. `before(t)` is what is to
+// be done before those of each block of 16 columns; then the block is free to be written.
+template <int kStep, class Before>
+__device__ __forceinline__ void LookUp(float (&biases)[4][2][4], const char* tables, const FusedTokens& columns,
+                                       const Rows& rows, const TileClass& kind, int c, const Before& before) {
+  const auto blocks = [&](auto spatial, auto consecutive) {
+    Consecutive<kStep> positions(tables, columns, rows, c);
+#pragma unroll
+    for (int t = 0; t < 4; ++t) {
+      before(t);
+      if constexpr (decltype(spatial)::value) {
+        LookUpSpatial(biases[t], tables, columns, 16 * t, rows, c);
+      } else {
+#pragma unroll
+        for (int i = 0; i < 8; ++i) biases[t][i / 4][i % 4] = 0;
+      }
+      if constexpr (decltype(consecutive)::value) positions.Add(biases[t], t);
+    }
+  };
+  constexpr std::true_type kYes;
+  constexpr std::false_type kNo;
+  if (kind.spatial && kind.consecutive) {
+    blocks(kYes, kYes);
+  } else if (kind.spatial) {
+    blocks(kYes, kNo);
+  } else if (kind.consecutive) {
+    blocks(kNo, kYes);
+  } else {
+    blocks(kNo, kNo);
+  }
+  if (kind.relative) {
+#pragma unroll
+    for (int t = 0; t < 4; ++t) LookUpRelative(biases[t], tables, columns, 16 * t, rows, c);
+  }
+}
+
+template <int kStep>
+__device__ __forceinline__ void LookUp(float (&biases)[4][2][4], const char* tables, const FusedTokens& columns,
+                                       const Rows& rows, const TileClass& kind, int c) {
+  LookUp<kStep>(biases, tables, columns, rows, kind, c, [](int) {});
 }
 
 // --- Padding.
@@ -315,11 +399,14 @@ __device__ __forceinline__ float RowMaximum(const float (&scores)[4][2][4], int 
 __device__ __forceinline__ float KeptPart(const FusedDropout& dropout) {
   return static_cast<float>(dropout.threshold) / 65536;
 }
-// The threshold in the upper half of a word.
-__device__ __forceinline__ uint32_t KeepEnd(const FusedDropout& dropout) { return dropout.threshold << 16; }
-
-__device__ __forceinline__ bool Keeps(uint32_t word, bool upper_half, uint32_t keep_end) {
-  return (upper_half ? word : word << 16) < keep_end;
+// Which of the two probabilities of a word are kept; see RankAsHalf.
+__device__ __forceinline__ void Keeps(uint32_t word, const FusedDropout& dropout, bool& low, bool& high) {
+  uint32_t keeps_low, keeps_high;
+  asm("{\n.reg .pred p, q;\nsetp.ltu.f16x2 p|q, %2, %3;\nselp.u32 %0, 1, 0, p;\nselp.u32 %1, 1, 0, q;\n}\n"
+      : "=r"(keeps_low), "=r"(keeps_high)
+      : "r"(word), "r"(dropout.keep_below));
+  low = keeps_low != 0;
+  high = keeps_high != 0;
 }
 
 // See DropoutDraw. Read once, before the loops: it is the same for all of a kernel.
@@ -332,14 +419,15 @@ __device__ __forceinline__ Random128 DrawForQueryRows(const FusedDropout& dropou
                                                       uint32_t sequence_head, int query, int key, int lane) {
   return DropoutDraw(dropout, call, sequence_head, query / 2 + lane / 4, key / 4 + lane % 4);
 }
-__device__ __forceinline__ bool KeepsQueryRow(const Random128& draw, int u, int i, uint32_t keep_end) {
-  return Keeps(draw.word[i % 2 * 2 + u], i / 2 != 0, keep_end);
-}
-__device__ __forceinline__ void DropForQueryRows(float (&values)[2][4], const Random128& draw, uint32_t keep_end) {
+__device__ __forceinline__ void DropForQueryRows(float (&values)[2][4], const Random128& draw,
+                                                 const FusedDropout& dropout) {
 #pragma unroll
-  for (int u = 0; u < 2; ++u) {
-#pragma unroll
-    for (int i = 0; i < 4; ++i) values[u][i] = KeepsQueryRow(draw, u, i, keep_end) ? values[u][i] : 0;
+  for (int i = 0; i < 4; ++i) {
+    float(&pair)[4] = values[i % 2];
+    bool keeps_g, keeps_g8;
+    Keeps(draw.word[i / 2 * 2 + i % 2], dropout, keeps_g, keeps_g8);
+    pair[i / 2] = keeps_g ? pair[i / 2] : 0;
+    pair[i / 2 + 2] = keeps_g8 ? pair[i / 2 + 2] : 0;
   }
 }
 
@@ -355,8 +443,9 @@ __device__ __forceinline__ Random128 DrawForKeyRows(const FusedDropout& dropout,
   const uint32_t other1 = __shfl_xor_sync(~0u, odd ? draw.word[1] : draw.word[3], 4);
   return {{odd ? other0 : own0, odd ? other1 : own1, odd ? own0 : other0, odd ? own1 : other1}};
 }
-__device__ __forceinline__ bool KeepsKeyRow(const Random128& draw, int u, int i, uint32_t keep_end) {
-  return Keeps(draw.word[i % 2 * 2 + i / 2], u != 0, keep_end);
+__device__ __forceinline__ void KeepsKeyRows(bool (&keeps)[2][4], const Random128& draw, const FusedDropout& dropout) {
+#pragma unroll
+  for (int i = 0; i < 4; ++i) Keeps(draw.word[i % 2 * 2 + i / 2], dropout, keeps[0][i], keeps[1][i]);
 }
 
 }  // namespace attnfleet::trainer::fused

@@ -42,7 +42,11 @@ __global__ void __launch_bounds__(kThreads, kBlocksPerSm)
   CommitCopies();
   const FusedTokens* const keys = TokensOf(a.step.keys, a.shape, b);
   Rows rows;
-  if constexpr (kBias) rows = LoadRowParts(keys, first, g);
+  TileClasses classes;
+  if constexpr (kBias) {
+    rows = LoadRowParts(keys, first, g);
+    if (tiles > 0) classes.Load(keys, first, TokensOf(a.step.queries, a.shape, b), 0, tiles);
+  }
   const RowMask mask = LoadRowMask(keys, first, g);
   WaitForCopies<1>();
   FenceSharedForWgmma();
@@ -52,7 +56,10 @@ __global__ void __launch_bounds__(kThreads, kBlocksPerSm)
   Accumulator scores, gradients, dk = {}, dv = {};
   float constant = 0;  // belongs to all of the scores
   if constexpr (kBias) {
-    if (tiles > 0) constant = Biases(scores, tables, shared.columns[0].tokens, rows, c);
+    if (tiles > 0) {
+      LookUp<-1>(scores, tables, shared.columns[0].tokens, rows, classes.Of(0), c);
+      constant = Constant(tables, shared.columns[0].tokens, rows, classes.Of(0));
+    }
   }
   for (int tile = 0; tile < tiles; ++tile) {
     const int stage = tile % 2;
@@ -91,7 +98,17 @@ __global__ void __launch_bounds__(kThreads, kBlocksPerSm)
       WaitForCopies<0>();
       FenceSharedForWgmma();
       __syncthreads();
-      if constexpr (kBias) constant = Biases(scores, tables, shared.columns[1 - stage].tokens, rows, c);
+      if constexpr (kBias) {
+        if ((tile + 1) % 32 == 0) {
+          const int sequence = Opaque(b);
+          classes.Load(TokensOf(a.step.keys, a.shape, sequence), first, TokensOf(a.step.queries, a.shape, sequence),
+                       tile + 1, tiles);
+        }
+        const FusedTokens& next = shared.columns[1 - stage].tokens;
+        const TileClass kind = classes.Of(tile + 1);
+        LookUp<-1>(scores, tables, next, rows, kind, c);
+        constant = Constant(tables, next, rows, kind);
+      }
     }
     WgmmaWait<0>();
     Pin(dv);

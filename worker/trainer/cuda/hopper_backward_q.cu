@@ -40,7 +40,12 @@ __global__ void __launch_bounds__(kThreads, kBlocksPerSm)
   if (tiles > 1) keys.Load(shared.k[1], shared.v[1], shared.columns[1]);
   CommitCopies();
   Rows rows;
-  if constexpr (kBias) rows = LoadRowParts(TokensOf(a.step.queries, a.shape, b), first, g);
+  TileClasses classes;
+  if constexpr (kBias) {
+    rows = LoadRowParts(TokensOf(a.step.queries, a.shape, b), first, g);
+    if (tiles > 0)
+      classes.Load(TokensOf(a.step.queries, a.shape, b), first, TokensOf(a.step.keys, a.shape, b), 0, tiles);
+  }
   WaitForCopies<1>();
   FenceSharedForWgmma();
   __syncthreads();
@@ -58,7 +63,10 @@ __global__ void __launch_bounds__(kThreads, kBlocksPerSm)
   Accumulator scores, gradients, dq = {};
   float constant = 0;  // belongs to all of the scores
   if constexpr (kBias) {
-    if (tiles > 0) constant = Biases(scores, tables, shared.columns[0], rows, c);
+    if (tiles > 0) {
+      LookUp<1>(scores, tables, shared.columns[0], rows, classes.Of(0), c);
+      constant = Constant(tables, shared.columns[0], rows, classes.Of(0));
+    }
   }
   for (int tile = 0; tile < tiles; ++tile) {
     const int stage = tile % 2;
@@ -84,7 +92,7 @@ __global__ void __launch_bounds__(kThreads, kBlocksPerSm)
     uint32_t ds[4][4];
 #pragma unroll
     for (int t = 0; t < 4; ++t) {
-      if constexpr (kDropout) DropForQueryRows(gradients[t], draws[t], KeepEnd(a.dropout));
+      if constexpr (kDropout) DropForQueryRows(gradients[t], draws[t], a.dropout);
 #pragma unroll
       for (int i = 0; i < 8; ++i) {
         const int r = i % 4 / 2;
@@ -101,7 +109,16 @@ __global__ void __launch_bounds__(kThreads, kBlocksPerSm)
       WaitForCopies<0>();
       FenceSharedForWgmma();
       __syncthreads();
-      if constexpr (kBias) constant = Biases(scores, tables, shared.columns[1 - stage], rows, c);
+      if constexpr (kBias) {
+        if ((tile + 1) % 32 == 0) {
+          const int sequence = Opaque(b);
+          classes.Load(TokensOf(a.step.queries, a.shape, sequence), first, TokensOf(a.step.keys, a.shape, sequence),
+                       tile + 1, tiles);
+        }
+        const TileClass kind = classes.Of(tile + 1);
+        LookUp<1>(scores, tables, shared.columns[1 - stage], rows, kind, c);
+        constant = Constant(tables, shared.columns[1 - stage], rows, kind);
+      }
     }
     WgmmaWait<0>();
     Pin(dq);
