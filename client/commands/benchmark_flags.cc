@@ -91,8 +91,13 @@ absl::Status BenchmarkFlags::CheckBackends(Server& server, const v1::BenchmarkSp
     PrintNote(absl::StrCat("no worker is connected yet; the benchmark waits until one offers ",
                            absl::StrJoin(checked.backends(), ", ")));
   }
+  return CheckBackends(*backends, checked);
+}
+
+absl::Status BenchmarkFlags::CheckBackends(const v1::ListBackendsResponse& known,
+                                           const v1::BenchmarkSpec& checked) const {
   std::vector<std::string> names;
-  for (const v1::Backend& backend : backends->backends()) names.push_back(backend.name());
+  for (const v1::Backend& backend : known.backends()) names.push_back(backend.name());
   return spec.NameFlag(ValidateSpec(checked, names));
 }
 

@@ -28,6 +28,9 @@ struct BenchmarkFlags {
   // that the benchmark waits for one.
   absl::Status CheckBackends(Server& server, const v1::BenchmarkSpec& checked) const;
 
+  // An error if one of them is none of those; without any, everything may be one.
+  absl::Status CheckBackends(const v1::ListBackendsResponse& known, const v1::BenchmarkSpec& checked) const;
+
   // Prints the jobs and the spec as it would run, and returns the exit code.
   absl::StatusOr<int> DryRun(const v1::BenchmarkSpec& checked, const ConnectionFlags& connection,
                              const OutputFlags& output, StopSignals& signals) const;

@@ -1,3 +1,5 @@
+#include <optional>
+
 #include "absl/strings/str_cat.h"
 #include "client/commands/benchmark_flags.h"
 #include "client/commands/commands.h"
@@ -5,6 +7,7 @@
 #include "client/connection.h"
 #include "client/follow.h"
 #include "client/local_files.h"
+#include "client/local_fleet.h"
 #include "client/output.h"
 #include "client/progress.h"
 #include "client/requirements.h"
@@ -14,6 +17,8 @@
 
 namespace attnfleet::client {
 namespace {
+
+constexpr absl::Duration kHolderPatience = absl::Seconds(2);
 
 std::string SlotsFor(v1::DeviceKind kind) {
   if (kind == v1::DEVICE_KIND_CPU) return "cpu";
@@ -58,6 +63,10 @@ class RunBenchmark : public Command {
   absl::StatusOr<std::unique_ptr<Connection>> StartLocal(const v1::BenchmarkSpec& spec, StopSignals& signals) {
     auto connection =
         Connection::OpenOwn(connection_, "attnfleet run", SlotsFor(spec.requirements().device_kind()), signals);
+    if (absl::IsUnavailable(connection.status())) {
+      const absl::Status wrong = CheckWithHolder(spec, signals);
+      if (!wrong.ok()) return wrong;
+    }
     if (!connection.ok()) return connection;
     Server& server = (*connection)->server();
     if (const absl::Status status = (*connection)->fleet()->StartWorker(signals); !status.ok()) return status;
@@ -67,6 +76,15 @@ class RunBenchmark : public Command {
     const absl::Status status = CheckRequirements(spec.requirements(), *workers);
     if (!status.ok()) return benchmark_.spec.NameFlag(status);
     return connection;
+  }
+
+  // The local store may be held by another of these commands, whose worker knows this machine's backends too: then a
+  // wrong name is said now, and not after the wait for it.
+  absl::Status CheckWithHolder(const v1::BenchmarkSpec& spec, StopSignals& signals) const {
+    const std::optional<std::string> address = RunningLocalServer(connection_.state_dir);
+    if (!address.has_value()) return absl::OkStatus();
+    const absl::StatusOr<v1::ListBackendsResponse> known = Server(*address, kHolderPatience, signals).ListBackends();
+    return known.ok() ? benchmark_.CheckBackends(*known, spec) : absl::OkStatus();
   }
 
   absl::StatusOr<int> Show(uint64_t id, const FollowResult& result) {

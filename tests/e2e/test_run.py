@@ -376,7 +376,9 @@ class Interrupted(E2ETest):
         self.assert_nothing_left()
 
     def test_second_run_is_told_who_runs_and_results_still_answers(self):
-        run = self.start_slow()
+        run = self.start_slow("--repetitions=200")
+        wrong = self.attnfleet(*self.run_args("--shapes=2x32", "--backends=flsh"), expect=USAGE)
+        self.assertIn('--backends: unknown backend "flsh"; did you mean "flash2"?', wrong.stderr)
         second = self.attnfleet(*self.run_args("--shapes=2x32"), expect=UNAVAILABLE)
         self.assertRegex(second.stderr, r"process \d+")
         self.assertIn("RUNNING", json.dumps(self.local_results()["state"]))
