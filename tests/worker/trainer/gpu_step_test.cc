@@ -601,7 +601,7 @@ TEST_F(GpuStep, TrainedTablesGetTheSameGradientsInAGraph) {
   config.train_bias_tables = true;
   gpu_->UseOwnStream();
   Model model = MakeModel(config, {at::kCUDA, 0}, 3);
-  FusedTrainingStep step(model, at::kBFloat16, 9);
+  FusedTrainingStep step(model, at::kBFloat16, at::kFloat, 9);
   const Batch batch = MakeBatch(config, 2, 130, {at::kCUDA, 0});
   const auto pass = [&] { step.Forward(model, *FindBackend("fused").value(), batch, true).loss.backward(); };
   const auto gradients = [&] {
