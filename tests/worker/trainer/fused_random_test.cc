@@ -7,10 +7,12 @@
 #include <functional>
 #include <set>
 #include <tuple>
+#include <vector>
 
 namespace attnfleet::trainer {
 namespace {
 
+using testing::Each;
 using testing::ElementsAre;
 
 // Random123's known answers for philox4x32 with 7 rounds.
@@ -21,6 +23,32 @@ TEST(FusedRandom, PhiloxGivesTheKnownAnswers) {
   };
   EXPECT_THAT(draw(0, 0).word, ElementsAre(0x5f6fb709, 0x0d893f64, 0x4f121f81, 0x4f730a48));
   EXPECT_THAT(draw(~uint64_t{0}, ~0u).word, ElementsAre(0x5207ddc2, 0x45165e59, 0x4d8ee751, 0x8c52f662));
+}
+
+// The value of half precision that has these bits.
+double Half(uint32_t bits) {
+  const int exponent = static_cast<int>(bits >> 10 & 31), mantissa = static_cast<int>(bits & 1023);
+  const double size = exponent == 31  ? (mantissa == 0 ? HUGE_VAL : std::nan(""))
+                      : exponent == 0 ? std::ldexp(mantissa, -24)
+                                      : std::ldexp(1024 + mantissa, exponent - 25);
+  return bits >> 15 != 0 ? -size : size;
+}
+
+// What the GPU does: keeps what is not at least the threshold as a number of half precision.
+TEST(FusedRandom, BitsBelowTheThresholdAreThoseThatTheGpuKeeps) {
+  std::vector<int> seen(65536);
+  for (uint32_t bits = 0; bits < 65536; ++bits) ++seen.at(RankAsHalf(bits));
+  EXPECT_THAT(seen, Each(1));
+  for (const double p :
+       {1e-5, 0.01, 0.1, 1.0 / 3, 0.4844, 31744 / 65536.0, 31745 / 65536.0, 0.5, 0.9, kLargestFusedDropout}) {
+    const FusedDropout dropout = MakeFusedDropout(1, 2, p);
+    EXPECT_LE(std::abs(dropout.threshold / 65536.0 - (1 - p)), 1.0 / 65536) << p;
+    EXPECT_EQ(dropout.keep_below >> 16, dropout.keep_below & 0xFFFF);
+    for (uint32_t bits = 0; bits < 65536; ++bits) {
+      const bool kept = !(Half(bits) >= Half(dropout.keep_below & 0xFFFF));
+      ASSERT_EQ(kept, RankAsHalf(bits) < dropout.threshold) << p << " " << bits;
+    }
+  }
 }
 
 TEST(FusedRandom, KeepRateIsWithinOne65536th) {

@@ -27,7 +27,7 @@ inline constexpr int kSpatialReach = 216;  // 64 buckets up to a distance of 256
 inline constexpr int kXTable = 0;
 inline constexpr int kYTable = kXTable + 436;  // 2 * 216 + 1, rounded up to 16 bytes
 inline constexpr int kRelativeTable = kYTable + 436;
-inline constexpr int kRelativeMargin = 78;  // entries behind each end, equal to it: see LookUpConsecutive
+inline constexpr int kRelativeMargin = 78;  // entries behind each end, equal to it: see Consecutive
 inline constexpr int kFusedTables = kRelativeTable + 340;
 
 inline int FusedPadded(int length) { return (length + kFusedRowMultiple - 1) / kFusedRowMultiple * kFusedRowMultiple; }
