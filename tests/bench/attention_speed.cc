@@ -8,6 +8,7 @@
 #include <ATen/ops/randint.h>
 #include <ATen/ops/randn.h>
 #include <ATen/ops/tensor.h>
+#include <torch/csrc/autograd/autograd.h>
 
 #include <algorithm>
 #include <cstdio>
@@ -158,8 +159,10 @@ Inputs MakeInputs(const AttentionProblem& problem) {
 
 void Call(const Path& path, const Inputs& inputs, bool backward) {
   const auto leaf = [&](int64_t i) { return inputs.qkv.select(2, i).transpose(1, 2).detach().requires_grad_(); };
-  const at::Tensor output = path.backend->forward({leaf(0), leaf(1), leaf(2), path.step, path.problem.dropout});
-  if (backward) output.backward(inputs.dout);
+  const std::vector<at::Tensor> qkv = {leaf(0), leaf(1), leaf(2)};
+  const at::Tensor output = path.backend->forward({qkv[0], qkv[1], qkv[2], path.step, path.problem.dropout});
+  // Not backward(), which would copy the gradients to the layout of q, k and v. The model does not.
+  if (backward) torch::autograd::grad({output}, qkv, {inputs.dout});
 }
 
 // Milliseconds of a call.

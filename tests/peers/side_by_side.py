@@ -29,7 +29,7 @@ def write_documents(options, shape, path):
                     "--steps=4"], timeout=options.timeout, check=True)
 
 
-def run_peer(options, shape, data, lines):
+def run_peer(options, shape, data, path, lines):
     command = [sys.executable, PEER, f"--preset={options.preset}", f"--shapes={shape}", f"--steps={options.peer_steps}",
                f"--implementations={options.peers}"]
     if data:
@@ -39,6 +39,8 @@ def run_peer(options, shape, data, lines):
         command.append(f"--flex-tiles={','.join(map(str, chosen)) or options.flex_tiles}")
     output = subprocess.run(command, stdout=subprocess.PIPE, text=True, timeout=options.timeout, check=True).stdout
     lines.extend(json.loads(line) for line in output.splitlines())
+    # At once: who is interrupted keeps what was measured.
+    path.with_suffix(".peer.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
 
 
 def run_attnfleet(options, shape, path):
@@ -121,13 +123,12 @@ def main():
         if options.preset == "stock" and not options.random_boxes:  # the published preset's boxes are all the same
             data = path.with_suffix(".documents.jsonl")
             write_documents(options, shape, data)
-        run_peer(options, shape, data, lines)
+        run_peer(options, shape, data, path, lines)
         result = run_attnfleet(options, shape, path)
         if options.peer_turns > 1:
-            run_peer(options, shape, data, lines)
+            run_peer(options, shape, data, path, lines)
         if data:
             data.unlink()
-        path.with_suffix(".peer.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
         compare(result, lines)
         print(f"{shape}: {time.monotonic() - begin:.0f} s", file=sys.stderr, flush=True)
     return 0
