@@ -72,9 +72,10 @@ def compare(benchmark, lines):
                      f"   ratio {speed / peer_speed:.4f}, memory {memory / peer_memory:.4f}")
         print(text, flush=True)
     backends = {job["backend"] for job in benchmark["jobs"]}
+    shapes = {(job["shape"]["batch"], job["shape"]["sequence_length"]) for job in benchmark["jobs"]}
     others = {}
     for line in lines:
-        if line["implementation"] not in backends:
+        if line["implementation"] not in backends and (line["batch"], line["sequence_length"]) in shapes:
             others.setdefault((line["batch"], line["sequence_length"], line["implementation"]), []).append(line)
     for (batch, length, implementation), same in others.items():
         measured = [line for line in same if line["outcome"] == "measured"]
