@@ -56,14 +56,8 @@ __global__ void __launch_bounds__(kThreads, kBlocksPerSm)
   float dk[8][4] = {}, dv[8][4] = {};
   for (int tile = 0; tile < tiles; ++tile) {
     const int stage = tile % 2;
-    if (tile + 1 < tiles) {
-      queries.Load(shared.q[1 - stage], shared.dout[1 - stage], shared.columns[1 - stage]);
-      CommitCopies();
-      WaitForCopies<1>();
-    } else {
-      WaitForCopies<0>();
-    }
-    __syncthreads();
+    AwaitTile(tile + 1 < tiles,
+              [&] { queries.Load(shared.q[1 - stage], shared.dout[1 - stage], shared.columns[1 - stage]); });
     const QueryColumns& columns = shared.columns[stage];
     TileClass kind{};
     float constant = 0;  // belongs to all of the scores

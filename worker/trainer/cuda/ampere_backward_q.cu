@@ -63,14 +63,8 @@ __global__ void __launch_bounds__(kThreads, kBlocksPerSm)
   float dq[8][4] = {};
   for (int tile = 0; tile < tiles; ++tile) {
     const int stage = tile % 2;
-    if (tile + 1 < tiles) {
-      keys.Load(shared.k[1 - stage], shared.v[1 - stage], shared.columns[1 - stage]);
-      CommitCopies();
-      WaitForCopies<1>();
-    } else {
-      WaitForCopies<0>();
-    }
-    __syncthreads();
+    AwaitTile(tile + 1 < tiles,
+              [&] { keys.Load(shared.k[1 - stage], shared.v[1 - stage], shared.columns[1 - stage]); });
     const FusedTokens& columns = shared.columns[stage];
     TileClass kind{};
     float constant = 0;  // belongs to all of the scores

@@ -150,14 +150,8 @@ __global__ void __launch_bounds__(kThreads, kBlocksPerSm)
 
     for (int tile = 0; tile < tiles; ++tile) {
       const int stage = tile % 2;
-      if (tile + 1 < tiles) {
-        keys.Load(shared.k[1 - stage], shared.v[1 - stage], shared.columns[1 - stage]);
-        CommitCopies();
-        WaitForCopies<1>();
-      } else {
-        WaitForCopies<0>();
-      }
-      __syncthreads();
+      AwaitTile(tile + 1 < tiles,
+                [&] { keys.Load(shared.k[1 - stage], shared.v[1 - stage], shared.columns[1 - stage]); });
       const FusedTokens& columns = shared.columns[stage];
       float scores[4][2][4];  // and then their gradients, times `kept` and 1 / kRoot
       const FusedTileInfo& info = columns.info;

@@ -49,6 +49,19 @@ struct QueryColumns {
   float delta[kFusedTile];
 };
 
+// Of two tiles in shared memory that take turns: begins to load the next one, if there is one, and waits for this one.
+template <class Load>
+__device__ __forceinline__ void AwaitTile(bool more, const Load& load_next) {
+  if (more) {
+    load_next();
+    CommitCopies();
+    WaitForCopies<1>();
+  } else {
+    WaitForCopies<0>();
+  }
+  __syncthreads();
+}
+
 // Loads the tiles of a head's keys and values, one after the other.
 template <int kBlock = kThreads>
 class KeyLoader {

@@ -301,13 +301,17 @@ class Consecutive {
   float before_[2];
 };
 
+// In place of those where they are not consecutive; to make those would read outside of the table.
+struct NoPositions {
+  __device__ __forceinline__ void Add(float (&)[2][4], int) const {}
+};
+
 // The biases of a tile, without its constant: the initial value of the scores' accumulators. `before(t)` is what is to
 // be done before those of each block of 16 columns; then the block is free to be written.
 template <int kStep, class Before>
 __device__ __forceinline__ void LookUp(float (&biases)[4][2][4], const char* tables, const FusedTokens& columns,
                                        const Rows& rows, const TileClass& kind, int c, const Before& before) {
-  const auto blocks = [&](auto spatial, auto consecutive) {
-    Consecutive<kStep> positions(tables, columns, rows, c);
+  const auto blocks = [&](auto spatial, auto positions) {
 #pragma unroll
     for (int t = 0; t < 4; ++t) {
       before(t);
@@ -317,19 +321,19 @@ __device__ __forceinline__ void LookUp(float (&biases)[4][2][4], const char* tab
 #pragma unroll
         for (int i = 0; i < 8; ++i) biases[t][i / 4][i % 4] = 0;
       }
-      if constexpr (decltype(consecutive)::value) positions.Add(biases[t], t);
+      positions.Add(biases[t], t);
     }
   };
   constexpr std::true_type kYes;
   constexpr std::false_type kNo;
   if (kind.spatial && kind.consecutive) {
-    blocks(kYes, kYes);
+    blocks(kYes, Consecutive<kStep>(tables, columns, rows, c));
   } else if (kind.spatial) {
-    blocks(kYes, kNo);
+    blocks(kYes, NoPositions());
   } else if (kind.consecutive) {
-    blocks(kNo, kYes);
+    blocks(kNo, Consecutive<kStep>(tables, columns, rows, c));
   } else {
-    blocks(kNo, kNo);
+    blocks(kNo, NoPositions());
   }
   if (kind.relative) {
 #pragma unroll

@@ -79,6 +79,18 @@ __device__ __forceinline__ void MultiplyColumns(Accumulator& d, const uint32_t (
   for (int t = 0; t < 4; ++t) WgmmaRegisters(d, a[t], b + t * kNextRows);
 }
 
+// The random bits of a warp's 16 query rows and a tile of keys.
+template <bool kDropout>
+__device__ __forceinline__ void Draw(Random128 (&draws)[4], const FusedForwardArguments& a, uint32_t call, int b, int h,
+                                     int first, int tile, int lane) {
+  if constexpr (kDropout) {
+#pragma unroll
+    for (int t = 0; t < 4; ++t) {
+      draws[t] = DrawForQueryRows(a.dropout, call, b * a.shape.heads + h, first, tile * kFusedTile + 16 * t, lane);
+    }
+  }
+}
+
 // The swizzle is one of addresses: tiles begin at multiples of 1024.
 constexpr int kAlignment = 1024;
 __device__ __forceinline__ char* AlignTiles(char* memory) {

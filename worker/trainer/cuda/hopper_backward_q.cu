@@ -78,12 +78,7 @@ __global__ void __launch_bounds__(kThreads, kBlocksPerSm)
     MultiplyRows(scores, q, TileDescriptor(shared.k[stage]), kBias);
     WgmmaCommit();
     Random128 draws[4];
-    if constexpr (kDropout) {
-#pragma unroll
-      for (int t = 0; t < 4; ++t) {
-        draws[t] = DrawForQueryRows(a.dropout, call, b * a.shape.heads + h, first, tile * kFusedTile + 16 * t, lane);
-      }
-    }
+    Draw<kDropout>(draws, a, call, b, h, first, tile, lane);
     WgmmaWait<0>();
     Pin(scores);
     Pin(gradients);

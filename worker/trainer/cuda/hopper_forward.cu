@@ -69,17 +69,6 @@ class Softmax {
   float top_[2] = {-INFINITY, -INFINITY}, shift_[2] = {0, 0}, sum_[2] = {0, 0}, down_[2];
 };
 
-template <bool kDropout>
-__device__ __forceinline__ void Draw(Random128 (&draws)[4], const FusedForwardArguments& a, uint32_t call, int b, int h,
-                                     int first, int tile, int lane) {
-  if constexpr (kDropout) {
-#pragma unroll
-    for (int t = 0; t < 4; ++t) {
-      draws[t] = DrawForQueryRows(a.dropout, call, b * a.shape.heads + h, first, tile * kFusedTile + 16 * t, lane);
-    }
-  }
-}
-
 // --- Without biases.
 constexpr int kGroups = 2;
 constexpr int kBlock = kThreads * kGroups;
