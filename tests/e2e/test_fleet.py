@@ -112,20 +112,8 @@ class Faults(E2ETest):
         # for each slot and kill.
         self.assertLessEqual(sum(run["attempt"] - 1 for run in self.runs(benchmark)), 2 * 2)
 
-    def test_results_made_while_the_server_is_away_are_delivered(self):
-        listen = free_address()
-        server = self.start_server(listen=listen)
-        self.start_worker(server, double="eager:slow=1,sdpa:slow=1")
-        number = self.submit(server, "--repetitions=1")
-        wait_until("a trainer", self.trainer_starts)
-        server.kill()
-        server.wait()
-        wait_until("the run to end", lambda: not self.running("attnfleet-trainer-double"))
-        server = self.start_server(listen=listen)
-        self.finish(server, number, 4)
-        self.assertEqual(len(self.trainer_starts()), 4)
-
-    def test_result_survives_the_worker_being_killed_before_it_was_acknowledged(self):
+    def end_a_run_without_a_server(self):
+        """Where the server was, a worker with a result that it cannot deliver, and the benchmark of four runs."""
         listen = free_address()
         server = self.start_server(listen=listen)
         worker = self.start_worker(server, double="eager:slow=1,sdpa:slow=1")
@@ -133,8 +121,18 @@ class Faults(E2ETest):
         wait_until("a trainer", self.trainer_starts)
         server.kill()
         server.wait()
-        spool = self.dir / "worker-w1"
         wait_until("the run to end", lambda: not self.running("attnfleet-trainer-double"))
+        return listen, worker, number
+
+    def test_results_made_while_the_server_is_away_are_delivered(self):
+        listen, _, number = self.end_a_run_without_a_server()
+        server = self.start_server(listen=listen)
+        self.finish(server, number, 4)
+        self.assertEqual(len(self.trainer_starts()), 4)
+
+    def test_result_survives_the_worker_being_killed_before_it_was_acknowledged(self):
+        listen, worker, number = self.end_a_run_without_a_server()
+        spool = self.dir / "worker-w1"
         wait_until("the result on disk", lambda: any(p.suffix == ".pb" for p in spool.rglob("*")))
         worker.kill()
         worker.wait()
@@ -144,14 +142,7 @@ class Faults(E2ETest):
         self.assertEqual(len(self.trainer_starts()), 4, "the spooled result was taken, its run not repeated")
 
     def test_a_worker_that_stops_while_the_server_is_away_says_what_it_keeps(self):
-        listen = free_address()
-        server = self.start_server(listen=listen)
-        worker = self.start_worker(server, double="eager:slow=1,sdpa:slow=1")
-        number = self.submit(server, "--repetitions=1")
-        wait_until("a trainer", self.trainer_starts)
-        server.kill()
-        server.wait()
-        wait_until("the run to end", lambda: not self.running("attnfleet-trainer-double"))
+        listen, worker, number = self.end_a_run_without_a_server()
         worker.kill(signal.SIGTERM)
         self.assertEqual(worker.wait(), OK, worker.dump())
         self.assertIn(f"1 result is not delivered yet; kept in {self.dir / 'worker-w1' / 'spool'}", worker.stderr)

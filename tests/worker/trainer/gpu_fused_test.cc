@@ -278,33 +278,48 @@ class GpuFused : public testing::TestWithParam<FusedPath> {
   std::shared_ptr<FusedAttention> kernels_;
 };
 
-TEST_P(GpuFused, AgreesWithFp64AtEveryLengthAndPadding) {
+// Calls check(case) for each, without dropout and with it.
+template <class Function>
+void AtEveryLengthAndPadding(const Function& check) {
   for (const int64_t length : {1, 7, 64, 65, 197, 512, 709, 1024, 2048}) {
     for (const Padding padding : {Padding::kNone, Padding::kTail, Padding::kHoles, Padding::kOneSequence}) {
-      for (int kind = 0; kind < 4; ++kind) {
+      for (const double dropout : {0.0, 0.1}) {
         Case test;
         test.length = length;
         test.heads = length > 1000 ? 1 : 3;
         test.padding = padding;
-        test.biased = (kind & 1) != 0;
-        test.dropout = (kind & 2) != 0 ? 0.1 : 0;
+        test.dropout = dropout;
         test.image = length == 709 ? 197 : 0;
-        Check(test);
+        check(test);
       }
     }
   }
 }
 
-TEST_P(GpuFused, AgreesWithFp64WhereverTheBoxesAre) {
+template <class Function>
+void WhereverTheBoxesAre(const Function& check) {
   for (const Boxes boxes : {Boxes::kRandom, Boxes::kEqual, Boxes::kSaturated, Boxes::kLines}) {
     for (const int64_t length : {200, 512}) {
       Case test;
       test.length = length;
       test.boxes = boxes;
       test.dropout = 0.1;
-      Check(test);
+      check(test);
     }
   }
+}
+
+TEST_P(GpuFused, AgreesWithFp64AtEveryLengthAndPadding) {
+  AtEveryLengthAndPadding([&](Case test) {
+    for (const bool biased : {false, true}) {
+      test.biased = biased;
+      Check(test);
+    }
+  });
+}
+
+TEST_P(GpuFused, AgreesWithFp64WhereverTheBoxesAre) {
+  WhereverTheBoxesAre([&](const Case& test) { Check(test); });
 }
 
 // No worse than the paths that LibTorch has: Flash v2 without biases, the efficient one with a dense one.
@@ -369,31 +384,11 @@ TEST_P(GpuFused, SameSeedGivesTheSameBits) {
 }
 
 TEST_P(GpuFused, TableGradientsAgreeWithFp64AtEveryLengthAndPadding) {
-  for (const int64_t length : {1, 7, 64, 65, 197, 512, 709, 1024, 2048}) {
-    for (const Padding padding : {Padding::kNone, Padding::kTail, Padding::kHoles, Padding::kOneSequence}) {
-      for (const double dropout : {0.0, 0.1}) {
-        Case test;
-        test.length = length;
-        test.heads = length > 1000 ? 1 : 3;
-        test.padding = padding;
-        test.dropout = dropout;
-        test.image = length == 709 ? 197 : 0;
-        CheckTables(test);
-      }
-    }
-  }
+  AtEveryLengthAndPadding([&](const Case& test) { CheckTables(test); });
 }
 
 TEST_P(GpuFused, TableGradientsAgreeWithFp64WhereverTheBoxesAre) {
-  for (const Boxes boxes : {Boxes::kRandom, Boxes::kEqual, Boxes::kSaturated, Boxes::kLines}) {
-    for (const int64_t length : {200, 512}) {
-      Case test;
-      test.length = length;
-      test.boxes = boxes;
-      test.dropout = 0.1;
-      CheckTables(test);
-    }
-  }
+  WhereverTheBoxesAre([&](const Case& test) { CheckTables(test); });
 }
 
 // So many heads that each has one block, which takes all tiles of all sequences.

@@ -465,6 +465,18 @@ Config SmallRun() {
   return config;
 }
 
+// Measured, and as near to fp64 as mixed precision is.
+void ExpectMeasuredAndRight(const RunResult& result, const char* name) {
+  ASSERT_EQ(result.outcome, Outcome::kMeasured) << name << ": " << result.reason;
+  ASSERT_TRUE(result.measurement.numerical_check.has_value());
+  const NumericalCheck& check = *result.measurement.numerical_check;
+  std::printf("%-10s output %.4f, loss %.5f, gradient %.4f (%s)\n", name, check.output_error, check.loss_error,
+              check.gradient_error, check.gradient_worst.c_str());
+  EXPECT_EQ(check.skipped, "") << name;
+  EXPECT_LT(check.output_error, 0.05) << name;
+  EXPECT_LT(check.gradient_error, 0.1) << name;
+}
+
 // Padded documents, of which padding is left out, and full sequences, of which the step is a CUDA graph.
 void ExpectRunsWithEveryBackend(CudaDevice* gpu, Boxes boxes, StepKind step = StepKind::kFused) {
   for (const Backend* backend : Backends()) {
@@ -473,15 +485,8 @@ void ExpectRunsWithEveryBackend(CudaDevice* gpu, Boxes boxes, StepKind step = St
     config.step = step;
     const RunResult result = RunTraining(config, *backend, gpu, Hooks());
     if (result.outcome == Outcome::kUnsupported) continue;
-    ASSERT_EQ(result.outcome, Outcome::kMeasured) << backend->name << ": " << result.reason;
+    ASSERT_NO_FATAL_FAILURE(ExpectMeasuredAndRight(result, backend->name));
     EXPECT_NEAR(result.measurement.first_loss, std::log(10.0), 0.5) << backend->name;
-    ASSERT_TRUE(result.measurement.numerical_check.has_value());
-    const NumericalCheck& check = *result.measurement.numerical_check;
-    std::printf("%-10s output %.4f, loss %.5f, gradient %.4f (%s)\n", backend->name, check.output_error,
-                check.loss_error, check.gradient_error, check.gradient_worst.c_str());
-    EXPECT_EQ(check.skipped, "") << backend->name;
-    EXPECT_LT(check.output_error, 0.05) << backend->name;
-    EXPECT_LT(check.gradient_error, 0.1) << backend->name;
     EXPECT_FALSE(result.measurement.attention_kernels.empty()) << result.measurement.attention_kernels_unknown;
   }
 }
@@ -518,14 +523,8 @@ TEST_F(GpuStep, RunsWithTrainedTables) {
       config.boxes = boxes;
       config.step = step;
       config.model.train_bias_tables = true;
-      const RunResult result = RunTraining(config, *FindBackend("fused").value(), gpu_, Hooks());
-      ASSERT_EQ(result.outcome, Outcome::kMeasured) << result.reason;
-      ASSERT_TRUE(result.measurement.numerical_check.has_value());
-      const NumericalCheck& check = *result.measurement.numerical_check;
-      std::printf("output %.4f, loss %.5f, gradient %.4f (%s)\n", check.output_error, check.loss_error,
-                  check.gradient_error, check.gradient_worst.c_str());
-      EXPECT_EQ(check.skipped, "");
-      EXPECT_LT(check.gradient_error, 0.1);
+      ASSERT_NO_FATAL_FAILURE(
+          ExpectMeasuredAndRight(RunTraining(config, *FindBackend("fused").value(), gpu_, Hooks()), "fused"));
     }
   }
 }

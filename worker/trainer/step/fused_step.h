@@ -38,7 +38,7 @@ class FusedTrainingStep {
   const FusedWeights& weights() const { return weights_; }
   at::ScalarType low() const { return low_; }
   at::ScalarType stream() const { return stream_; }
-  StepType type() const { return low_ == at::kFloat ? StepType::kFp32 : StepType::kBf16; }
+  StepType type() const { return StepTypeOf(low_); }
   StepKernels& kernels() const { return *kernels_; }
   StepState* state() const { return reinterpret_cast<StepState*>(state_.mutable_data_ptr()); }
 

@@ -38,8 +38,7 @@ float* FloatsOf(const at::Tensor& tensor) { return tensor.defined() ? tensor.mut
 const void* Data(const at::Tensor& tensor) { return tensor.defined() ? tensor.const_data_ptr() : nullptr; }
 void* DataOf(const at::Tensor& tensor) { return tensor.defined() ? tensor.mutable_data_ptr() : nullptr; }
 int Columns(const at::Tensor& tensor) { return static_cast<int>(tensor.size(-1)); }
-StepType TypeOf(at::ScalarType type) { return type == at::kFloat ? StepType::kFp32 : StepType::kBf16; }
-StepType TypeOf(const at::Tensor& tensor) { return TypeOf(tensor.scalar_type()); }
+StepType TypeOf(const at::Tensor& tensor) { return StepTypeOf(tensor.scalar_type()); }
 
 at::Tensor Scratch(const at::Tensor& like, int64_t columns) {
   return at::empty({StepScratchBytes(columns) / 4}, like.options().dtype(at::kFloat));
@@ -70,8 +69,8 @@ NormOutput RunNorm(const NormPart& part, const at::Tensor& input, const at::Tens
   const at::AutoDispatchBelowADInplaceOrView plain;
   output.y = one ? output.low_y.alias() : at::empty(residual.sizes(), residual.options().dtype(part.context.stream));
   StepNorm norm{};
-  norm.type = TypeOf(part.context.low);
-  norm.stream = TypeOf(part.context.stream);
+  norm.type = StepTypeOf(part.context.low);
+  norm.stream = StepTypeOf(part.context.stream);
   norm.rows = rows;
   norm.columns = Columns(residual);
   norm.epsilon = part.context.epsilon;
@@ -102,8 +101,8 @@ NormGradients RunNormBackward(const NormPart& part, bool has_input, const at::Te
   gradients.dz = at::empty(normed.sizes(), normed.options().dtype(has_input ? part.context.stream : at::kFloat));
   if (has_input) gradients.dinput = at::empty_like(normed);
   StepNormBackward norm{};
-  norm.type = TypeOf(part.context.low);
-  norm.stream = TypeOf(part.context.stream);
+  norm.type = StepTypeOf(part.context.low);
+  norm.stream = StepTypeOf(part.context.stream);
   norm.rows = normed.size(0);
   norm.columns = Columns(normed);
   norm.input_dropout = part.input_dropout;
@@ -121,6 +120,17 @@ NormGradients RunNormBackward(const NormPart& part, bool has_input, const at::Te
   norm.scratch = FloatsOf(scratch);
   part.context.kernels->NormBackward(norm);
   return gradients;
+}
+
+// The end of a forward pass that ends in a norm: what its backward pass reads are these tensors, what the norm kept,
+// and `kept`. Of y and low_y either may get no gradient.
+template <class Kept>
+variable_list EndInNorm(AutogradContext* context, variable_list saved, const NormOutput& output, const Kept& kept) {
+  saved.insert(saved.end(), {output.normed, output.inverse_deviation});
+  context->save_for_backward(std::move(saved));
+  context->set_materialize_grads(false);
+  Hold(context, kept);
+  return {output.y, output.low_y};
 }
 
 void SumColumns(const StepContext& context, const at::Tensor& x, const at::Tensor& sums) {
@@ -156,10 +166,7 @@ class EmbedFunction : public torch::autograd::Function<EmbedFunction> {
     const at::Tensor x = at::empty({rows.size(0), tables.columns}, rows.options().dtype(at::kFloat));
     kept.part.context.kernels->EmbeddingSum({tables, rows.size(0), rows.const_data_ptr<int32_t>(), FloatsOf(x)});
     const NormOutput output = RunNorm(kept.part, {}, x);
-    context->save_for_backward({rows, output.normed, output.inverse_deviation});
-    context->set_materialize_grads(false);
-    Hold(context, kept);
-    return {output.y, output.low_y};
+    return EndInNorm(context, {rows}, output, kept);
   }
 
   static variable_list backward(AutogradContext* context, const variable_list& gradients) {
@@ -180,10 +187,7 @@ class NormFunction : public torch::autograd::Function<NormFunction> {
  public:
   static variable_list forward(AutogradContext* context, const Variable& given_x, const NormPart& part) {
     const NormOutput output = RunNorm(part, {}, given_x.contiguous());
-    context->save_for_backward({output.normed, output.inverse_deviation});
-    context->set_materialize_grads(false);
-    Hold(context, part);
-    return {output.y, output.low_y};
+    return EndInNorm(context, {}, output, part);
   }
 
   static variable_list backward(AutogradContext* context, const variable_list& gradients) {
@@ -272,10 +276,7 @@ class AddFunction : public torch::autograd::Function<AddFunction> {
   static variable_list forward(AutogradContext* context, const Variable& low_x, const Variable& residual,
                                const Kept& kept) {
     const NormOutput output = RunNorm(kept.part, at::mm(low_x, kept.product.weight.t()), residual);
-    context->save_for_backward({low_x, output.normed, output.inverse_deviation});
-    context->set_materialize_grads(false);
-    Hold(context, kept);
-    return {output.y, output.low_y};
+    return EndInNorm(context, {low_x}, output, kept);
   }
 
   static variable_list backward(AutogradContext* context, const variable_list& gradients) {
@@ -298,13 +299,10 @@ class FeedForwardFunction : public torch::autograd::Function<FeedForwardFunction
     const at::Tensor inner = at::mm(low_x, kept.first.weight.t()), active = at::empty_like(inner);
     const StepContext& step = kept.part.context;
     step.kernels->Gelu(
-        {TypeOf(step.low), inner.size(0), Columns(inner), Data(inner), Floats(kept.first.bias), DataOf(active)});
+        {StepTypeOf(step.low), inner.size(0), Columns(inner), Data(inner), Floats(kept.first.bias), DataOf(active)});
     const NormOutput output = RunNorm(kept.part, at::mm(active, kept.second.weight.t()), residual);
     // Not `active`, the largest of all: gelu's backward pass reads what it is made of, and makes it once more.
-    context->save_for_backward({low_x, inner, output.normed, output.inverse_deviation});
-    context->set_materialize_grads(false);
-    Hold(context, kept);
-    return {output.y, output.low_y};
+    return EndInNorm(context, {low_x, inner}, output, kept);
   }
 
   static variable_list backward(AutogradContext* context, const variable_list& gradients) {
@@ -317,9 +315,9 @@ class FeedForwardFunction : public torch::autograd::Function<FeedForwardFunction
     // Both in place: the kernel reads an element before it writes there. A pass has one backward pass.
     const at::Tensor &active = inner, &dinner = dactive;
     const at::Tensor scratch = Scratch(inner, inner.size(1));
-    step.kernels->GeluBackward({TypeOf(step.low), inner.size(0), Columns(inner), Data(inner), Floats(kept.first.bias),
-                                Data(dactive), DataOf(active), DataOf(dinner), FloatsOf(kept.first.bias_gradient),
-                                FloatsOf(scratch)});
+    step.kernels->GeluBackward({StepTypeOf(step.low), inner.size(0), Columns(inner), Data(inner),
+                                Floats(kept.first.bias), Data(dactive), DataOf(active), DataOf(dinner),
+                                FloatsOf(kept.first.bias_gradient), FloatsOf(scratch)});
     WeightGradient(kept.second, active, norm.dinput);
     return {ProductBackward(kept.first, low_x, dinner), norm.dz, Variable()};
   }

@@ -7,9 +7,13 @@
 #include <utility>
 #include <vector>
 
+#include "worker/trainer/cuda/step_kernels.h"
 #include "worker/trainer/model.h"
 
 namespace attnfleet::trainer {
+
+// As the kernels call fp32 or bf16.
+inline StepType StepTypeOf(at::ScalarType type) { return type == at::kFloat ? StepType::kFp32 : StepType::kBf16; }
 
 // A product's weight and bias as the fused step uses them. Weight and, where the product itself adds it, bias are low;
 // the weight's gradient is low, the bias's fp32.
