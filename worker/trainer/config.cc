@@ -193,6 +193,8 @@ absl::StatusOr<Config> ParseCommandLine(int argc, const char* const* argv) {
   config.json = absl::GetFlag(FLAGS_json);
   if (config.json && !config.list_backends)
     read.Fail("--json: goes with --list-backends alone; a run always writes JSON");
+  if (!config.verify.empty() && config.step == StepKind::kFusedBf16Stream)
+    read.Fail("--verify: checks in fp32, so not --step=fused-bf16-stream; give --step=fused or reference");
   if (!config.write_data.empty() && !config.data.empty())
     read.Fail("--write-data: writes synthetic documents; --data names others");
   if (!read.status().ok()) return read.status();

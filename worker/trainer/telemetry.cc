@@ -219,7 +219,8 @@ std::vector<std::string> Contamination(const GpuRecord& record) {
     if ((bits & reason.bit) == 0) continue;
     if (reason.contaminates) reasons.emplace_back(reason.name);
     if (reason.caps && drop > kClockDrop) {
-      reasons.push_back(absl::StrCat(reason.name, ": the SM clock fell by ", static_cast<int>(100 * drop), " %"));
+      reasons.push_back(absl::StrCat(reason.name, ": the SM clock fell by ", static_cast<int>(100 * drop),
+                                     " % (a longer --warmup lets it settle first)"));
     }
   }
   if (NewEccErrors(record).value_or(0) > 0) {

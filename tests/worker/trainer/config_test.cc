@@ -87,6 +87,14 @@ TEST_P(WrongFlags, AreOneLineThatNamesFlagAndValue) {
               AllOf(HasSubstr(GetParam().flag), HasSubstr(GetParam().given), Not(HasSubstr("\n"))));
 }
 
+TEST(Config, VerifyHasNoBf16Stream) {
+  const absl::StatusOr<Config> config = Parse({"--verify=case", "--step=fused-bf16-stream"});
+  ASSERT_FALSE(config.ok());
+  EXPECT_EQ(config.status().message(),
+            "--verify: checks in fp32, so not --step=fused-bf16-stream; give --step=fused or reference");
+  EXPECT_TRUE(Parse({"--verify=case", "--step=fused"}).ok());
+}
+
 INSTANTIATE_TEST_SUITE_P(
     All, WrongFlags,
     testing::Values(WrongFlag{"--batch=0", "--batch", "1 to 65536"}, WrongFlag{"--batch=65537", "--batch", "65537"},

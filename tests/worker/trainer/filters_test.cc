@@ -6,6 +6,7 @@
 #include <functional>
 
 #include "worker/trainer/attention/backends.h"
+#include "worker/trainer/cuda/fused_random.h"
 
 namespace attnfleet::trainer {
 namespace {
@@ -58,6 +59,12 @@ TEST(Filters, Flash2CudnnAndFusedRunInBf16Alone) {
                 HasSubstr("runs in bf16 alone, not in Float"));
   }
   EXPECT_EQ(Refusal("efficient", [](AttentionProblem& p) { p.type = at::kFloat; }), "");
+}
+
+TEST(Filters, FusedDropsUpToWhatItsRandomBitsAllow) {
+  const auto drop = [](double p) { return Refusal("fused", [=](AttentionProblem& problem) { problem.dropout = p; }); };
+  EXPECT_EQ(drop(kLargestFusedDropout), "");
+  EXPECT_EQ(drop(0.97), "fused: drops probabilities with at most 0.96878, not 0.97");
 }
 
 TEST(Filters, HeadSizes) {

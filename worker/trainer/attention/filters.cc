@@ -5,7 +5,9 @@
 #include <cmath>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
 #include "worker/trainer/cuda/fused_attention.h"
+#include "worker/trainer/cuda/fused_random.h"
 
 namespace attnfleet::trainer {
 namespace {
@@ -62,6 +64,11 @@ std::optional<std::string> HeadSizeOf64(const AttentionProblem& problem) {
 std::optional<std::string> LengthOfFused(const AttentionProblem& problem) {
   if (problem.sequence_length <= kFusedLongest) return std::nullopt;
   return absl::StrCat("takes sequences of at most ", kFusedLongest, " tokens, not ", problem.sequence_length);
+}
+
+std::optional<std::string> DropoutOfFused(const AttentionProblem& problem) {
+  if (problem.dropout <= kLargestFusedDropout) return std::nullopt;
+  return absl::StrFormat("drops probabilities with at most %.5f, not %g", kLargestFusedDropout, problem.dropout);
 }
 
 std::optional<std::string> HeadSizeUpTo256(const AttentionProblem& problem) { return HeadSizeUpTo(256, problem); }

@@ -28,6 +28,7 @@ std::optional<std::string> HeadSizeOfCudnn(const AttentionProblem& problem);
 std::optional<std::string> HeadSizeInEights(const AttentionProblem& problem);
 std::optional<std::string> HeadSizeOf64(const AttentionProblem& problem);
 std::optional<std::string> LengthOfFused(const AttentionProblem& problem);
+std::optional<std::string> DropoutOfFused(const AttentionProblem& problem);
 std::optional<std::string> MoreThanOneToken(const AttentionProblem& problem);
 
 // cuDNN's backward pass scores the unused half of the last tile of 128 keys 0 instead of -inf: with a mask or bias, dQ

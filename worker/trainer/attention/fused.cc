@@ -19,7 +19,7 @@ namespace {
 constexpr int64_t kRowAlignment = 8;  // elements of bf16 in 16 bytes
 
 std::optional<std::string> Refuse(const AttentionProblem& problem) {
-  return FirstRefusal("fused", problem, {Bf16Only, HeadSizeOf64, LengthOfFused, Ampere});
+  return FirstRefusal("fused", problem, {Bf16Only, HeadSizeOf64, LengthOfFused, DropoutOfFused, Ampere});
 }
 
 // Hands out parts of a piece of memory, or, without one, counts how much it takes.
