@@ -1,9 +1,10 @@
-"""The published tables in deploy/results/ are what their raw results say, to the letter."""
+"""The published tables in deploy/results/ are what their raw results and their peers' lines say, to the letter."""
 
 import json
 import pathlib
 import shutil
 import subprocess
+import sys
 import tempfile
 import unittest
 
@@ -20,8 +21,14 @@ def render(path):
                           check=True, capture_output=True, text=True).stdout
 
 
+def render_peers(path):
+    """The table of one file of raw results and the .peer.jsonl beside it."""
+    return subprocess.run([sys.executable, "-B", ROOT / "tests" / "peers" / "side_by_side.py", f"--table={path}"],
+                          check=True, capture_output=True, text=True).stdout
+
+
 def problems(folder):
-    """What is wrong in a folder of NAME.json beside NAME.md."""
+    """What is wrong in a folder of NAME.json beside NAME.md, and beside NAME.peers.md where there is NAME.peer.jsonl."""
     found = []
     for raw in sorted(folder.glob("*.json")):
         table = raw.with_suffix(".md")
@@ -29,8 +36,18 @@ def problems(folder):
             found.append(f"{table.name} is missing")
         elif table.read_text() != render(raw):
             found.append(f"{table.name} is not what {raw.name} gives")
+    for lines in sorted(folder.glob("*.peer.jsonl")):
+        raw = folder / lines.name.replace(".peer.jsonl", ".json")
+        table = raw.with_suffix(".peers.md")
+        if not table.exists():
+            found.append(f"{table.name} is missing")
+        elif table.read_text() != render_peers(raw):
+            found.append(f"{table.name} is not what {raw.name} and {lines.name} give")
     for table in sorted(folder.glob("*.md")):
-        if table.name != "README.md" and not table.with_suffix(".json").exists():
+        if table.name.endswith(".peers.md"):
+            if not (folder / table.name.replace(".peers.md", ".peer.jsonl")).exists():
+                found.append(f"{table.name} has no {table.name.replace('.peers.md', '.peer.jsonl')}")
+        elif table.name != "README.md" and not table.with_suffix(".json").exists():
             found.append(f"{table.name} has no {table.with_suffix('.json').name}")
     return found
 
@@ -71,6 +88,20 @@ class Machinery(unittest.TestCase):
     def test_a_table_without_results_and_results_without_a_table_are_found(self):
         (self.folder / "double.json").rename(self.folder / "other.json")
         self.assertEqual(problems(self.folder), ["other.md is missing", "double.md has no double.json"])
+
+    def test_a_peers_figure_changed_by_hand_and_a_table_without_its_peer_are_found(self):
+        for name in ("fused-step-h100.json", "fused-step-h100.md", "fused-step-h100.peer.jsonl",
+                     "fused-step-h100.peers.md"):
+            shutil.copy(PUBLISHED / name, self.folder)
+        self.assertEqual(problems(self.folder), [])
+        lines = self.folder / "fused-step-h100.peer.jsonl"
+        text = lines.read_text()
+        speed = json.loads(text.splitlines()[0])["iterations_per_second"]
+        lines.write_text(text.replace(str(speed), str(speed / 2), 1))
+        self.assertEqual(problems(self.folder),
+                         ["fused-step-h100.peers.md is not what fused-step-h100.json and fused-step-h100.peer.jsonl give"])
+        lines.unlink()
+        self.assertEqual(problems(self.folder), ["fused-step-h100.peers.md has no fused-step-h100.peer.jsonl"])
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ raw result (OUT/PRESET-SHAPE.json) and the peer's lines (OUT/PRESET-SHAPE.peer.j
   python3 tests/peers/side_by_side.py --preset=stock --random-boxes --shapes=32x512 --out=results \\
       --backends=eager,sdpa,efficient,cudnn,fused --peers=compiled,flex-compiled -- --step=fused
   python3 tests/peers/side_by_side.py --compare=deploy/results/published-h100.json      # the comparison again
+  python3 tests/peers/side_by_side.py --table=deploy/results/fused-stock-h200.json      # all of it as one Markdown table
 """
 
 import argparse
@@ -86,6 +87,43 @@ def compare(benchmark, lines):
         print(f"{batch}x{length}".ljust(9), implementation.ljust(13), figures, "  (peer)", flush=True)
 
 
+def table_rows(benchmark, lines):
+    """Cells of a benchmark of one shape and of its peers' lines: shape, implementation, it/s and its 95 % interval, MFU,
+    peak of allocated memory in GB, and that less 16 bytes a parameter (fp32 weight, gradient and Adam's moments)."""
+    jobs = benchmark["jobs"]
+    batch, length = jobs[0]["shape"]["batch"], jobs[0]["shape"]["sequence_length"]
+    measured = [run["result"]["measurement"] for job in jobs for run in job["runs"] if "measurement" in run["result"]]
+    moments = int(measured[0]["optimizer_bytes"])  # 8 bytes a parameter
+    flops_part = measured[0]["model_flops_per_iteration"] / measured[0]["peak_flops_per_second"]
+
+    def row(name, outcome, speed=None, interval="", peak=0):
+        if speed is None:
+            return [f"{batch}x{length}", name, outcome, *"----"]
+        return [f"{batch}x{length}", name, f"{speed:.2f}", interval, f"{flops_part * speed:.1%}", f"{peak / 1e9:.2f}",
+                f"{(peak - 2 * moments) / 1e9:.2f}"]
+
+    for job in jobs:
+        summary = job["summary"]
+        low, high = (summary.get(f"iterations_per_second_mean_{end}") for end in ("low", "high"))
+        yield row(job["backend"], summary["outcome"].removeprefix("OUTCOME_").replace("_", " ").lower(),
+                  summary.get("iterations_per_second_median") or None, f"{low:.2f} to {high:.2f}" if high else "one run",
+                  int(summary.get("peak_allocated_bytes", 0)))
+    for line in lines:
+        if (line["batch"], line["sequence_length"]) == (batch, length):
+            yield row(f"peer: {line['implementation']}", line["outcome"], line.get("iterations_per_second"), "one run",
+                      line.get("peak_allocated_bytes", 0))
+
+
+def table(path):
+    """Markdown of raw results with their .peer.jsonl."""
+    results = json.loads(path.read_text())
+    lines = read_lines(path.with_suffix(".peer.jsonl"))
+    heads = ["shape", "implementation", "it/s", "95 % interval", "MFU", "peak, GB", "less parameters, GB"]
+    rows = [row for benchmark in (results if isinstance(results, list) else [results])
+            for row in table_rows(benchmark, lines)]
+    return "".join(f"| {' | '.join(row)} |\n" for row in [heads, ["---"] * 2 + ["---:"] * 5, *rows])
+
+
 def read_lines(path):
     return [json.loads(line) for line in path.read_text().splitlines()]
 
@@ -96,6 +134,7 @@ def main():
     parser.add_argument("--preset", choices=["published", "stock"])
     parser.add_argument("--shapes")
     parser.add_argument("--compare", type=pathlib.Path, help="raw results with their .peer.jsonl: measure nothing")
+    parser.add_argument("--table", type=pathlib.Path, help="raw results with their .peer.jsonl, as one Markdown table")
     parser.add_argument("--backends", default="eager,sdpa,flash2,efficient,cudnn")
     parser.add_argument("--peers", default="eager,sdpa", help="implementations of hugging_face.py")
     parser.add_argument("--random-boxes", action="store_true",
@@ -113,8 +152,11 @@ def main():
         for benchmark in results if isinstance(results, list) else [results]:
             compare(benchmark, read_lines(options.compare.with_suffix(".peer.jsonl")))
         return 0
+    if options.table:
+        print(table(options.table), end="")
+        return 0
     if not (options.preset and options.shapes and options.out):
-        parser.error("give --preset, --shapes and --out, or --compare")
+        parser.error("give --preset, --shapes and --out, or --compare or --table")
     options.out.mkdir(parents=True, exist_ok=True)
     for shape in options.shapes.split(","):
         begin = time.monotonic()
