@@ -257,7 +257,7 @@ TEST_F(CommandsTest, SubmitDoesNotWaitLongForTheWarning) {
     return grpc::Status::OK;
   };
   Start();
-  EXPECT_EQ(RunOnServer({"submit", "--preset=tiny", "--timeout=1h"}), kExitOk);
+  EXPECT_EQ(RunOnServer({"submit", "--preset=tiny", "--timeout=20s"}), kExitOk);
   EXPECT_EQ(out_, "12\n");
   EXPECT_EQ(std::count(err_.begin(), err_.end(), '\n'), 1) << err_;
   ASSERT_TRUE(given.has_value());
