@@ -67,7 +67,8 @@ TEST(ParseMessageJson, AnErrorSaysWhereInTheNamesAndTheNumbersOfTheDocument) {
   EXPECT_EQ(error(R"({"jobs": [{}, {"shape": {"batch": "two"}}]})"),
             "jobs[1].shape.batch: \"two\" is no whole number from -2147483648 to 2147483647");
   EXPECT_EQ(error(R"({"jobs": {}})"), "jobs: {} is no list");
-  EXPECT_EQ(error(R"({"spec": {"training": {"image": 1}}})"), "spec.training.image: 1 is no truth value (true or false)");
+  EXPECT_EQ(error(R"({"spec": {"training": {"image": 1}}})"),
+            "spec.training.image: 1 is no truth value (true or false)");
   EXPECT_EQ(error(R"({"spec": {"requirements": {"labels": {"rack": 7}}}})"),
             "spec.requirements.labels.rack: 7 is no text");
   EXPECT_EQ(error(R"({"spec": {"placement": "ALL"}})"),
