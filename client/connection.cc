@@ -122,9 +122,10 @@ void Connection::Close(bool at_once) {
 }
 
 absl::StatusOr<std::unique_ptr<Connection>> Connection::OpenLocal(const ConnectionFlags& flags,
-                                                                  const LocalFleetOptions& options, bool use_running,
+                                                                  const LocalFleetOptions& options,
+                                                                  const std::function<absl::Status()>& held,
                                                                   StopSignals& signals) {
-  const absl::Time deadline = absl::Now() + (use_running ? kStorePatience : kOwnStorePatience);
+  absl::Time deadline = absl::InfiniteFuture();
   for (;;) {
     absl::StatusOr<std::unique_ptr<LocalFleet>> fleet = LocalFleet::Start(options, signals);
     if (fleet.ok()) {
@@ -137,8 +138,12 @@ absl::StatusOr<std::unique_ptr<Connection>> Connection::OpenLocal(const Connecti
       return connection;
     }
     if (!absl::IsAlreadyExists(fleet.status())) return fleet.status();
+    if (deadline == absl::InfiniteFuture()) {  // the first time
+      if (const absl::Status status = held ? held() : absl::OkStatus(); !status.ok()) return status;
+      deadline = absl::Now() + (held ? kOwnStorePatience : kStorePatience);
+    }
     const std::optional<std::string> running = RunningLocalServer(flags.state_dir);
-    if (use_running && running.has_value()) {
+    if (!held && running.has_value()) {
       // It may be about to end.
       const absl::Status alive = Server(*running, kProbeTimeout, signals).List(1, 0).status();
       if (alive.ok()) return std::unique_ptr<Connection>(new Connection(flags, *running, nullptr, signals));
@@ -156,7 +161,7 @@ absl::StatusOr<std::unique_ptr<Connection>> Connection::Open(const ConnectionFla
     return absl::NotFoundError(
         absl::StrCat("no benchmark was run here yet (", flags.state_dir, "); try: attnfleet run --preset=tiny"));
   }
-  return OpenLocal(flags, FleetOptions(flags, command, ""), /*use_running=*/true, signals);
+  return OpenLocal(flags, FleetOptions(flags, command, ""), /*held=*/nullptr, signals);
 }
 
 absl::StatusOr<std::unique_ptr<Connection>> Connection::OpenWithWorker(const ConnectionFlags& flags,
@@ -164,7 +169,7 @@ absl::StatusOr<std::unique_ptr<Connection>> Connection::OpenWithWorker(const Con
                                                                        StopSignals& signals) {
   if (const absl::Status status = flags.CheckWorkerFlags(); !status.ok()) return status;
   if (!flags.local()) return OpenNamed(flags, signals);
-  auto connection = OpenLocal(flags, FleetOptions(flags, command, "auto"), /*use_running=*/true, signals);
+  auto connection = OpenLocal(flags, FleetOptions(flags, command, "auto"), /*held=*/nullptr, signals);
   if (!connection.ok() || (*connection)->fleet() == nullptr) return connection;
   if (const absl::Status status = (*connection)->fleet()->StartWorker(signals); !status.ok()) return status;
   return connection;
@@ -172,8 +177,9 @@ absl::StatusOr<std::unique_ptr<Connection>> Connection::OpenWithWorker(const Con
 
 absl::StatusOr<std::unique_ptr<Connection>> Connection::OpenOwn(const ConnectionFlags& flags,
                                                                 const std::string& command, const std::string& slots,
+                                                                const std::function<absl::Status()>& held,
                                                                 StopSignals& signals) {
-  return OpenLocal(flags, FleetOptions(flags, command, slots), /*use_running=*/false, signals);
+  return OpenLocal(flags, FleetOptions(flags, command, slots), held, signals);
 }
 
 absl::StatusOr<uint64_t> ParseId(const std::string& text) {

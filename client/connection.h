@@ -2,6 +2,7 @@
 #define ATTNFLEET_CLIENT_CONNECTION_H_
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
@@ -54,9 +55,13 @@ class Connection {
   static absl::StatusOr<std::unique_ptr<Connection>> OpenWithWorker(const ConnectionFlags& flags,
                                                                     const std::string& command, StopSignals& signals);
 
-  // To the local store with a server of one's own, still without a worker. UNAVAILABLE names who has the store.
+  // To the local store with a server of one's own, still without a worker. Where another has the store, `held` is
+  // called first, and an error of it is the answer; then the store is waited for a little. UNAVAILABLE names who has
+  // it.
   static absl::StatusOr<std::unique_ptr<Connection>> OpenOwn(const ConnectionFlags& flags, const std::string& command,
-                                                             const std::string& slots, StopSignals& signals);
+                                                             const std::string& slots,
+                                                             const std::function<absl::Status()>& held,
+                                                             StopSignals& signals);
 
   ~Connection();  // stops what was started
   Connection(const Connection&) = delete;
@@ -74,8 +79,10 @@ class Connection {
 
   static absl::StatusOr<std::unique_ptr<Connection>> OpenNamed(const ConnectionFlags& flags, StopSignals& signals);
 
+  // `held`: see OpenOwn; null: the server of another may be used.
   static absl::StatusOr<std::unique_ptr<Connection>> OpenLocal(const ConnectionFlags& flags,
-                                                               const LocalFleetOptions& options, bool use_running,
+                                                               const LocalFleetOptions& options,
+                                                               const std::function<absl::Status()>& held,
                                                                StopSignals& signals);
 
   std::unique_ptr<LocalFleet> fleet_;

@@ -1,6 +1,7 @@
 #include "client/progress_display.h"
 
 #include <cstdio>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
@@ -23,6 +24,10 @@ ProgressDisplay::ProgressDisplay(const Terminal& terminal) : terminal_(terminal)
 ProgressDisplay::~ProgressDisplay() { Clear(); }
 
 void ProgressDisplay::Update(const v1::Benchmark& benchmark, const std::vector<Change>& changes) {
+  if (!terminal_.interactive && !std::exchange(begun_, true) && !HasEnded(benchmark)) {
+    Note(absl::StrCat("benchmark ", benchmark.id(), ": ", benchmark.runs_ended(), " of ", benchmark.runs_total(),
+                      " runs have ended"));
+  }
   if (!terminal_.interactive && changes.empty()) return;
   const std::optional<double> left = EstimateSecondsLeft(benchmark);
   for (const Change& change : changes) {

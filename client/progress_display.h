@@ -12,7 +12,7 @@
 namespace attnfleet::client {
 
 // Shows a benchmark's progress on standard error: on a terminal as a few lines that are redrawn, elsewhere as one plain
-// line for each run that ended.
+// line at the beginning and one for each run that ended.
 class ProgressDisplay {
  public:
   explicit ProgressDisplay(const Terminal& terminal);
@@ -36,6 +36,7 @@ class ProgressDisplay {
 
   const Terminal terminal_;
   const absl::Time started_;
+  bool begun_ = false;
   std::string waits_;
   std::vector<std::string> shown_;  // redrawn lines on the screen now
 };

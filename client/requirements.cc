@@ -53,4 +53,16 @@ absl::Status CheckRequirements(const v1::SlotRequirements& requirements, const v
                                                  offers.empty() ? "nothing" : absl::StrJoin(offers, ", ")));
 }
 
+absl::Status CheckStep(const v1::BenchmarkSpec& spec, const v1::ListWorkersResponse& fleet) {
+  bool any = false;
+  for (const v1::WorkerStatus& worker : fleet.workers()) {
+    for (const v1::Slot& slot : worker.info().slots()) {
+      if (!UnmetField(spec.requirements(), worker.info(), slot).empty()) continue;
+      if (slot.device_kind() != v1::DEVICE_KIND_CPU) return absl::OkStatus();
+      any = true;
+    }
+  }
+  return any ? CheckStepOnCpu(spec.training()) : absl::OkStatus();
+}
+
 }  // namespace attnfleet::client

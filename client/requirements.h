@@ -10,6 +10,10 @@ namespace attnfleet::client {
 // is. Pure.
 absl::Status CheckRequirements(const v1::SlotRequirements& requirements, const v1::ListWorkersResponse& fleet);
 
+// INVALID_ARGUMENT if all slots that fit are CPUs and the step cannot be computed with the precision that `auto` is
+// there, which would else be found out run by run. Pure.
+absl::Status CheckStep(const v1::BenchmarkSpec& spec, const v1::ListWorkersResponse& fleet);
+
 }  // namespace attnfleet::client
 
 #endif  // ATTNFLEET_CLIENT_REQUIREMENTS_H_

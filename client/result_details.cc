@@ -162,6 +162,11 @@ void AddPlace(const std::vector<const v1::Run*>& runs, Lines& lines) {
   lines.emplace_back("attnfleet", absl::StrCat(Environment(runs, &Place::attnfleet_version), ", build ",
                                                Environment(runs, &Place::build_id)));
   lines.emplace_back("precision", Environment(runs, &Place::precision));
+  lines.emplace_back("step", Each(runs, [](const v1::RunResult& result) {
+                       // A trainer that does not say has the reference alone.
+                       const std::string& step = result.environment().step();
+                       return step.empty() ? TrainingStepName(v1::TRAINING_STEP_REFERENCE) : step;
+                     }));
 }
 
 void AddTelemetry(const std::vector<const v1::Run*>& runs, Lines& lines) {
@@ -224,10 +229,11 @@ Lines CellLines(const v1::Job& job, absl::TimeZone zone) {
 
 }  // namespace
 
-std::string ResultDetails(const std::vector<v1::Benchmark>& benchmarks, int width, absl::TimeZone zone) {
+std::string ResultDetails(const std::vector<v1::Benchmark>& benchmarks, const std::string& where, int width,
+                          absl::TimeZone zone) {
   std::string text;
   for (const v1::Benchmark& benchmark : benchmarks) {
-    absl::StrAppend(&text, Printable(SpecCommand(benchmark.spec())), "\n");
+    absl::StrAppend(&text, Printable(SpecCommand(benchmark.spec(), where)), "\n");
     for (const v1::Job& job : benchmark.jobs()) {
       absl::StrAppend(&text, "\n", Printable(Heading(job)), "\n");
       for (const auto& [label, value] : CellLines(job, zone)) {

@@ -10,7 +10,9 @@
 namespace attnfleet::client {
 
 // For people: everything that is known about each cell, figures and where they come from. What is not known says so.
-std::string ResultDetails(const std::vector<v1::Benchmark>& benchmarks, int width, absl::TimeZone zone);
+// `where` as in ResultSource.
+std::string ResultDetails(const std::vector<v1::Benchmark>& benchmarks, const std::string& where, int width,
+                          absl::TimeZone zone);
 
 }  // namespace attnfleet::client
 

@@ -181,13 +181,12 @@ std::string About(const v1::Benchmark& benchmark, absl::TimeZone zone) {
   return text;
 }
 
-Facts FactsOf(const v1::Benchmark& benchmark, absl::TimeZone zone, const Beside& beside) {
+Facts FactsOf(const v1::Benchmark& benchmark, const std::string& where, absl::TimeZone zone) {
   std::optional<v1::Environment> environment;
-  Facts facts = {{"Figures", Figures(benchmark, beside)}};
-  facts.emplace_back("Where", Where(benchmark, environment));
+  Facts facts = {{"Where", Where(benchmark, environment)}};
   facts.emplace_back("Runs", When(benchmark, zone));
   facts.emplace_back("Settings", Settings(benchmark.spec(), environment));
-  facts.emplace_back("Command", SpecCommand(benchmark.spec()));
+  facts.emplace_back("Command", SpecCommand(benchmark.spec(), where));
   facts.emplace_back("Benchmark", About(benchmark, zone));
   return facts;
 }
@@ -195,6 +194,34 @@ Facts FactsOf(const v1::Benchmark& benchmark, absl::TimeZone zone, const Beside&
 std::string ShapesOf(const v1::Benchmark& benchmark) {
   return absl::StrJoin(benchmark.spec().shapes(), ", ",
                        [](std::string* out, const v1::Shape& shape) { absl::StrAppend(out, FormatShape(shape)); });
+}
+
+// The facts of each benchmark, which have the same labels in the same order; those that differ with their shapes.
+Facts Merge(const std::vector<v1::Benchmark>& benchmarks, const std::function<Facts(const v1::Benchmark&)>& facts_of) {
+  // By label: each text with the shapes of the benchmarks that it is about.
+  std::vector<std::pair<std::string, Facts>> labels;
+  for (const v1::Benchmark& benchmark : benchmarks) {
+    const Facts facts = facts_of(benchmark);
+    for (size_t i = 0; i < facts.size(); ++i) {
+      const std::string& text = facts[i].second;
+      if (i == labels.size()) labels.emplace_back(facts[i].first, Facts());
+      Facts& texts = labels[i].second;
+      const auto same = std::find_if(texts.begin(), texts.end(), [&](const auto& one) { return one.second == text; });
+      if (same == texts.end()) {
+        texts.emplace_back(ShapesOf(benchmark), text);
+      } else {
+        absl::StrAppend(&same->first, ", ", ShapesOf(benchmark));
+      }
+    }
+  }
+  Facts result;
+  for (const auto& [label, texts] : labels) {
+    for (const auto& [shapes, text] : texts) {
+      if (text.empty()) continue;
+      result.emplace_back(label, Printable(texts.size() == 1 ? text : absl::StrCat(shapes, ": ", text)));
+    }
+  }
+  return result;
 }
 
 // What attention dropout dropped in the job's runs, or was to drop.
@@ -237,33 +264,17 @@ std::string DropoutNote(const std::vector<v1::Benchmark>& benchmarks) {
                                 ": the probabilities; ", absl::StrJoin(output, ", "), ": the output of attention"));
 }
 
-Facts MakeFacts(const std::vector<v1::Benchmark>& benchmarks, const std::string& again, absl::TimeZone zone,
-                const Beside& beside) {
-  // By label, in the order of the labels: each text with the shapes of the benchmarks that it is about.
-  std::vector<std::pair<std::string, Facts>> labels;
-  for (const v1::Benchmark& benchmark : benchmarks) {
-    const Facts facts = FactsOf(benchmark, zone, beside);
-    for (size_t i = 0; i < facts.size(); ++i) {
-      const std::string& text = facts[i].second;
-      if (i == labels.size()) labels.emplace_back(facts[i].first, Facts());
-      Facts& texts = labels[i].second;
-      const auto same = std::find_if(texts.begin(), texts.end(), [&](const auto& one) { return one.second == text; });
-      if (same == texts.end()) {
-        texts.emplace_back(ShapesOf(benchmark), text);
-      } else {
-        absl::StrAppend(&same->first, ", ", ShapesOf(benchmark));
-      }
-    }
-  }
-  Facts result;
-  for (const auto& [label, texts] : labels) {
-    for (const auto& [shapes, text] : texts) {
-      if (text.empty()) continue;
-      result.emplace_back(label, Printable(texts.size() == 1 ? text : absl::StrCat(shapes, ": ", text)));
-    }
-  }
-  if (!result.empty()) absl::StrAppend(&result.back().second, "; again: ", Printable(again));
-  return result;
+Facts MakeFigures(const std::vector<v1::Benchmark>& benchmarks, const Beside& beside) {
+  return Merge(benchmarks, [&beside](const v1::Benchmark& benchmark) {
+    return Facts{{"Figures", Figures(benchmark, beside)}};
+  });
+}
+
+Facts MakeFacts(const std::vector<v1::Benchmark>& benchmarks, const ResultSource& source, absl::TimeZone zone) {
+  Facts facts =
+      Merge(benchmarks, [&](const v1::Benchmark& benchmark) { return FactsOf(benchmark, source.where, zone); });
+  if (!facts.empty()) absl::StrAppend(&facts.back().second, "; again: ", Printable(source.again));
+  return facts;
 }
 
 }  // namespace attnfleet::client

@@ -89,7 +89,8 @@ void AddRows(const v1::Benchmark& benchmark, bool allocated, absl::TimeZone zone
 
 }  // namespace
 
-ResultView MakeResultView(const std::vector<v1::Benchmark>& benchmarks, const std::string& again, absl::TimeZone zone) {
+ResultView MakeResultView(const std::vector<v1::Benchmark>& benchmarks, const ResultSource& source,
+                          absl::TimeZone zone) {
   ResultView view;
   for (const v1::Benchmark& benchmark : benchmarks) {
     for (const std::string& backend : benchmark.spec().backends()) {
@@ -116,9 +117,13 @@ ResultView MakeResultView(const std::vector<v1::Benchmark>& benchmarks, const st
   view.fleet = FleetGrids(benchmarks);
   view.device_title = view.fleet.empty() ? "GPU" : "Node";
   view.names_device = benchmarks.size() > 1 || devices.size() > 1 || !view.fleet.empty();
-  view.facts = MakeFacts(benchmarks, again, zone, {});
-  view.facts_without_intervals = MakeFacts(benchmarks, again, zone, {.interval = false});
-  view.narrow_facts = MakeFacts(benchmarks, again, zone, {.spread = false, .interval = false});
+  view.facts = MakeFigures(benchmarks, {});
+  view.facts_without_intervals = MakeFigures(benchmarks, {.interval = false});
+  view.narrow_facts = MakeFigures(benchmarks, {.spread = false, .interval = false});
+  const Facts others = MakeFacts(benchmarks, source, zone);
+  for (Facts* facts : {&view.facts, &view.facts_without_intervals, &view.narrow_facts}) {
+    facts->insert(facts->end(), others.begin(), others.end());
+  }
   return view;
 }
 

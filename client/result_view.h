@@ -38,8 +38,8 @@ struct ResultView {
   Facts narrow_facts;             // nor for the spread
 };
 
-// `again` is the command that shows the benchmarks again.
-ResultView MakeResultView(const std::vector<v1::Benchmark>& benchmarks, const std::string& again, absl::TimeZone zone);
+ResultView MakeResultView(const std::vector<v1::Benchmark>& benchmarks, const ResultSource& source,
+                          absl::TimeZone zone);
 
 }  // namespace attnfleet::client
 

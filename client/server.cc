@@ -60,8 +60,10 @@ void Server::UseChannel() {
 
 template <typename Response>
 absl::StatusOr<Response> Server::Call(
-    const std::function<void(grpc::ClientContext*, Response*, std::function<void(grpc::Status)>)>& start) {
-  const absl::Time deadline = absl::Now() + timeout_;
+    const std::function<void(grpc::ClientContext*, Response*, std::function<void(grpc::Status)>)>& start,
+    absl::Duration patience) {
+  const absl::Duration timeout = std::min(timeout_, patience);
+  const absl::Time deadline = absl::Now() + timeout;
   std::string problem = "no answer";
   for (;;) {
     UseChannel();
@@ -95,7 +97,7 @@ absl::StatusOr<Response> Server::Call(
     const bool followed = leader_->Failed(channel_, context);
     if (absl::Now() + kRetryPause >= deadline) {
       return absl::UnavailableError(absl::StrCat(
-          "cannot reach the server at ", address_, " within ", FormatDuration(absl::ToDoubleSeconds(timeout_)), ": ",
+          "cannot reach the server at ", address_, " within ", FormatDuration(absl::ToDoubleSeconds(timeout)), ": ",
           problem, absl::StrContains(problem, "Socket closed") ? ClosedHint(secured_) : ""));
     }
     if (followed) continue;
@@ -151,11 +153,12 @@ absl::StatusOr<v1::Benchmark> Server::Resume(uint64_t id) {
       [&](auto* context, auto* out, auto done) { benchmarks_->async()->Resume(context, &request, out, done); });
 }
 
-absl::StatusOr<v1::ExplainResponse> Server::Explain(uint64_t id) {
+absl::StatusOr<v1::ExplainResponse> Server::Explain(uint64_t id, absl::Duration patience) {
   v1::ExplainRequest request;
   request.set_id(id);
   return Call<v1::ExplainResponse>(
-      [&](auto* context, auto* out, auto done) { benchmarks_->async()->Explain(context, &request, out, done); });
+      [&](auto* context, auto* out, auto done) { benchmarks_->async()->Explain(context, &request, out, done); },
+      patience);
 }
 
 absl::StatusOr<v1::ListWorkersResponse> Server::ListWorkers() {

@@ -34,7 +34,8 @@ class Server {
   absl::StatusOr<v1::Benchmark> Cancel(uint64_t id, const std::string& reason);
   absl::StatusOr<v1::Benchmark> Pause(uint64_t id);
   absl::StatusOr<v1::Benchmark> Resume(uint64_t id);
-  absl::StatusOr<v1::ExplainResponse> Explain(uint64_t id);
+  // `patience`: less than the timeout, for an answer that is not needed.
+  absl::StatusOr<v1::ExplainResponse> Explain(uint64_t id, absl::Duration patience = absl::InfiniteDuration());
   absl::StatusOr<v1::ListWorkersResponse> ListWorkers();
   absl::StatusOr<v1::WorkerStatus> SetDrained(const std::string& worker, bool drained);
   absl::StatusOr<v1::ListBackendsResponse> ListBackends();
@@ -47,7 +48,8 @@ class Server {
   // `start` begins one try: (context, response, done).
   template <typename Response>
   absl::StatusOr<Response> Call(
-      const std::function<void(grpc::ClientContext*, Response*, std::function<void(grpc::Status)>)>& start);
+      const std::function<void(grpc::ClientContext*, Response*, std::function<void(grpc::Status)>)>& start,
+      absl::Duration patience = absl::InfiniteDuration());
 
   const std::string address_;
   const absl::Duration timeout_;

@@ -45,13 +45,14 @@ Flag OutputFlag(std::string& path) {
   return {"output", "FILE", "write the result to FILE instead of standard output", SetString(path)};
 }
 
-absl::Status Show(const std::vector<v1::Benchmark>& benchmarks, const std::string& again, absl::TimeZone zone,
+absl::Status Show(const std::vector<v1::Benchmark>& benchmarks, const ResultSource& source, absl::TimeZone zone,
                   const OutputFlags& output) {
   if (output.format == Format::kJson) return Write(output, ResultJson(benchmarks));
   if (output.format == Format::kCsv) return Write(output, ResultCsv(benchmarks));
   const Terminal terminal = TerminalOf(output);
-  if (output.format == Format::kDetails) return Write(output, ResultDetails(benchmarks, terminal.width, zone));
-  const ResultView view = MakeResultView(benchmarks, again, zone);
+  if (output.format == Format::kDetails)
+    return Write(output, ResultDetails(benchmarks, source.where, terminal.width, zone));
+  const ResultView view = MakeResultView(benchmarks, source, zone);
   if (output.format == Format::kMarkdown) return Write(output, ResultMarkdown(benchmarks, view));
   return Write(output, ResultTable(view, terminal.width, terminal.color));
 }
@@ -92,14 +93,14 @@ absl::Status ShowBenchmark(const v1::Benchmark& benchmark, const ConnectionFlags
                            const ResultFlags& output) {
   const std::string again = absl::StrCat("attnfleet results ", benchmark.id(), connection.Suffix(),
                                          output.include_contaminated ? " --include-contaminated" : "");
-  return Show({benchmark}, again, absl::LocalTimeZone(), output);
+  return Show({benchmark}, {again, connection.local() ? "" : connection.Suffix()}, absl::LocalTimeZone(), output);
 }
 
 absl::Status ShowFiles(const std::vector<std::string>& paths, const ResultFlags& output) {
   const absl::StatusOr<std::vector<v1::Benchmark>> benchmarks = ReadResultFiles(paths);
   if (!benchmarks.ok()) return benchmarks.status();
-  return Show(*benchmarks, absl::StrCat("attnfleet results --input=", absl::StrJoin(paths, ",")), absl::UTCTimeZone(),
-              output);
+  return Show(*benchmarks, {absl::StrCat("attnfleet results --input=", absl::StrJoin(paths, ",")), ""},
+              absl::UTCTimeZone(), output);
 }
 
 absl::Status ShowList(const Grid& grid, const google::protobuf::Message& message, const OutputFlags& output) {

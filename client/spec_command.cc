@@ -78,7 +78,7 @@ std::string Quoted(const std::string& text) {
 
 }  // namespace
 
-std::string SpecCommand(const v1::BenchmarkSpec& spec) {
+std::string SpecCommand(const v1::BenchmarkSpec& spec, const std::string& where) {
   v1::BenchmarkSpec preset;
   preset.set_preset(spec.preset());
   const bool known = ApplyPreset(preset).ok();
@@ -95,7 +95,7 @@ std::string SpecCommand(const v1::BenchmarkSpec& spec) {
   for (const auto& [name, value] : std::map<std::string, std::string>(labels.begin(), labels.end())) {
     absl::StrAppend(&command, " --label=", Quoted(absl::StrCat(name, "=", value)));
   }
-  return command;
+  return command + where;
 }
 
 }  // namespace attnfleet::client

@@ -8,8 +8,9 @@
 namespace attnfleet::client {
 
 // The shortest `attnfleet run ...` that measures the same as a complete spec: its preset, axes and whatever differs
-// from the preset. What only says where it ran (requirements) or for whom is left out.
-std::string SpecCommand(const v1::BenchmarkSpec& spec);
+// from the preset. What only says for whom is left out. `where`: flags behind it, see
+// ResultSource.
+std::string SpecCommand(const v1::BenchmarkSpec& spec, const std::string& where = "");
 
 }  // namespace attnfleet::client
 

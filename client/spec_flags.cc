@@ -236,7 +236,7 @@ const std::vector<SpecFlag>& Table() {
                             [](BenchmarkSpec& spec, v1::Optimizer v) { spec.mutable_training()->set_optimizer(v); })},
       {"step", "KIND",
        "reference (LibTorch's operations one by one), fused (own operations), or fused-bf16-stream (those with the "
-       "residual stream in bf16: less exact); default reference",
+       "residual stream in bf16, for precision bf16-mixed: less exact); default reference",
        "training.step",
        OneOf<v1::TrainingStep>(
            "step", {v1::TRAINING_STEP_REFERENCE, v1::TRAINING_STEP_FUSED, v1::TRAINING_STEP_FUSED_BF16_STREAM},

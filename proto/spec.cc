@@ -310,6 +310,15 @@ absl::Status ApplyPreset(v1::BenchmarkSpec& spec) {
   return absl::OkStatus();
 }
 
+absl::Status CheckStepOnCpu(const v1::TrainingSettings& training) {
+  if (training.step() != v1::TRAINING_STEP_FUSED_BF16_STREAM || training.precision() != v1::PRECISION_AUTO) {
+    return absl::OkStatus();
+  }
+  return Invalid(
+      "training.step: fused-bf16-stream is for precision bf16-mixed, and auto is fp32 on the CPU; give precision "
+      "bf16-mixed, or step fused");
+}
+
 absl::Status ValidateSpec(const v1::BenchmarkSpec& spec, const std::vector<std::string>& known_backends) {
   for (const absl::Status& status : {
            ValidateBackends(spec, known_backends),
@@ -321,6 +330,8 @@ absl::Status ValidateSpec(const v1::BenchmarkSpec& spec, const std::vector<std::
            CheckRange("max_slots", spec.max_slots(), 0, kMaxSlots),
            CheckRange("requirements.count", spec.requirements().count(), 0, kMaxSlots),
            ValidateTraining(spec.training()),
+           spec.requirements().device_kind() == v1::DEVICE_KIND_CPU ? CheckStepOnCpu(spec.training())
+                                                                    : absl::OkStatus(),
        }) {
     if (!status.ok()) return status;
   }

@@ -46,6 +46,10 @@ absl::Status ApplyPreset(v1::BenchmarkSpec& spec);
 // `known_backends` empty means: not known yet, accept any well-formed name.
 absl::Status ValidateSpec(const v1::BenchmarkSpec& spec, const std::vector<std::string>& known_backends);
 
+// Whether the step can be computed with the precision that `auto` is on the CPU. INVALID_ARGUMENT names the field. Part
+// of ValidateSpec where the spec asks for the CPU; else it depends on the slot.
+absl::Status CheckStepOnCpu(const v1::TrainingSettings& training);
+
 // The jobs of a valid spec: shapes in the order given, backends within a shape, so a group is contiguous. Every run is
 // QUEUED with its key set.
 std::vector<v1::Job> ExpandJobs(uint64_t benchmark_id, const v1::BenchmarkSpec& spec);

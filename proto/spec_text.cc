@@ -27,6 +27,32 @@ std::string FieldHint(const std::string& message) {
   return absl::StrCat(" (", UnknownName("field", parts[3], names), ")");
 }
 
+// The enum that the field of that name has, in this message or one within it; null if there is none.
+const google::protobuf::EnumDescriptor* FindEnum(const google::protobuf::Descriptor& message,
+                                                 const std::string& field) {
+  for (int i = 0; i < message.field_count(); ++i) {
+    const google::protobuf::FieldDescriptor& one = *message.field(i);
+    if (one.enum_type() != nullptr && one.name() == field) return one.enum_type();
+    if (one.message_type() == nullptr) continue;
+    if (const auto* found = FindEnum(*one.message_type(), field); found != nullptr) return found;
+  }
+  return nullptr;
+}
+
+// For a message such as `Unknown enumeration value of "BF16" for field "precision".`: the values that there are.
+std::string ValueHint(const std::string& message) {
+  if (!absl::StartsWith(message, "Unknown enumeration value of")) return "";
+  const std::vector<std::string> parts = absl::StrSplit(message, '"');
+  if (parts.size() < 4) return "";
+  const auto* type = FindEnum(*v1::BenchmarkSpec::descriptor(), parts[3]);
+  if (type == nullptr) return "";
+  std::vector<std::string> names;
+  for (int i = 0; i < type->value_count(); ++i) {
+    if (type->value(i)->number() != 0) names.push_back(type->value(i)->name());  // 0 is that none was given
+  }
+  return absl::StrCat(" (", UnknownName("value", parts[1], names), ")");
+}
+
 // Keeps the first error: what follows it is mostly its consequence.
 class FirstError : public google::protobuf::io::ErrorCollector {
  public:
@@ -34,7 +60,7 @@ class FirstError : public google::protobuf::io::ErrorCollector {
 
   void AddError(int line, int column, const std::string& message) override {
     if (!text_.empty()) return;
-    text_ = absl::StrCat(file_, ":", line + 1, ":", column + 1, ": ", message, FieldHint(message));
+    text_ = absl::StrCat(file_, ":", line + 1, ":", column + 1, ": ", message, FieldHint(message), ValueHint(message));
   }
 
   const std::string& text() const { return text_; }

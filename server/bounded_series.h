@@ -20,16 +20,17 @@ class BoundedSeries {
  public:
   struct Entry {
     Labels labels;
-    int64_t unix_ms;
+    uint64_t order;
     Value value;
   };
 
   explicit BoundedSeries(size_t most) : most_(most) {}
 
-  // `unix_ms`: when the value came to be; one that is older than the one that is there changes nothing.
-  void Set(Labels labels, int64_t unix_ms, Value value) {
+  // `order` grows with the time at which values came to be; one that is older than the one that is there changes
+  // nothing. No wall clock: one that jumped ahead would hide what is newer for as long.
+  void Set(Labels labels, uint64_t order, Value value) {
     if (const auto found = by_labels_.find(labels); found != by_labels_.end()) {
-      if (found->second->unix_ms > unix_ms) return;
+      if (found->second->order > order) return;
       series_.erase(found->second);
       by_labels_.erase(found);
     }
@@ -37,7 +38,7 @@ class BoundedSeries {
       by_labels_.erase(series_.front().labels);
       series_.pop_front();
     }
-    series_.push_back({labels, unix_ms, std::move(value)});
+    series_.push_back({labels, order, std::move(value)});
     by_labels_.emplace(std::move(labels), std::prev(series_.end()));
   }
 

@@ -350,8 +350,7 @@ void Coordinator::WorkerJoined(v1::WorkerHello hello, std::shared_ptr<WorkerLink
     const std::string& name = hello.worker().name();
     const auto found = links_.find(name);
     if (found != links_.end() && found->second.instance != hello.worker().instance()) {
-      link->End(absl::AlreadyExistsError(
-          absl::StrCat("a worker named ", name, " is connected already; give this one another --name")));
+      link->End(NameTaken(found->second, hello.worker(), now));
       return;
     }
     if (found != links_.end()) found->second.link->End(absl::AbortedError("the worker has connected anew"));
@@ -360,6 +359,19 @@ void Coordinator::WorkerJoined(v1::WorkerHello hello, std::shared_ptr<WorkerLink
     scheduler_.WorkerJoined(hello, now, effects_);
   });
   if (!posted.ok()) link->End(posted);
+}
+
+absl::Status Coordinator::NameTaken(LinkedWorker& linked, const v1::WorkerInfo& rival, int64_t now) {
+  if (linked.rival != rival.instance()) {
+    linked.rival = rival.instance();
+    linked.rival_ms = now;
+    linked.heard_since = false;
+  }
+  const char* const advice = "; give this one another --name";
+  if (linked.heard_since) {
+    return absl::FailedPreconditionError(absl::StrCat("a worker named ", rival.name(), " is running already", advice));
+  }
+  return absl::AlreadyExistsError(absl::StrCat("a worker named ", rival.name(), " is connected already", advice));
 }
 
 bool Coordinator::IsCurrent(const std::string& worker, const std::shared_ptr<WorkerLink>& link) const {
@@ -371,6 +383,9 @@ void Coordinator::WorkerSaid(const std::string& worker, v1::WorkerEvent event,
                              const std::shared_ptr<WorkerLink>& link) {
   const absl::Status posted = Post([this, worker, event = std::move(event), link](int64_t now) {
     if (!IsCurrent(worker, link)) return;
+    LinkedWorker& linked = links_.at(worker);
+    // What was under way when the other came tells nothing.
+    if (!linked.rival.empty() && now - linked.rival_ms >= options_.heartbeat_interval_ms) linked.heard_since = true;
     switch (event.event_case()) {
       case v1::WorkerEvent::kHeartbeat:
         scheduler_.WorkerHeard(worker, event.heartbeat().draining(), now, effects_);
@@ -642,7 +657,7 @@ void Coordinator::ForgetEnded() {
     open_runs_.Update(head);
     if (!IsOver(head.state())) continue;
     if (std::optional<Picture> picture = scheduler_.TakePicture(id)) {
-      ended_.emplace(id, *std::move(picture));
+      ended_.insert({id, {*std::move(picture), ++ended_so_far_}});
       Ask(id, Snapshots::Kind::kBenchmark, [](const absl::StatusOr<Wire>&) {});
     }
     scheduler_.ForgetRuns(id);
@@ -669,9 +684,13 @@ absl::StatusOr<Snapshots::Make> Coordinator::TakeParts(const Snapshots::Key& key
   std::optional<Picture> picture = scheduler_.TakePicture(id);
   std::function<void(const v1::Benchmark&)> finished;
   if (const auto ended = ended_.find(id); ended != ended_.end()) {
-    picture = ended->second;
+    picture = ended->second.picture;
     if (kind == Snapshots::Kind::kBenchmark) {
-      if (picture->head.state() == v1::BENCHMARK_STATE_FINISHED) finished = options_.finished;
+      if (picture->head.state() == v1::BENCHMARK_STATE_FINISHED && options_.finished) {
+        finished = [this, order = ended->second.order](const v1::Benchmark& benchmark) {
+          options_.finished(benchmark, order);
+        };
+      }
       ended_.erase(ended);
     }
   }

@@ -70,8 +70,9 @@ class Coordinator {
     OpenRuns::Limits open_runs;
     std::function<int64_t()> now_unix_ms;
     std::function<void(const BatchReport&)> observe;  // may be empty
-    // Told of each benchmark that has finished, with its summaries, on threads of its own. May be empty.
-    std::function<void(const v1::Benchmark&)> finished;
+    // Told of each benchmark that has finished, with its summaries, on threads of its own. `order` counts the
+    // benchmarks that ended, from 1 on: they may be told of in another. May be empty.
+    std::function<void(const v1::Benchmark&, uint64_t order)> finished;
     uint64_t most_small_runs = 1'000;  // beyond it a benchmark is large; see Snapshots
   };
 
@@ -121,6 +122,16 @@ class Coordinator {
     std::string instance;
     std::shared_ptr<WorkerLink> link;
     bool takes_batches = false;
+    // Another worker of its name that has come last, and when it first came. Heard a heartbeat later, this one is no
+    // predecessor that died unnoticed.
+    std::string rival = {};  // its instance
+    int64_t rival_ms = 0;
+    bool heard_since = false;
+  };
+
+  struct Ended {
+    Picture picture;
+    uint64_t order;  // see Options::finished
   };
 
   Coordinator(JobStore& store, Options options);
@@ -153,6 +164,8 @@ class Coordinator {
   // What has ended is gone from the scheduler, and its last snapshot made while its runs are still at hand.
   void ForgetEnded();
   const v1::Run& RunAt(const std::tuple<uint64_t, uint32_t, uint32_t>& key) const;
+  // For a worker whose name `linked` has: whether it is to try again.
+  static absl::Status NameTaken(LinkedWorker& linked, const v1::WorkerInfo& rival, int64_t now);
   bool IsCurrent(const std::string& worker, const std::shared_ptr<WorkerLink>& link) const;
   // NOT_FOUND; but UNAVAILABLE from a coordinator that was passed over, which knows nothing of what came since.
   absl::Status NoSuchBenchmark(uint64_t id);
@@ -175,7 +188,8 @@ class Coordinator {
   std::vector<std::shared_ptr<WorkerLink>> to_welcome_;
   std::map<std::string, LinkedWorker> links_;
   std::map<uint64_t, std::map<std::shared_ptr<Watcher>, Snapshots::Kind>> watchers_;
-  std::map<uint64_t, Picture> ended_;  // that have just ended, until their snapshot is begun
+  std::map<uint64_t, Ended> ended_;  // that have just ended, until their snapshot is begun
+  uint64_t ended_so_far_ = 0;
   RequestIds request_ids_;
   OpenRuns open_runs_;
 

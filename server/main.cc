@@ -282,7 +282,10 @@ absl::StatusOr<int> Coordinate(const Settings& settings, const ListenOptions& li
   };
   if (!settings.metrics_listen.empty()) {
     options.observe = [&metrics](const BatchReport& report) { metrics.Observe(report); };
-    options.finished = [&metrics](const v1::Benchmark& benchmark) { metrics.Finished(benchmark); };
+    // What ends now is newer than all that ended when this server led before.
+    options.finished = [&metrics, before = metrics.newest_finished()](const v1::Benchmark& benchmark, uint64_t order) {
+      metrics.Finished(benchmark, before + order);
+    };
   }
   absl::StatusOr<std::unique_ptr<Coordinator>> coordinator = Coordinator::Start(store, options);
   if (!coordinator.ok()) return coordinator.status();

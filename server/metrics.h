@@ -6,6 +6,7 @@
 #include <prometheus/histogram.h>
 #include <prometheus/registry.h>
 
+#include <cstdint>
 #include <map>
 #include <memory>
 #include <vector>
@@ -24,8 +25,9 @@ class Metrics {
 
   // On the coordinator's thread.
   void Observe(const BatchReport& report);
-  // With its summaries. Thread-safe.
-  void Finished(const v1::Benchmark& benchmark) { results_->Set(benchmark); }
+  // See ResultMetrics. Thread-safe.
+  void Finished(const v1::Benchmark& benchmark, uint64_t order) { results_->Set(benchmark, order); }
+  uint64_t newest_finished() const { return results_->newest(); }
 
   RpcMetrics& rpcs() { return rpcs_; }
 

@@ -148,6 +148,12 @@ absl::StatusOr<std::unique_ptr<PostgresStore>> PostgresStore::Open(const std::st
   return store;
 }
 
+absl::StatusOr<std::unique_ptr<JobStore>> PostgresStore::OpenReader() {
+  // Whatever schema there is by now: a newer standby may have changed it, in ways that the one who leads can live with,
+  // and it must not lose its ended benchmarks when the store itself goes on.
+  return std::unique_ptr<JobStore>(new PostgresStore(url_, 0));
+}
+
 absl::Status PostgresStore::Fenced(const char* sql, const PostgresParameters& parameters) {
   const absl::StatusOr<PostgresRows> rows = postgres_.Execute(sql, parameters);
   if (!rows.ok()) return rows.status();

@@ -29,7 +29,7 @@ class PostgresStore : public JobStore {
   absl::Status Save(const StoreChanges& changes) override;
   absl::Status Delete(const std::vector<uint64_t>& ids) override;
   absl::Status Fill(const Source& next) override;
-  absl::StatusOr<std::unique_ptr<JobStore>> OpenReader() override { return Open(url_, 0); }
+  absl::StatusOr<std::unique_ptr<JobStore>> OpenReader() override;
   absl::Status Read(const Selection& selection, RowReader& reader) override;
 
  private:

@@ -2,6 +2,8 @@
 
 #include <prometheus/metric_family.h>
 
+#include <algorithm>
+
 #include "proto/spec.h"
 #include "proto/support/metrics_endpoint.h"
 
@@ -38,8 +40,9 @@ std::string StepUsed(const v1::Job& job) {
 
 }  // namespace
 
-void ResultMetrics::Set(const v1::Benchmark& benchmark) {
+void ResultMetrics::Set(const v1::Benchmark& benchmark, uint64_t order) {
   const std::lock_guard<std::mutex> lock(mutex_);
+  newest_ = std::max(newest_, order);
   for (const v1::Job& job : benchmark.jobs()) {
     if (job.summary().outcome() != v1::OUTCOME_MEASURED || job.summary().includes_contaminated()) continue;
     results_.Set({{"backend", job.backend()},
@@ -48,12 +51,17 @@ void ResultMetrics::Set(const v1::Benchmark& benchmark) {
                   {"model", ModelSizeName(benchmark.spec().training().model_size())},
                   {"precision", PrecisionUsed(job)},
                   {"step", StepUsed(job)}},
-                 benchmark.ended_unix_ms(), job.summary());
+                 order, job.summary());
   }
   for (const v1::NodeSummary& node : benchmark.fleet().nodes()) {
     if (node.cells() == 0) continue;
-    nodes_.Set({{"worker", node.node().worker()}, {"slot", node.node().slot()}}, benchmark.ended_unix_ms(), node);
+    nodes_.Set({{"worker", node.node().worker()}, {"slot", node.node().slot()}}, order, node);
   }
+}
+
+uint64_t ResultMetrics::newest() const {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  return newest_;
 }
 
 std::vector<prometheus::MetricFamily> ResultMetrics::Collect() const {
@@ -76,13 +84,13 @@ std::vector<prometheus::MetricFamily> ResultMetrics::Collect() const {
     if (value > 0) AddGauge(family, labels, value);
   };
   const std::lock_guard<std::mutex> lock(mutex_);
-  for (const auto& [labels, unix_ms, summary] : results_.all()) {
+  for (const auto& [labels, order, summary] : results_.all()) {
     add(speed, labels, summary.iterations_per_second_median());
     add(allocated, labels, static_cast<double>(summary.peak_allocated_bytes()));
     add(resident, labels, static_cast<double>(summary.peak_resident_bytes()));
     add(ratio, labels, summary.ratio_to_eager());
   }
-  for (const auto& [labels, unix_ms, node] : nodes_.all()) {
+  for (const auto& [labels, order, node] : nodes_.all()) {
     AddGauge(slow, labels, node.slow() ? 1 : 0);
     add(relative, labels, node.relative_speed());
   }

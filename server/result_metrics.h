@@ -3,6 +3,7 @@
 
 #include <prometheus/collectable.h>
 
+#include <cstdint>
 #include <mutex>
 #include <vector>
 
@@ -20,14 +21,19 @@ class ResultMetrics : public prometheus::Collectable {
   static constexpr size_t kMaxNodes = 2'000;
 
   // Of every job that was measured without contamination, and of every node that could be compared; `benchmark` has its
-  // summaries (Summarize, SummarizeFleet). One that ended before another counts as older, whichever comes first.
-  void Set(const v1::Benchmark& benchmark);
+  // summaries (Summarize, SummarizeFleet). `order` grows from one that ends to the next: one that ended before another
+  // counts as older, whichever comes first.
+  void Set(const v1::Benchmark& benchmark, uint64_t order);
+
+  // The highest order so far.
+  uint64_t newest() const;
 
   std::vector<prometheus::MetricFamily> Collect() const override;
 
  private:
   mutable std::mutex mutex_;
   // Guarded by mutex_.
+  uint64_t newest_ = 0;
   BoundedSeries<v1::JobSummary> results_{kMaxSeries};
   BoundedSeries<v1::NodeSummary> nodes_{kMaxNodes};
 };

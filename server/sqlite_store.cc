@@ -1,5 +1,6 @@
 #include "server/sqlite_store.h"
 
+#include <fcntl.h>
 #include <unistd.h>
 
 #include <array>
@@ -55,6 +56,8 @@ absl::StatusOr<std::unique_ptr<SqliteStore>> SqliteStore::Open(const std::string
   if (mode != Mode::kServe && access(path.c_str(), F_OK) != 0) {
     return absl::NotFoundError(absl::StrCat("there is no store ", path));
   }
+  // SQLite would let everybody read a file that it creates, and gives those beside it the rights of this one.
+  if (const int created = open(path.c_str(), O_RDONLY | O_CREAT | O_CLOEXEC, 0600); created >= 0) close(created);
   sqlite3* database = nullptr;
   const int code = sqlite3_open_v2(path.c_str(), &database,
                                    SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE | SQLITE_OPEN_NOMUTEX, nullptr);

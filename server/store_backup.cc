@@ -195,8 +195,8 @@ absl::StatusOr<v1::BackupEnd> WriteBackup(JobStore& store, const std::string& pa
   if (access(path.c_str(), F_OK) == 0) return FileError(path, "cannot be written", EEXIST);
   const std::string partial = path + ".partial";
   const int descriptor = open(partial.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
-  if (descriptor < 0) return FileError(partial, "cannot be written", errno);
-  absl::StatusOr<v1::BackupEnd> end = WriteTo(store, partial, descriptor);
+  if (descriptor < 0) return FileError(path, "cannot be written", errno);
+  absl::StatusOr<v1::BackupEnd> end = WriteTo(store, path, descriptor);
   close(descriptor);
   if (end.ok() && std::rename(partial.c_str(), path.c_str()) != 0) end = FileError(path, "cannot be written", errno);
   if (!end.ok()) unlink(partial.c_str());

@@ -5,6 +5,15 @@
 #include "absl/strings/str_cat.h"
 
 namespace attnfleet::server {
+namespace {
+
+// For whoever asked. What keeps the server from its own store may pass, and is nothing that they may not do.
+absl::Status CannotBeRead(uint64_t id, const absl::Status& why) {
+  return absl::UnavailableError(
+      absl::StrCat("benchmark ", id, " cannot be read at present: ", std::string(why.message())));
+}
+
+}  // namespace
 
 std::unique_ptr<JobStore> StoreReaders::TakeIdle() {
   const std::lock_guard<std::mutex> lock(mutex_);
@@ -20,13 +29,13 @@ absl::StatusOr<v1::Benchmark> StoreReaders::Read(uint64_t id) {
     const bool used = reader != nullptr;
     if (!used) {
       absl::StatusOr<std::unique_ptr<JobStore>> opened = store_.OpenReader();
-      if (!opened.ok()) return opened.status();
+      if (!opened.ok()) return CannotBeRead(id, opened.status());
       reader = *std::move(opened);
     }
     absl::StatusOr<StoredBenchmark> stored = reader->LoadBenchmark(id);
     if (!stored.ok() && !absl::IsNotFound(stored.status())) {
       if (used) continue;  // its connection may have broken since
-      return stored.status();
+      return absl::IsDataLoss(stored.status()) ? stored.status() : CannotBeRead(id, stored.status());
     }
     {
       const std::lock_guard<std::mutex> lock(mutex_);

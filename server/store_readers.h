@@ -18,7 +18,8 @@ class StoreReaders {
   // The store must outlive it.
   explicit StoreReaders(JobStore& store) : store_(store) {}
 
-  // With its jobs and runs. NOT_FOUND if there is none (any more).
+  // With its jobs and runs. NOT_FOUND if there is none (any more), DATA_LOSS if what is there is damaged, UNAVAILABLE
+  // if the store cannot be read.
   absl::StatusOr<v1::Benchmark> Read(uint64_t id);
 
  private:

@@ -139,7 +139,11 @@ void Link::Lost(const grpc::Status& status, const std::string& leader) {
         Refuse(absl::AlreadyExistsError(status.error_message()));
         return;
       }
-      break;
+      Retry(absl::StrCat(servers_.current(), " does not accept this worker yet: ", status.error_message(),
+                         ". If that one is its predecessor, it will be noticed as gone: waiting up to ",
+                         std::chrono::duration_cast<std::chrono::seconds>(options_.name_taken_limit).count(), " s"),
+            servers_.Failed(leader));
+      return;
     }
     default:
       break;

@@ -24,7 +24,7 @@ struct LinkOptions {
   std::chrono::milliseconds welcome_limit{10'000};         // a stream without Welcome for longer is given up ...
   std::chrono::milliseconds several_welcome_limit{5'000};  // ... sooner where another server may be the one that leads
   // How long "a worker of that name is connected" is waited out: the coordinator may still hold the stream of this
-  // worker's predecessor, until its lease ends.
+  // worker's predecessor, until its lease ends. Once that one is heard again, it says FAILED_PRECONDITION.
   std::chrono::milliseconds name_taken_limit{30'000};
   std::chrono::milliseconds connect_limit{0};      // for the first Welcome; 0 = for ever
   std::chrono::milliseconds log_interval{30'000};  // between complaints about one and the same outage

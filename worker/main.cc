@@ -73,7 +73,8 @@ Flags
                           TLS: the CA of the server's certificate, the worker's own certificate and its key (PEM);
                           default: $ATTNFLEET_CA, $ATTNFLEET_CERT, $ATTNFLEET_KEY. Read again at every connection
   --name=NAME             unique in the fleet; default: the host's name; with TLS the certificate's common name, and
-                          no other is possible but one below it (NAME/a)
+                          no other is possible but one below it (NAME/a). Where one of that name is connected, this
+                          one waits up to 30 s, in case that is its dead predecessor, and less if that one is heard
   --slots=WHAT            auto | cpu | cpu:N | gpu | list of GPU indexes and UUIDs; default auto. CUDA_VISIBLE_DEVICES is
                           respected, and indexes count among the visible GPUs, in nvidia-smi's order (CUDA_DEVICE_ORDER)
   --labels=K=V,...        what a benchmark can ask for with --label
@@ -194,6 +195,8 @@ int Fail(const absl::Status& status, int exit_code) {
 }
 
 int Main(int argc, char** argv) {
+  // gRPC's own log lines are no help to a user; an environment variable brings them back.
+  setenv("GRPC_VERBOSITY", "NONE", 0);
   StopSignals signals;
   InitLog("attnfleet-worker", Severity::kInfo);
   // Debian's Abseil looks for cycles at each lock that gRPC takes.

@@ -46,7 +46,8 @@ std::vector<prometheus::MetricFamily> Metrics::Collect() const {
   prometheus::MetricFamily connected =
       MakeGaugeFamily("attnfleet_worker_connected", "1 while the coordinator has accepted this worker, else 0.");
   prometheus::MetricFamily undelivered = MakeGaugeFamily(
-      "attnfleet_worker_undelivered_results", "Results on this worker's disk that no coordinator has acknowledged.");
+      "attnfleet_worker_undelivered_results",
+      "Results, and runs that were handed back, on this worker's disk that no coordinator has acknowledged.");
   prometheus::MetricFamily slots = MakeGaugeFamily("attnfleet_worker_slots", "This worker's slots, by state.");
   prometheus::MetricFamily runs =
       MakeGaugeFamily("attnfleet_worker_run_info", "1 for what runs on a slot now; absent while it is idle.");

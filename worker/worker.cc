@@ -1,8 +1,12 @@
 #include "worker/worker.h"
 
+#include <algorithm>
+#include <cstddef>
 #include <utility>
+#include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
 #include "proto/spec.h"
 #include "proto/support/log.h"
 
@@ -30,6 +34,21 @@ v1::RunResult MakeFailed(const absl::Status& status) {
   result.set_outcome(v1::OUTCOME_FAILED);
   result.set_reason(std::string(status.message()));
   return result;
+}
+
+// "2 results and the return of 1 run are"; "" if there is nothing. A run that is handed back has no result.
+std::string Undelivered(const std::map<Spool::Key, v1::RunReport>& reports) {
+  const auto handed_back = std::count_if(reports.begin(), reports.end(), [](const auto& report) {
+    return report.second.result().outcome() == v1::OUTCOME_CANCELLED;
+  });
+  const auto results = static_cast<std::ptrdiff_t>(reports.size()) - handed_back;
+  std::vector<std::string> parts;
+  if (results > 0) parts.push_back(absl::StrCat(results, results == 1 ? " result" : " results"));
+  if (handed_back > 0) {
+    parts.push_back(absl::StrCat("the return of ", handed_back, handed_back == 1 ? " run" : " runs"));
+  }
+  if (parts.empty()) return "";
+  return absl::StrCat(absl::StrJoin(parts, " and "), parts.size() == 1 && results <= 1 ? " is" : " are");
 }
 
 void LogAboutRun(Severity severity, const v1::StartRun& start, std::string_view text) {
@@ -316,9 +335,9 @@ void Worker::CloseLink() {
 void Worker::End() {
   if (std::exchange(ending_, Ending::kOver) == Ending::kOver) return;
   loop_.CancelTimer(drain_timer_);
-  if (const size_t left = spool_->reports().size(); left > 0) {
-    LogWarning(absl::StrCat(left, left == 1 ? " result is" : " results are", " not delivered yet; kept in ",
-                            spool_->folder(), ", and delivered when this worker starts again"));
+  if (const std::string left = Undelivered(spool_->reports()); !left.empty()) {
+    LogWarning(absl::StrCat(left, " not delivered yet; kept in ", spool_->folder(),
+                            ", and delivered when this worker starts again"));
   }
   callbacks_.ended(refused_);
 }

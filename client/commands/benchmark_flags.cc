@@ -9,6 +9,7 @@
 #include "absl/strings/str_join.h"
 #include "client/commands/flags.h"
 #include "client/output.h"
+#include "client/requirements.h"
 #include "proto/request_id.h"
 #include "proto/spec.h"
 #include "proto/spec_text.h"
@@ -92,6 +93,15 @@ absl::Status BenchmarkFlags::CheckBackends(Server& server, const v1::BenchmarkSp
                            absl::StrJoin(checked.backends(), ", ")));
   }
   return CheckBackends(*backends, checked);
+}
+
+void BenchmarkFlags::WarnOfStep(Server& server, const v1::BenchmarkSpec& checked) const {
+  if (CheckStepOnCpu(checked.training()).ok()) return;
+  const absl::StatusOr<v1::ListWorkersResponse> workers = server.ListWorkers();
+  const absl::Status status = workers.ok() ? CheckStep(checked, *workers) : absl::OkStatus();
+  if (!status.ok()) {
+    PrintNote(absl::StrCat("warning: every slot that fits is a CPU: ", std::string(spec.NameFlag(status).message())));
+  }
 }
 
 absl::Status BenchmarkFlags::CheckBackends(const v1::ListBackendsResponse& known,

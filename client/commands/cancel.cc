@@ -3,6 +3,7 @@
 #include "client/commands/flags.h"
 #include "client/connection.h"
 #include "client/output.h"
+#include "client/text.h"
 #include "proto/support/exit_code.h"
 
 namespace attnfleet::client {
@@ -20,17 +21,26 @@ class Cancel : public Command {
     if (!id.ok()) return id.status();
     const auto connection = Connection::Open(connection_, "attnfleet cancel", signals);
     if (!connection.ok()) return connection.status();
-    const absl::StatusOr<v1::Benchmark> benchmark = (*connection)->server().Cancel(*id, reason_);
+    Server& server = (*connection)->server();
+    const bool before = IsCancelled(server, *id);
+    const absl::StatusOr<v1::Benchmark> benchmark = server.Cancel(*id, reason_);
     if (!benchmark.ok()) return benchmark.status();
     const bool cancelled = benchmark->state() == v1::BENCHMARK_STATE_CANCELLED;
-    PrintNote(absl::StrCat("benchmark ", *id,
-                           cancelled ? " is cancelled; what was measured is kept: attnfleet results "
-                                     : " had ended before: attnfleet results ",
-                           *id, connection_.Suffix()));
+    const std::string what = !cancelled ? " had ended before"
+                             : before   ? absl::StrCat(" was cancelled already (", benchmark->cancel_reason(), ")")
+                                        : " is cancelled; what was measured is kept";
+    PrintNote(Printable(absl::StrCat("benchmark ", *id, what, ": attnfleet results ", *id, connection_.Suffix())));
     return kExitOk;
   }
 
  private:
+  // As far as the server tells; the cancellation itself is the same for one that is.
+  static bool IsCancelled(Server& server, uint64_t id) {
+    const absl::StatusOr<v1::ListResponse> list = server.List(1, id + 1);
+    return list.ok() && list->benchmarks_size() == 1 && list->benchmarks(0).id() == id &&
+           list->benchmarks(0).state() == v1::BENCHMARK_STATE_CANCELLED;
+  }
+
   std::string reason_ = "cancelled by its user";
   ConnectionFlags connection_;
 };

@@ -26,6 +26,12 @@ std::string StateName(const v1::Benchmark& benchmark) {
   }
 }
 
+// A cancellation ends what has not run, and a listing does not tell how many those were.
+std::string RunsText(const v1::Benchmark& benchmark) {
+  const bool cancelled = benchmark.state() == v1::BENCHMARK_STATE_CANCELLED;
+  return absl::StrCat(cancelled ? "?" : absl::StrCat(benchmark.runs_ended()), "/", benchmark.runs_total());
+}
+
 Grid MakeGrid(const v1::ListResponse& list) {
   Grid grid;
   grid.columns = {{"ID", true}, {"State"},        {"Runs", true}, {"Submitted"},        {"By"},
@@ -33,7 +39,7 @@ Grid MakeGrid(const v1::ListResponse& list) {
   for (const v1::Benchmark& benchmark : list.benchmarks()) {
     grid.rows.push_back({{absl::StrCat(benchmark.id())},
                          {StateName(benchmark)},
-                         {absl::StrCat(benchmark.runs_ended(), "/", benchmark.runs_total())},
+                         {RunsText(benchmark)},
                          {absl::FormatTime("%Y-%m-%d %H:%M", absl::FromUnixMillis(benchmark.submitted_unix_ms()),
                                            absl::LocalTimeZone())},
                          {benchmark.spec().submitter()},
@@ -91,7 +97,8 @@ const CommandInfo kListCommand = {
     0,
     "list benchmarks, the newest first",
     "  attnfleet list                              those of this machine\n"
-    "  attnfleet list --server=HOST:7600 --limit=10\n",
+    "  attnfleet list --server=HOST:7600 --limit=10\n\n"
+    "Runs: how many have ended, of all; ? of a cancelled benchmark: attnfleet results ID tells what was measured.\n",
     [] { return std::unique_ptr<Command>(new List); },
 };
 

@@ -46,6 +46,7 @@ class RunBenchmark : public Command {
     if (const absl::Status status = benchmark_.CheckBackends((*connection)->server(), *spec); !status.ok()) {
       return status;
     }
+    if (!connection_.local()) benchmark_.WarnOfStep((*connection)->server(), *spec);
     const absl::StatusOr<v1::Benchmark> submitted = (*connection)->server().Submit(*spec, benchmark_.request_id);
     if (!submitted.ok()) return benchmark_.spec.NameFlag(submitted.status());
     const uint64_t id = submitted->id();
@@ -61,19 +62,17 @@ class RunBenchmark : public Command {
  private:
   // A private server and worker, ready for this benchmark.
   absl::StatusOr<std::unique_ptr<Connection>> StartLocal(const v1::BenchmarkSpec& spec, StopSignals& signals) {
-    auto connection =
-        Connection::OpenOwn(connection_, "attnfleet run", SlotsFor(spec.requirements().device_kind()), signals);
-    if (absl::IsUnavailable(connection.status())) {
-      const absl::Status wrong = CheckWithHolder(spec, signals);
-      if (!wrong.ok()) return wrong;
-    }
+    auto connection = Connection::OpenOwn(
+        connection_, "attnfleet run", SlotsFor(spec.requirements().device_kind()),
+        [&] { return CheckWithHolder(spec, signals); }, signals);
     if (!connection.ok()) return connection;
     Server& server = (*connection)->server();
     if (const absl::Status status = (*connection)->fleet()->StartWorker(signals); !status.ok()) return status;
 
     const absl::StatusOr<v1::ListWorkersResponse> workers = server.ListWorkers();
     if (!workers.ok()) return workers.status();
-    const absl::Status status = CheckRequirements(spec.requirements(), *workers);
+    absl::Status status = CheckRequirements(spec.requirements(), *workers);
+    if (status.ok()) status = CheckStep(spec, *workers);
     if (!status.ok()) return benchmark_.spec.NameFlag(status);
     return connection;
   }

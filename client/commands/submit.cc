@@ -1,4 +1,5 @@
 #include "absl/strings/str_cat.h"
+#include "absl/time/time.h"
 #include "client/commands/benchmark_flags.h"
 #include "client/commands/commands.h"
 #include "client/commands/flags.h"
@@ -10,6 +11,9 @@
 
 namespace attnfleet::client {
 namespace {
+
+// For the warning that may follow: the benchmark's number has been printed, and a script waits for the end.
+constexpr absl::Duration kExplainPatience = absl::Seconds(2);
 
 class Submit : public Command {
  public:
@@ -27,6 +31,7 @@ class Submit : public Command {
     if (!connection.ok()) return connection.status();
     Server& server = (*connection)->server();
     if (const absl::Status status = benchmark_.CheckBackends(server, *spec); !status.ok()) return status;
+    benchmark_.WarnOfStep(server, *spec);
     const absl::StatusOr<v1::Benchmark> benchmark = server.Submit(*spec, benchmark_.request_id);
     if (!benchmark.ok()) return benchmark_.spec.NameFlag(benchmark.status());
     if (const absl::Status status = WriteOutput("", absl::StrCat(benchmark->id(), "\n")); !status.ok()) return status;
@@ -39,7 +44,7 @@ class Submit : public Command {
  private:
   // It has been accepted whatever comes of this: the fleet may yet grow.
   void WarnIfNothingFits(Server& server, uint64_t id) const {
-    const absl::StatusOr<v1::ExplainResponse> response = server.Explain(id);
+    const absl::StatusOr<v1::ExplainResponse> response = server.Explain(id, kExplainPatience);
     if (!response.ok()) return;
     for (const v1::Explanation& explanation : response->explanations()) {
       if (!explanation.unfit()) continue;

@@ -1,3 +1,6 @@
+#include <algorithm>
+#include <map>
+
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_join.h"
@@ -6,6 +9,7 @@
 #include "client/connection.h"
 #include "client/output.h"
 #include "client/show.h"
+#include "client/text.h"
 #include "proto/spec.h"
 #include "proto/suggest.h"
 #include "proto/support/exit_code.h"
@@ -43,6 +47,24 @@ Grid MakeGrid(const v1::ListWorkersResponse& response) {
   return grid;
 }
 
+// CPU slots are not locked as GPUs are: each run takes all cores. One line for each host with several workers on it.
+std::vector<std::string> SharedCpus(const v1::ListWorkersResponse& response) {
+  std::map<std::string, std::vector<std::string>> workers;  // with CPU slots, by host
+  for (const v1::WorkerStatus& worker : response.workers()) {
+    const auto& slots = worker.info().slots();
+    const bool cpu = std::any_of(slots.begin(), slots.end(),
+                                 [](const v1::Slot& slot) { return slot.device_kind() == v1::DEVICE_KIND_CPU; });
+    if (cpu && worker.connected()) workers[worker.info().host()].push_back(worker.info().name());
+  }
+  std::vector<std::string> lines;
+  for (const auto& [host, names] : workers) {
+    if (names.size() < 2) continue;
+    lines.push_back(absl::StrCat("warning: ", absl::StrJoin(names, ", "), " share the CPU of ", host,
+                                 ": what they run at the same time slows each other down"));
+  }
+  return lines;
+}
+
 class Workers : public Command {
  public:
   std::vector<Flag> Flags() override { return Join({output_.Flags(), connection_.Flags(), connection_.WorkerFlags()}); }
@@ -55,6 +77,7 @@ class Workers : public Command {
     if (!response.ok()) return response.status();
     (*connection)->Close();
     if (const absl::Status status = ShowList(MakeGrid(*response), *response, output_); !status.ok()) return status;
+    for (const std::string& line : SharedCpus(*response)) PrintNote(Printable(line));
     return kExitOk;
   }
 

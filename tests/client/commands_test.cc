@@ -15,6 +15,7 @@
 #include <functional>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <set>
 #include <thread>
 
@@ -40,6 +41,7 @@ using testing::StartsWith;
 class FakeService : public v1::BenchmarkService::Service {
  public:
   std::function<grpc::Status(grpc::ServerContext*)> before = [](grpc::ServerContext*) { return grpc::Status::OK; };
+  std::function<grpc::Status(grpc::ServerContext*)> before_explain = before;
   std::function<grpc::Status(grpc::ServerContext*, grpc::ServerWriter<v1::WatchResponse>*)> watch;
   std::set<std::string> request_ids;
   int submits = 0;
@@ -59,15 +61,22 @@ class FakeService : public v1::BenchmarkService::Service {
     *response = benchmark;
     return before(context);
   }
+  // The benchmark, without its jobs, as a listing has it.
+  grpc::Status List(grpc::ServerContext*, const v1::ListRequest*, v1::ListResponse* response) override {
+    *response->add_benchmarks() = benchmark;
+    response->mutable_benchmarks(0)->clear_jobs();
+    return grpc::Status::OK;
+  }
   grpc::Status Cancel(grpc::ServerContext* context, const v1::CancelRequest* request,
                       v1::Benchmark* response) override {
     cancel_reason = request->reason();
     *response = benchmark;
     return before(context);
   }
-  grpc::Status Explain(grpc::ServerContext*, const v1::ExplainRequest*, v1::ExplainResponse* response) override {
+  grpc::Status Explain(grpc::ServerContext* context, const v1::ExplainRequest*,
+                       v1::ExplainResponse* response) override {
     *response = explanations;
-    return grpc::Status::OK;
+    return before_explain(context);
   }
   grpc::Status Watch(grpc::ServerContext* context, const v1::WatchRequest*,
                      grpc::ServerWriter<v1::WatchResponse>* writer) override {
@@ -86,6 +95,13 @@ class FakeFleet : public v1::FleetService::Service {
     for (const char* name : {"eager", "sdpa", "flash2"}) response->add_backends()->set_name(name);
     return grpc::Status::OK;
   }
+  grpc::Status ListWorkers(grpc::ServerContext*, const v1::ListWorkersRequest*,
+                           v1::ListWorkersResponse* response) override {
+    *response = workers;
+    return grpc::Status::OK;
+  }
+
+  v1::ListWorkersResponse workers;
 };
 
 class CommandsTest : public testing::Test {
@@ -233,6 +249,21 @@ TEST_F(CommandsTest, SubmitWarnsOfWhatNoSlotOfTheFleetCanTake) {
                        "has no backend cudnn on cpu\n"));
 }
 
+TEST_F(CommandsTest, SubmitDoesNotWaitLongForTheWarning) {
+  std::optional<absl::Duration> given;
+  service_.before_explain = [&given](grpc::ServerContext* context) {
+    given = absl::FromChrono(context->deadline()) - absl::Now();
+    while (!context->IsCancelled()) std::this_thread::sleep_for(std::chrono::milliseconds(5));
+    return grpc::Status::OK;
+  };
+  Start();
+  EXPECT_EQ(RunOnServer({"submit", "--preset=tiny", "--timeout=20s"}), kExitOk);
+  EXPECT_EQ(out_, "12\n");
+  EXPECT_EQ(std::count(err_.begin(), err_.end(), '\n'), 1) << err_;
+  ASSERT_TRUE(given.has_value());
+  EXPECT_LT(*given, absl::Seconds(3));
+}
+
 TEST_F(CommandsTest, ARefusalHasAnExitCodeOfItsOwn) {
   grpc::Status refusal;
   service_.before = [&refusal](grpc::ServerContext*) { return refusal; };
@@ -353,6 +384,66 @@ TEST_F(CommandsTest, CancelPassesTheReasonOn) {
   EXPECT_EQ(RunOnServer({"cancel", "12", "--reason=wrong shapes"}), kExitOk);
   EXPECT_EQ(service_.cancel_reason, "wrong shapes");
   EXPECT_THAT(err_, HasSubstr("had ended before"));
+}
+
+TEST_F(CommandsTest, CancellingTwiceIsSaid) {
+  Start();
+  service_.before = [this](grpc::ServerContext*) {  // of the first
+    service_.benchmark.set_state(v1::BENCHMARK_STATE_CANCELLED);
+    service_.benchmark.set_cancel_reason("wrong shapes");
+    return grpc::Status::OK;
+  };
+  v1::Benchmark& benchmark = service_.benchmark;
+  benchmark.set_state(v1::BENCHMARK_STATE_RUNNING);
+  EXPECT_EQ(RunOnServer({"cancel", "12"}), kExitOk);
+  EXPECT_EQ(RunOnServer({"cancel", "12"}), kExitOk);
+  EXPECT_THAT(err_, StartsWith("attnfleet: benchmark 12 was cancelled already (wrong shapes): attnfleet results 12 "));
+}
+
+TEST_F(CommandsTest, AListingDoesNotCountWhatACancellationEndedAsRun) {
+  Start();
+  EXPECT_EQ(RunOnServer({"list", "--format=csv"}), kExitOk);
+  EXPECT_THAT(out_, HasSubstr(",finished,18/18,"));
+  service_.benchmark.set_state(v1::BENCHMARK_STATE_CANCELLED);
+  EXPECT_EQ(RunOnServer({"list", "--format=csv"}), kExitOk);
+  EXPECT_THAT(out_, HasSubstr(",cancelled,?/18,"));
+}
+
+TEST_F(CommandsTest, WorkersThatShareACpuAreSaid) {
+  for (const char* name : {"w1", "w2", "w3"}) {
+    v1::WorkerStatus& worker = *fleet_.workers.add_workers();
+    worker.set_connected(true);
+    worker.mutable_info()->set_name(name);
+    worker.mutable_info()->set_host(std::string(name) == "w3" ? "b" : "a");
+    worker.mutable_info()->add_slots()->set_device_kind(v1::DEVICE_KIND_CPU);
+  }
+  Start();
+  EXPECT_EQ(RunOnServer({"workers"}), kExitOk);
+  EXPECT_EQ(err_,
+            "attnfleet: warning: w1, w2 share the CPU of a: what they run at the same time slows each other down\n");
+  fleet_.workers.mutable_workers(1)->mutable_info()->mutable_slots(0)->set_device_kind(v1::DEVICE_KIND_CUDA);
+  EXPECT_EQ(RunOnServer({"workers"}), kExitOk);
+  EXPECT_EQ(err_, "");
+}
+
+TEST_F(CommandsTest, SubmitWarnsOfAStepThatNoCpuRunsWithAutoPrecision) {
+  fleet_.workers.add_workers()->mutable_info()->add_slots()->set_device_kind(v1::DEVICE_KIND_CPU);
+  Start();
+  EXPECT_EQ(RunOnServer({"submit", "--preset=tiny", "--step=fused-bf16-stream"}), kExitOk);
+  EXPECT_THAT(err_, StartsWith("attnfleet: warning: every slot that fits is a CPU: --step: fused-bf16-stream is for "
+                               "precision bf16-mixed, and auto is fp32 on the CPU; "));
+  EXPECT_EQ(RunOnServer({"submit", "--preset=tiny", "--step=fused-bf16-stream", "--device=cpu"}), kExitUsage);
+  EXPECT_THAT(err_, StartsWith("attnfleet: --step: fused-bf16-stream is for precision bf16-mixed, and auto is fp32"));
+  EXPECT_EQ(RunOnServer({"submit", "--preset=tiny", "--step=fused-bf16-stream", "--precision=bf16-mixed"}), kExitOk);
+  EXPECT_THAT(err_, Not(HasSubstr("warning")));
+}
+
+TEST_F(CommandsTest, ResultsOfAServerSayHowToRunThemThereAgain) {
+  Start();
+  EXPECT_EQ(RunOnServer({"results", "12", "--format=markdown"}), kExitOk);
+  EXPECT_THAT(out_, testing::ContainsRegex("- Command: attnfleet run .* --server=" + address_ + "\n"));
+  EXPECT_EQ(RunOnServer({"results", "12", "--details"}), kExitOk);
+  EXPECT_THAT(out_, testing::ContainsRegex("^attnfleet run .* --server=" + address_ + "\n"));
 }
 
 TEST_F(CommandsTest, WithoutALocalStoreResultsSayHowToBegin) {

@@ -37,5 +37,20 @@ TEST(Requirements, UnmetOnesAreNamedWithWhatThereIs) {
   EXPECT_THAT(std::string(CheckRequirements(labels, Fleet()).message()), StartsWith("requirements.labels"));
 }
 
+TEST(Requirements, AStepThatAutoPrecisionRulesOutWhereAllIsCpu) {
+  v1::BenchmarkSpec spec;
+  spec.mutable_training()->set_step(v1::TRAINING_STEP_FUSED_BF16_STREAM);
+  spec.mutable_training()->set_precision(v1::PRECISION_AUTO);
+  EXPECT_EQ(CheckStep(spec, Fleet()).message(),
+            "training.step: fused-bf16-stream is for precision bf16-mixed, and auto is fp32 on the CPU; give precision "
+            "bf16-mixed, or step fused");
+  EXPECT_TRUE(CheckStep(spec, {}).ok()) << "who knows what comes";
+  v1::ListWorkersResponse mixed = Fleet();
+  mixed.mutable_workers(0)->mutable_info()->add_slots()->set_device_kind(v1::DEVICE_KIND_CUDA);
+  EXPECT_TRUE(CheckStep(spec, mixed).ok());
+  spec.mutable_training()->set_precision(v1::PRECISION_BF16_MIXED);
+  EXPECT_TRUE(CheckStep(spec, Fleet()).ok());
+}
+
 }  // namespace
 }  // namespace attnfleet::client

@@ -12,7 +12,7 @@ using testing::ContainsRegex;
 using testing::HasSubstr;
 using testing::Not;
 
-std::string Details(const v1::Benchmark& benchmark) { return ResultDetails({benchmark}, 0, absl::UTCTimeZone()); }
+std::string Details(const v1::Benchmark& benchmark) { return ResultDetails({benchmark}, "", 0, absl::UTCTimeZone()); }
 
 // One measured cell.
 v1::Benchmark OneCell() {
@@ -51,6 +51,15 @@ TEST(ResultDetails, ProofStandsBesideTheFigures) {
   EXPECT_THAT(text, ContainsRegex("other processes +unknown"));
   EXPECT_THAT(text, ContainsRegex("contamination +none found; unknown: other processes"));
   EXPECT_THAT(text, HasSubstr("5.00 GB (4.66 GiB)"));
+}
+
+TEST(ResultDetails, EachCellNamesItsStep) {
+  v1::Benchmark benchmark = OneCell();
+  EXPECT_THAT(Details(benchmark), ContainsRegex("\n  step +reference\n"));
+  for (v1::Run& run : *benchmark.mutable_jobs(0)->mutable_runs()) {
+    run.mutable_result()->mutable_environment()->set_step("fused");
+  }
+  EXPECT_THAT(Details(benchmark), ContainsRegex("\n  step +fused\n"));
 }
 
 TEST(ResultDetails, RunsThatDifferAreAllTold) {

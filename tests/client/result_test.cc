@@ -23,7 +23,7 @@ using testing::Not;
 using testing::StartsWith;
 
 ResultView View(const v1::Benchmark& benchmark) {
-  return MakeResultView({benchmark}, "attnfleet results 12", absl::UTCTimeZone());
+  return MakeResultView({benchmark}, {"attnfleet results 12", ""}, absl::UTCTimeZone());
 }
 
 std::string Table(const v1::Benchmark& benchmark, int width) { return ResultTable(View(benchmark), width, false); }
@@ -393,7 +393,7 @@ TEST(ResultView, SeveralBenchmarksMakeOneTableThatNamesDeviceAndTime) {
     if (job.group() == 0) job.mutable_shape()->set_batch(128);
     job.mutable_summary()->set_device_uuid("GPU-b0");
   }
-  const ResultView view = MakeResultView({FinishedBenchmark(), second}, "again", absl::UTCTimeZone());
+  const ResultView view = MakeResultView({FinishedBenchmark(), second}, {"again", ""}, absl::UTCTimeZone());
   ASSERT_EQ(view.rows.size(), 4U);
   EXPECT_EQ(view.rows[0].device, "GPU-7a");
   EXPECT_EQ(view.rows[2].device, "GPU-b0");

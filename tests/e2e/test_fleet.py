@@ -45,6 +45,7 @@ class Commands(E2ETest):
     def test_watch_says_why_nothing_runs(self):
         number = self.submit("--preset=tiny", "--repetitions=1")
         watch = self.start("attnfleet", "watch", self.to_server, str(number))
+        wait_until("a line at once", lambda: f"attnfleet: benchmark {number}: 0 of 4 runs have ended\n" in watch.stderr)
         wait_until("the reason", lambda: "attnfleet: nothing runs: no worker is connected\n" in watch.stderr)
         self.start_worker(self.server)
         self.assertEqual(watch.wait(), OK, watch.dump())
@@ -60,8 +61,10 @@ class Commands(E2ETest):
         self.start_worker(self.server, double=SLOW)
         number = str(self.submit("--preset=tiny", "--repetitions=10"))
         wait_until("three trainers", lambda: len(self.trainer_starts()) >= 3)
-        self.attnfleet("cancel", self.to_server, number)
-        self.attnfleet("cancel", self.to_server, number)
+        first = self.attnfleet("cancel", self.to_server, number)
+        self.assertIn("is cancelled; what was measured is kept", first.stderr)
+        second = self.attnfleet("cancel", self.to_server, number)
+        self.assertIn("was cancelled already (cancelled by its user)", second.stderr)
         benchmark = self.results(self.to_server, number)
         self.assertEqual(benchmark["state"], "BENCHMARK_STATE_CANCELLED")
         outcomes = self.outcomes(benchmark)
@@ -149,9 +152,40 @@ class Faults(E2ETest):
         server = self.start_server(listen=listen)
         again = self.start_worker(server)
         self.finish(server, number, 4)
+        self.assertEqual(len(self.trainer_starts()), 4, "what it kept was a result, and the run is not repeated")
         again.kill(signal.SIGTERM)
         self.assertEqual(again.wait(), OK, again.dump())
         self.assertNotIn("not delivered", again.stderr)
+
+    def test_a_run_that_is_handed_back_while_the_server_is_away_is_no_result(self):
+        listen = free_address()
+        server = self.start_server(listen=listen)
+        worker = self.start_worker(server, double="eager:hang,sdpa:hang")
+        number = self.submit(server, "--repetitions=1")
+        wait_until("a trainer", self.trainer_starts)
+        server.kill()
+        server.wait()
+        wait_until("the worker to notice", lambda: "connection to" in worker.stderr)
+        worker.kill(signal.SIGTERM)
+        self.assertEqual(worker.wait(), OK, worker.dump())
+        self.assertIn("the return of 1 run is not delivered yet", worker.stderr)
+        self.assertNotIn("result is", worker.stderr)
+        server = self.start_server(listen=listen)
+        self.start_worker(server)
+        self.finish(server, number, 4)
+        self.assertEqual(len(self.trainer_starts()), 5, "that run alone is repeated")
+
+    def test_a_second_worker_of_a_name_ends_and_says_why_while_the_first_lives(self):
+        server = self.start_server()
+        first = self.start_worker(server)
+        second = self.start_worker(server, state=self.dir / "second", wait=False)
+        self.assertEqual(second.wait(), UNAVAILABLE, second.dump())
+        self.assertIn(f"{server.address} does not accept this worker yet: a worker named w1 is connected already",
+                      second.stderr)
+        self.assertIn("refuses this worker: a worker named w1 is running already; give this one another --name",
+                      second.stderr)
+        self.finish(server, self.submit(server, "--repetitions=1"), 4)
+        self.assertIsNone(first.process.poll(), first.dump())
 
     def test_killed_workers_runs_go_elsewhere(self):
         server = self.start_server()

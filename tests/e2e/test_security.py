@@ -102,6 +102,9 @@ class Fleet(Secured):
                                                  f"--trainer={DOUBLE}")[0].stderr)
         plain = self.attnfleet("list", f"--server={server.address}", "--timeout=1s", expect=UNAVAILABLE)
         self.assertIn("does the server want TLS?", plain.stderr)
+        other = self.start_server(state=self.dir / "plain")
+        tls = self.attnfleet("list", f"--server={other.address}", *self.flags("alice"), "--timeout=1s", expect=UNAVAILABLE)
+        self.assertRegex(tls.stderr, "^attnfleet: cannot reach the server at .*\n$", "and no line of gRPC's own")
 
     def test_a_server_without_all_it_needs_is_refused(self):
         for args, text in ((["--listen=0.0.0.0:0"], "--insecure"),

@@ -36,6 +36,14 @@ TEST(SpecText, NamesLineColumnAndTheNearestField) {
   EXPECT_THAT(Error("shapes { bach: 1 }"), AllOf(StartsWith("b.textproto:1:"), HasSubstr("did you mean \"batch\"")));
 }
 
+TEST(SpecText, ListsTheValuesOfAnEnum) {
+  EXPECT_THAT(Error("training { precision: BF16 }"),
+              AllOf(StartsWith("b.textproto:1:"), HasSubstr("unknown value \"BF16\""),
+                    HasSubstr("available: PRECISION_AUTO, PRECISION_FP32, ")));
+  EXPECT_THAT(Error("requirements { device_kind: GPU }"), HasSubstr("DEVICE_KIND_CPU, DEVICE_KIND_CUDA"));
+  EXPECT_THAT(Error("placement: ALL"), HasSubstr("PLACEMENT_ANY, PLACEMENT_EVERY"));
+}
+
 TEST(SpecText, NamesThePlaceOfEveryOtherError) {
   EXPECT_THAT(Error("repetitions: \"two\""), StartsWith("b.textproto:1:14: "));
   EXPECT_THAT(Error("\n\ntraining { model_size: HUGE }"), StartsWith("b.textproto:3:"));

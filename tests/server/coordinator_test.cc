@@ -6,6 +6,7 @@
 #include <atomic>
 #include <chrono>
 #include <future>
+#include <map>
 #include <mutex>
 
 #include "faulty_store.h"
@@ -111,9 +112,9 @@ class CoordinatorTest : public testing::Test {
     options.lease_ms = kLeaseMs;
     options.now_unix_ms = [this] { return now_.load(); };
     options.observe = [this](const BatchReport& report) { Observe(report); };
-    options.finished = [this](const v1::Benchmark& benchmark) {
+    options.finished = [this](const v1::Benchmark& benchmark, uint64_t order) {
       const std::lock_guard<std::mutex> lock(observed_mutex_);
-      finished_.push_back(benchmark.id());
+      finished_[order] = benchmark.id();
     };
     auto coordinator = Coordinator::Start(faulty_, options);
     ASSERT_EQ(coordinator.status(), absl::OkStatus());
@@ -183,7 +184,7 @@ class CoordinatorTest : public testing::Test {
   FaultyStore faulty_{store_};
   std::mutex observed_mutex_;
   std::vector<double> queue_seconds_;
-  std::vector<uint64_t> finished_;
+  std::map<uint64_t, uint64_t> finished_;  // by their order
   int save_failures_ = 0;
   int saves_ = 0;
   std::unique_ptr<Coordinator> coordinator_;
@@ -398,6 +399,58 @@ TEST_F(CoordinatorTest, SecondWorkerOfANameIsRefusedAndAReconnectReplacesItsOldS
   EXPECT_FALSE(again->has_ended);
 }
 
+// Only what is heard from the first one after the second has come tells that it is no predecessor that died.
+TEST_F(CoordinatorTest, SecondWorkerOfANameIsRefusedForGoodOnceTheFirstIsHeardAgain) {
+  const auto worker = std::make_shared<FakeWorker>(store_, false);
+  worker->Join(*coordinator_, MakeHello("w", 1));
+  v1::WorkerHello other = MakeHello("w", 1);
+  other.mutable_worker()->set_instance("another");
+  const auto try_to_join = [&] {
+    const auto second = std::make_shared<FakeWorker>(store_, false);
+    second->Join(*coordinator_, other);
+    EXPECT_TRUE(Eventually([&] { return second->has_ended.load(); }));
+    return second->ended;
+  };
+  v1::WorkerEvent heartbeat;
+  heartbeat.mutable_heartbeat();
+  EXPECT_EQ(try_to_join().code(), absl::StatusCode::kAlreadyExists);
+  coordinator_->WorkerSaid("w", heartbeat, worker);
+  EXPECT_EQ(try_to_join().code(), absl::StatusCode::kAlreadyExists) << "it may have been under way";
+  now_ += 10'000;
+  EXPECT_EQ(try_to_join().code(), absl::StatusCode::kAlreadyExists) << "silent since";
+  coordinator_->WorkerSaid("w", heartbeat, worker);
+  const absl::Status refused = try_to_join();
+  EXPECT_EQ(refused.code(), absl::StatusCode::kFailedPrecondition);
+  EXPECT_THAT(std::string(refused.message()), testing::HasSubstr("a worker named w is running already"));
+  other.mutable_worker()->set_instance("a third");
+  EXPECT_EQ(try_to_join().code(), absl::StatusCode::kAlreadyExists) << "the first may have died meanwhile";
+}
+
+TEST_F(CoordinatorTest, AStoreThatCannotBeReadIsUnavailableAndTheReasonIsSaid) {
+  const auto worker = std::make_shared<FakeWorker>(store_, true);
+  worker->Join(*coordinator_, MakeHello("w", 1));
+  const uint64_t id = Submit(MakeSpec({"eager"}, 1, 1))->id();
+  ASSERT_TRUE(Eventually([&] { return Get(id)->state() == v1::BENCHMARK_STATE_FINISHED; }));
+  for (const absl::Status& error : {absl::PermissionDeniedError("too many open files"),
+                                    absl::NotFoundError("there is no store x"), absl::InternalError("I/O")}) {
+    faulty_.open_error = error;
+    Restart();
+    const absl::Status status = Get(id).status();
+    EXPECT_EQ(status.code(), absl::StatusCode::kUnavailable);
+    EXPECT_EQ(status.message(), absl::StrCat("benchmark 1 cannot be read at present: ", std::string(error.message())));
+  }
+  faulty_.open_error = absl::OkStatus();
+  for (const auto& [error, code] : {std::pair{absl::PermissionDeniedError("I/O"), absl::StatusCode::kUnavailable},
+                                    std::pair{absl::DataLossError("damaged"), absl::StatusCode::kDataLoss}}) {
+    faulty_.read_error = error;
+    Restart();
+    EXPECT_EQ(Get(id).status().code(), code);
+  }
+  faulty_.read_error = absl::OkStatus();
+  Restart();
+  EXPECT_EQ(Get(id).status(), absl::OkStatus());
+}
+
 // The successor of a leader that was passed over had accepted a benchmark, whose watch asked the old one and gave up.
 TEST_F(CoordinatorTest, OnlyACoordinatorThatLeadsSaysThatThereIsNoBenchmark) {
   const auto watcher = std::make_shared<FakeWatcher>();
@@ -440,12 +493,14 @@ TEST_F(CoordinatorTest, ReportsWaitingTimesFinishedBenchmarksAndFailedCommits) {
   const auto worker = std::make_shared<FakeWorker>(store_, true);
   worker->Join(*coordinator_, MakeHello("w", 1));
   ASSERT_TRUE(Eventually([&] { return Get(id)->state() == v1::BENCHMARK_STATE_FINISHED; }));
+  const uint64_t next = Submit(MakeSpec({"eager"}, 1, 1))->id();
+  ASSERT_TRUE(Eventually([&] { return Get(next)->state() == v1::BENCHMARK_STATE_FINISHED; }));
   faulty_.fault = FaultyStore::Fault::kFull;
   EXPECT_FALSE(Submit(MakeSpec({"eager"}, 1, 1)).ok());
   coordinator_->Stop();
   const std::lock_guard<std::mutex> lock(observed_mutex_);
-  EXPECT_THAT(queue_seconds_, testing::ElementsAre(7.5, 7.5));
-  EXPECT_THAT(finished_, testing::ElementsAre(id));
+  EXPECT_THAT(queue_seconds_, testing::ElementsAre(7.5, 7.5, 0));
+  EXPECT_THAT(finished_, testing::ElementsAre(testing::Pair(1, id), testing::Pair(2, next)));
   EXPECT_GE(saves_, 2);
   EXPECT_GE(save_failures_, 1);
 }

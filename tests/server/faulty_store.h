@@ -25,6 +25,8 @@ class FaultyStore : public JobStore {
   std::atomic<int> failed{0};              // writes that did
   std::atomic<bool> leads{true};           // no other coordinator does
   std::function<void()> read_beside;       // called by readers before they read; set it before there is one
+  absl::Status open_error;                 // of opening a reader; set it while nobody does
+  absl::Status read_error;                 // of what readers read; set it before there is one
 
   std::string name() const override { return store_.name(); }
   absl::Status Save(const StoreChanges& changes) override {
@@ -40,12 +42,15 @@ class FaultyStore : public JobStore {
     return Write([&] { return store_.Fill(next); });
   }
   absl::StatusOr<std::unique_ptr<JobStore>> OpenReader() override {
+    if (!open_error.ok()) return open_error;
     auto reader = std::make_unique<FaultyStore>(store_);
     reader->before_read_ = read_beside;
+    reader->own_read_error_ = read_error;
     return reader;
   }
   absl::Status Read(const Selection& selection, RowReader& reader) override {
     if (before_read_) before_read_();
+    if (!own_read_error_.ok()) return own_read_error_;
     return store_.Read(selection, reader);
   }
 
@@ -62,6 +67,7 @@ class FaultyStore : public JobStore {
 
   JobStore& store_;
   std::function<void()> before_read_;
+  absl::Status own_read_error_;
 };
 
 }  // namespace attnfleet::server

@@ -5,6 +5,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <chrono>
 #include <cstdlib>
 #include <filesystem>
 #include <functional>
@@ -16,6 +17,7 @@
 #include "memory_store.h"
 #include "postgres_cluster.h"
 #include "server/leadership.h"
+#include "server/postgres.h"
 #include "server/postgres_store.h"
 #include "server/sqlite_store.h"
 #include "server/store_readers.h"
@@ -26,6 +28,16 @@ namespace {
 using testing::ElementsAre;
 using testing::HasSubstr;
 using testing::Pair;
+
+// One PostgreSQL for all tests. A new, empty database of it.
+std::string NewDatabase() {
+  static const absl::StatusOr<std::unique_ptr<PostgresCluster>> cluster = PostgresCluster::Start();
+  EXPECT_EQ(cluster.status(), absl::OkStatus());
+  if (!cluster.ok()) return "";
+  const absl::StatusOr<std::string> url = (*cluster)->NewDatabase();
+  EXPECT_EQ(url.status(), absl::OkStatus());
+  return url.value_or("");
+}
 
 // One place to keep things, and stores that open it one after the other.
 class Place {
@@ -57,15 +69,7 @@ class SqlitePlace : public Place {
 
 class PostgresPlace : public Place {
  public:
-  PostgresPlace() {
-    static const absl::StatusOr<std::unique_ptr<PostgresCluster>> cluster = PostgresCluster::Start();
-    EXPECT_EQ(cluster.status(), absl::OkStatus());
-    if (!cluster.ok()) return;
-    const absl::StatusOr<std::string> url = (*cluster)->NewDatabase();
-    EXPECT_EQ(url.status(), absl::OkStatus());
-    url_ = url.value_or("");
-    EXPECT_EQ(PostgresStore::Migrate(url_), absl::OkStatus());
-  }
+  PostgresPlace() { EXPECT_EQ(PostgresStore::Migrate(url_), absl::OkStatus()); }
   absl::StatusOr<std::unique_ptr<JobStore>> Open() override {
     leadership_.reset();
     leadership_ = std::make_unique<Leadership>(url_, "test:1", LeadershipTiming{.grace = {}});
@@ -76,7 +80,7 @@ class PostgresPlace : public Place {
   }
 
  private:
-  std::string url_;
+  const std::string url_ = NewDatabase();
   std::unique_ptr<Leadership> leadership_;
 };
 
@@ -291,6 +295,19 @@ TEST_P(JobStoreTest, RunForWhichTheSpecHasNoPlaceIsDataLoss) {
   const absl::Status status = WithJobs(LoadAll()[0]).status();
   EXPECT_EQ(status.code(), absl::StatusCode::kDataLoss);
   EXPECT_THAT(std::string(status.message()), HasSubstr("1"));
+}
+
+// A standby of a newer version has migrated the database, while the older one leads.
+TEST(PostgresStoreTest, ReadersGoOnAfterANewerCoordinatorHasMigrated) {
+  const std::string url = NewDatabase();
+  ASSERT_EQ(PostgresStore::Migrate(url), absl::OkStatus());
+  const absl::StatusOr<std::unique_ptr<PostgresStore>> store = PostgresStore::Open(url, 0);
+  ASSERT_EQ(store.status(), absl::OkStatus());
+  StoreReaders readers(**store);
+  ASSERT_EQ(Postgres(url, std::chrono::seconds(10)).Script("UPDATE attnfleet_schema SET version = version + 1"),
+            absl::OkStatus());
+  EXPECT_EQ(readers.Read(1).status().code(), absl::StatusCode::kNotFound) << "and not that the schema is a newer one";
+  EXPECT_EQ(PostgresStore::Open(url, 0).status().code(), absl::StatusCode::kFailedPrecondition);
 }
 
 INSTANTIATE_TEST_SUITE_P(Memory, JobStoreTest,

@@ -9,6 +9,7 @@
 
 #include <memory>
 #include <string>
+#include <tuple>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
@@ -52,10 +53,11 @@ v1::Benchmark Measured(const std::string& backend, int batch, double speed) {
 
 TEST(ResultMetrics, TheNewestResultOfACellWithoutWhatIsUnknown) {
   Metrics metrics;
+  uint64_t order = 0;
   for (const double speed : {10.0, 20.0}) {
     v1::Benchmark benchmark = Measured("sdpa", 32, speed);
     Summarize(benchmark, false);
-    metrics.Finished(benchmark);
+    metrics.Finished(benchmark, ++order);
   }
   const std::string text = Text(metrics);
   EXPECT_THAT(text, HasSubstr("attnfleet_benchmark_iterations_per_second{backend=\"sdpa\",shape=\"32x64\","
@@ -67,11 +69,23 @@ TEST(ResultMetrics, TheNewestResultOfACellWithoutWhatIsUnknown) {
 
 TEST(ResultMetrics, ABenchmarkThatEndedEarlierAndComesLaterIsNotTheNewest) {
   Metrics metrics;
-  for (const auto& [speed, ended] : {std::pair{20.0, int64_t{2'000}}, std::pair{10.0, int64_t{1'000}}}) {
+  for (const auto& [speed, order] : {std::pair{20.0, uint64_t{2}}, std::pair{10.0, uint64_t{1}}}) {
+    v1::Benchmark benchmark = Measured("sdpa", 32, speed);
+    Summarize(benchmark, false);
+    metrics.Finished(benchmark, order);
+  }
+  EXPECT_THAT(Text(metrics), HasSubstr("step=\"reference\"} 20\n"));
+  EXPECT_EQ(metrics.newest_finished(), 2u);
+}
+
+TEST(ResultMetrics, AWallClockThatJumpedAheadAndBackHidesNothing) {
+  Metrics metrics;
+  for (const auto& [speed, order, ended] :
+       {std::tuple{10.0, uint64_t{1}, int64_t{86'400'000}}, std::tuple{20.0, uint64_t{2}, int64_t{1'000}}}) {
     v1::Benchmark benchmark = Measured("sdpa", 32, speed);
     benchmark.set_ended_unix_ms(ended);
     Summarize(benchmark, false);
-    metrics.Finished(benchmark);
+    metrics.Finished(benchmark, order);
   }
   EXPECT_THAT(Text(metrics), HasSubstr("step=\"reference\"} 20\n"));
 }
@@ -79,10 +93,11 @@ TEST(ResultMetrics, ABenchmarkThatEndedEarlierAndComesLaterIsNotTheNewest) {
 TEST(ResultMetrics, AreBoundedAndTheOldestGoes) {
   ResultMetrics results;
   const int most = static_cast<int>(ResultMetrics::kMaxSeries);
-  const auto set = [&results](int batch) {
+  uint64_t order = 0;
+  const auto set = [&results, &order](int batch) {
     v1::Benchmark benchmark = Measured("eager", batch, batch);
     Summarize(benchmark, false);
-    results.Set(benchmark);
+    results.Set(benchmark, ++order);
   };
   for (int batch = 1; batch <= most; ++batch) set(batch);
   set(1);  // now the newest
@@ -108,14 +123,14 @@ TEST(ResultMetrics, NodesThatWereComparedAndWhichAreSlow) {
   add("w2", 2, 0.9, true);
   add("w3", 0, 0, false);
   ResultMetrics results;
-  results.Set(benchmark);
+  results.Set(benchmark, 1);
   std::string text = Text(results.Collect());
   EXPECT_THAT(text, HasSubstr("attnfleet_node_slow{worker=\"w1\",slot=\"GPU-0\"} 0\n"));
   EXPECT_THAT(text, HasSubstr("attnfleet_node_slow{worker=\"w2\",slot=\"GPU-0\"} 1\n"));
   EXPECT_THAT(text, HasSubstr("attnfleet_node_speed_ratio{worker=\"w2\",slot=\"GPU-0\"} 0.9"));
   EXPECT_THAT(text, Not(HasSubstr("w3")));
   benchmark.mutable_fleet()->mutable_nodes(1)->set_slow(false);
-  results.Set(benchmark);
+  results.Set(benchmark, 2);
   text = Text(results.Collect());
   EXPECT_THAT(text, HasSubstr("attnfleet_node_slow{worker=\"w2\",slot=\"GPU-0\"} 0\n")) << "mended";
 }

@@ -72,6 +72,20 @@ TEST_F(SqliteStoreTest, StoreOfAnOlderVersionIsBroughtUpToDateButNotByReadingAlo
   EXPECT_EQ(SqliteStore::Open(path_, SqliteStore::Mode::kRead).status(), absl::OkStatus());
 }
 
+TEST_F(SqliteStoreTest, ItsFilesAreItsOwnersAlone) {
+  const auto store = Open();
+  ASSERT_NE(store, nullptr);
+  const v1::Benchmark benchmark = MakeBenchmark(1);
+  ASSERT_EQ(store->Save({{{&benchmark, ""}}, {}, {}}), absl::OkStatus());
+  int files = 0;
+  for (const auto& file : std::filesystem::directory_iterator(folder_)) {
+    EXPECT_EQ(file.status().permissions(), std::filesystem::perms::owner_read | std::filesystem::perms::owner_write)
+        << file.path();
+    ++files;
+  }
+  EXPECT_GE(files, 2) << "the log of what is written too";
+}
+
 TEST_F(SqliteStoreTest, ReadingCreatesNoStore) {
   EXPECT_EQ(SqliteStore::Open(path_, SqliteStore::Mode::kRead).status().code(), absl::StatusCode::kNotFound);
   EXPECT_FALSE(std::filesystem::exists(path_));

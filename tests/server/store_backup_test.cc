@@ -103,6 +103,11 @@ TEST_F(StoreBackupTest, EmptyStoreIsBackedUpToo) {
   EXPECT_EQ(Dump::Of(other), "");
 }
 
+TEST_F(StoreBackupTest, AnErrorNamesTheFileThatWasAskedFor) {
+  const std::string file = folder_ + "/nowhere/backup";
+  EXPECT_EQ(WriteBackup(store_, file).status().message(), file + ": cannot be written: No such file or directory");
+}
+
 TEST_F(StoreBackupTest, FileThatIsThereIsLeftAsItIs) {
   Write("mine");
   const absl::Status status = WriteBackup(store_, file_).status();

@@ -24,6 +24,7 @@
 #include "worker/trainer/autocast.h"
 #include "worker/trainer/check.h"
 #include "worker/trainer/optimizer.h"
+#include "worker/trainer/precision.h"
 #include "worker/trainer/step/adam.h"
 #include "worker/trainer/step/fused_step.h"
 #include "worker/trainer/step/operations.h"
@@ -519,6 +520,13 @@ TEST(FusedTrainingRun, DropsTheOutputOfAttentionWhereAsked) {
   const double dropped = RunTraining(config, Eager(), nullptr, Hooks()).measurement.first_loss;
   config.model.attention_dropout = 0;
   EXPECT_NE(RunTraining(config, Eager(), nullptr, Hooks()).measurement.first_loss, dropped);
+}
+
+TEST(RefuseStep, SaysThatAutoIsNoLowPrecisionOnTheCpu) {
+  const Precision automatic = ResolvePrecision(Precision::kAuto, /*cuda=*/false);
+  EXPECT_THAT(RefuseStep(StepKind::kFusedBf16Stream, automatic).value_or(""), HasSubstr("auto is fp32 on the CPU"));
+  EXPECT_FALSE(RefuseStep(StepKind::kFusedBf16Stream, Precision::kBf16Mixed).has_value());
+  EXPECT_FALSE(RefuseStep(StepKind::kFused, automatic).has_value());
 }
 
 }  // namespace
