@@ -14,7 +14,7 @@ namespace attnfleet::client {
 // there, messages and optional fields when set, enums by name.
 std::string MessageJson(const google::protobuf::Message& message);
 
-// Reads that form; null becomes NaN. INVALID_ARGUMENT says what is wrong where: "jobs[0].shape.batch: ...".
+// Reads that form; null becomes NaN. INVALID_ARGUMENT names a field that the message does not have.
 absl::Status ParseMessageJson(const std::string& text, google::protobuf::Message& message);
 
 }  // namespace attnfleet::client

@@ -55,27 +55,5 @@ TEST(MessageJson, MapsAndEnumListsAreWrittenToo) {
   EXPECT_EQ(Parsed(backend)["devices"][0], "DEVICE_KIND_CUDA");
 }
 
-TEST(ParseMessageJson, AnErrorSaysWhereInTheNamesAndTheNumbersOfTheDocument) {
-  const auto error = [](const std::string& text) {
-    v1::Benchmark benchmark;
-    return std::string(ParseMessageJson(text, benchmark).message());
-  };
-  EXPECT_EQ(error(R"({"runs_total": 3})"), "");
-  EXPECT_EQ(error(R"({"runs_total": 3.0, "id": 18446744073709551615})"), "");
-  EXPECT_EQ(error(R"({"runs_total": 3.5})"), "runs_total: 3.5 is no whole number from 0 to 4294967295");
-  EXPECT_EQ(error(R"({"runs_total": -3})"), "runs_total: -3 is no whole number from 0 to 4294967295");
-  EXPECT_EQ(error(R"({"jobs": [{}, {"shape": {"batch": "two"}}]})"),
-            "jobs[1].shape.batch: \"two\" is no whole number from -2147483648 to 2147483647");
-  EXPECT_EQ(error(R"({"jobs": {}})"), "jobs: {} is no list");
-  EXPECT_EQ(error(R"({"spec": {"training": {"image": 1}}})"),
-            "spec.training.image: 1 is no truth value (true or false)");
-  EXPECT_EQ(error(R"({"spec": {"requirements": {"labels": {"rack": 7}}}})"),
-            "spec.requirements.labels.rack: 7 is no text");
-  EXPECT_EQ(error(R"({"spec": {"placement": "ALL"}})"),
-            "spec.placement: unknown value \"ALL\"; available: PLACEMENT_UNSPECIFIED, PLACEMENT_ANY, PLACEMENT_EVERY");
-  EXPECT_EQ(error(R"({"jobs": [{"bakend": "sdpa"}]})").find("jobs[0].bakend: unknown field \"bakend\"; did you mean"),
-            0U);
-}
-
 }  // namespace
 }  // namespace attnfleet::client
