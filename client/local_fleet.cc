@@ -80,7 +80,7 @@ absl::StatusOr<std::unique_ptr<LocalFleet>> LocalFleet::Start(const LocalFleetOp
   std::unique_ptr<LocalFleet> fleet(new LocalFleet(options, *std::move(lock), *std::move(folder)));
   fleet->programs_dir_ = *programs;
 
-  std::vector<std::string> flags = {"--listen=" + fleet->address_, "--metrics-listen=off"};
+  std::vector<std::string> flags = {"--listen=" + fleet->address_, "--metrics-listen=off", "--closed"};
   if (options.verbose) flags.emplace_back("--verbose");
   fleet->server_ = fleet->MakeProgram("server", flags);
   const absl::Time patience = absl::Now() + kOrphanPatience;

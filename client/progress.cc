@@ -7,6 +7,7 @@
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_join.h"
 #include "client/text.h"
+#include "proto/counted.h"
 #include "proto/reason.h"
 #include "proto/spec.h"
 
@@ -124,8 +125,8 @@ std::vector<std::string> ProgressLines(const v1::Benchmark& benchmark, double el
                            ? 0.0
                            : static_cast<double>(benchmark.runs_ended()) / static_cast<double>(benchmark.runs_total());
   const std::string name = absl::StrCat("benchmark ", benchmark.id(), " ");
-  std::string figures =
-      absl::StrCat(benchmark.runs_ended(), "/", benchmark.runs_total(), " runs, ", FormatDuration(elapsed_seconds));
+  std::string figures = absl::StrCat(benchmark.runs_ended(), "/", Counted(benchmark.runs_total(), "run"), ", ",
+                                     FormatDuration(elapsed_seconds));
   if (seconds_left.has_value()) absl::StrAppend(&figures, ", about ", FormatDuration(*seconds_left), " left");
   // The figures say more than the bar, so it takes what room they leave.
   const int room = width > 0 ? width - DisplayWidth(name + figures) : kBarWidth + 3;
@@ -143,7 +144,7 @@ std::vector<std::string> ProgressLines(const v1::Benchmark& benchmark, double el
   }
   if (active > kMostActiveLines) lines.push_back(absl::StrCat("  and ", active - kMostActiveLines, " more"));
   if (active == 0 && benchmark.runs_ended() < benchmark.runs_total()) {
-    lines.push_back(waits.empty() ? "  waiting for a slot" : "  nothing runs: " + waits);
+    lines.push_back(waits.empty() ? "  waiting for a slot" : "  " + waits);
   }
   for (std::string& line : lines) line = Truncate(Printable(line), width);
   return lines;
@@ -151,15 +152,18 @@ std::vector<std::string> ProgressLines(const v1::Benchmark& benchmark, double el
 
 std::string WaitText(const v1::ExplainResponse& response) {
   std::vector<std::string> reasons;
+  bool unfit = true;
   for (const v1::Explanation& explanation : response.explanations()) {
     const std::string& reason = explanation.waits();
-    if (!reason.empty() && std::find(reasons.begin(), reasons.end(), reason) == reasons.end()) {
-      reasons.push_back(reason);
-    }
+    if (reason.empty()) continue;
+    unfit = unfit && explanation.unfit();
+    if (std::find(reasons.begin(), reasons.end(), reason) == reasons.end()) reasons.push_back(reason);
   }
+  if (reasons.empty()) return "";
   const size_t more = reasons.size() > kMostReasons ? reasons.size() - kMostReasons : 0;
   reasons.resize(reasons.size() - more);
-  return absl::StrCat(absl::StrJoin(reasons, "; "), more > 0 ? absl::StrCat("; and ", more, " reasons more") : "");
+  return absl::StrCat(unfit ? "nothing runs: " : "waiting: ", absl::StrJoin(reasons, "; "),
+                      more > 0 ? absl::StrCat("; and ", Counted(more, "more reason")) : "");
 }
 
 bool AnyRunActive(const v1::Benchmark& benchmark) {

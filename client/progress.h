@@ -25,12 +25,12 @@ std::vector<Change> ApplyUpdate(v1::Benchmark& benchmark, const v1::WatchRespons
 // "[3/12] sdpa 4x128, repetition 1 of 3: 35.10 it/s"
 std::string ChangeLine(const v1::Benchmark& benchmark, const Change& change, std::optional<double> seconds_left);
 
-// A few lines of at most `width` columns: runs done, time elapsed and left, and what runs now, or `waits`: why nothing
-// does, as far as it is known.
+// A few lines of at most `width` columns: runs done, time elapsed and left, and what runs now, or `waits`: a WaitText.
 std::vector<std::string> ProgressLines(const v1::Benchmark& benchmark, double elapsed_seconds,
                                        std::optional<double> seconds_left, const std::string& waits, int width);
 
-// Why runs wait, each reason once: "no worker is connected".
+// Why runs wait, each reason once: "waiting: every slot that fits is busy", or "nothing runs: no slot fits" where as
+// the fleet is nothing ever will. "" if it is not known.
 std::string WaitText(const v1::ExplainResponse& response);
 
 // True if a run is on a slot.

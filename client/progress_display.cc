@@ -46,7 +46,7 @@ void ProgressDisplay::Update(const v1::Benchmark& benchmark, const std::vector<C
 void ProgressDisplay::Waits(const std::string& reason) {
   if (reason == waits_) return;
   waits_ = reason;
-  if (!terminal_.interactive && !reason.empty()) Note("nothing runs: " + reason);
+  if (!terminal_.interactive && !reason.empty()) Note(reason);
 }
 
 void ProgressDisplay::Note(const std::string& text) {

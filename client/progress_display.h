@@ -22,7 +22,7 @@ class ProgressDisplay {
 
   void Update(const v1::Benchmark& benchmark, const std::vector<Change>& changes);
 
-  // Why nothing runs; "" if something does, or it is not known. A line of its own where nothing is redrawn.
+  // A WaitText; "" if something runs too. A line of its own where nothing is redrawn.
   void Waits(const std::string& reason);
 
   // A line that stays.

@@ -3,6 +3,7 @@
 #include <cstdio>
 
 #include "absl/strings/str_cat.h"
+#include "proto/counted.h"
 #include "proto/suggest.h"
 #include "proto/support/exit_code.h"
 #include "server/store_backup.h"
@@ -10,10 +11,6 @@
 
 namespace attnfleet::server {
 namespace {
-
-std::string Counted(uint64_t count, const std::string& word) {
-  return absl::StrCat(count, " ", word, count == 1 ? "" : "s");
-}
 
 std::string Contents(uint64_t benchmarks, uint64_t runs, uint64_t settings) {
   return absl::StrCat(Counted(benchmarks, "benchmark"), ", ", Counted(runs, "run"), " that were given out, ",

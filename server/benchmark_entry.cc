@@ -8,6 +8,13 @@ bool IsActive(const v1::Run& run) {
   return run.state() == v1::RUN_STATE_ASSIGNED || run.state() == v1::RUN_STATE_RUNNING;
 }
 
+v1::RunResult MakeResult(v1::Outcome outcome, const std::string& reason) {
+  v1::RunResult result;
+  result.set_outcome(outcome);
+  result.set_reason(reason);
+  return result;
+}
+
 BenchmarkEntry::BenchmarkEntry(const v1::Benchmark& head)
     : id_(head.id()),
       packed_(head.SerializeAsString()),
@@ -53,7 +60,7 @@ v1::Benchmark WithRuns(const Picture& picture) {
   return benchmark;
 }
 
-uint32_t BenchmarkEntry::runs_total() const { return shapes_ * inner() * (nodes_ > 0 ? nodes_ : 1); }
+uint32_t BenchmarkEntry::runs_total() const { return shapes_ * repetitions_ * backends_ * (nodes_ > 0 ? nodes_ : 1); }
 
 v1::Benchmark BenchmarkEntry::Head() const {
   v1::Benchmark head;
@@ -156,16 +163,12 @@ void BenchmarkEntry::RunEnded(bool was_active) {
   if (was_active) --runs_active_;
 }
 
-uint32_t BenchmarkEntry::PositionOf(const v1::RunKey& key) const {
-  return ShapeOf(key) % lane_shapes() * inner() + key.repetition() * backends_ + key.job_index() % backends_;
-}
-
-v1::RunKey BenchmarkEntry::KeyOf(uint32_t lane, uint32_t position) const {
+v1::RunKey BenchmarkEntry::KeyOf(uint32_t lane, uint32_t round, uint32_t backend) const {
   v1::RunKey key;
   key.set_benchmark_id(id_);
-  const uint32_t shape = lane * lane_shapes() + position / inner();
-  key.set_job_index(shape * backends_ + position % backends_);
-  key.set_repetition(position % inner() / backends_);
+  const uint32_t shape = lane * lane_shapes() + round / repetitions_;
+  key.set_job_index(shape * backends_ + backend);
+  key.set_repetition(round % repetitions_);
   return key;
 }
 
@@ -177,6 +180,49 @@ Lane* BenchmarkEntry::FindLane(uint32_t index) {
 const Lane* BenchmarkEntry::FindLane(uint32_t index) const {
   const auto found = lanes_.find(index);
   return found == lanes_.end() ? nullptr : &found->second;
+}
+
+Lane& BenchmarkEntry::FindOrAddLane(uint32_t index) {
+  Lane& lane = lanes_[index];
+  lane.runs.resize(backends_);
+  return lane;
+}
+
+BackendSet BenchmarkEntry::Wants(const Lane& lane) const {
+  BackendSet wanted = 0;
+  for (uint32_t backend = 0; backend < backends_; ++backend) {
+    const Lane::Runs& runs = lane.runs[backend];
+    if (runs.next < lane_rounds() || !runs.returned.empty()) wanted |= BackendSet{1} << backend;
+  }
+  return wanted;
+}
+
+v1::RunKey BenchmarkEntry::TakeRun(uint32_t index, BackendSet of) {
+  Lane& lane = *FindLane(index);
+  of &= Wants(lane);
+  uint32_t first = 0;
+  uint32_t first_round = UINT32_MAX;
+  for (uint32_t backend = 0; backend < backends_; ++backend) {
+    if (((of >> backend) & 1) == 0) continue;
+    const Lane::Runs& runs = lane.runs[backend];
+    const uint32_t round = runs.returned.empty() ? runs.next : *runs.returned.begin();
+    if (round >= first_round) continue;
+    first = backend;
+    first_round = round;
+  }
+  Lane::Runs& runs = lane.runs[first];
+  if (runs.returned.erase(first_round) == 0) ++runs.next;
+  return KeyOf(index, first_round, first);
+}
+
+void BenchmarkEntry::ReturnRun(const v1::RunKey& key) {
+  FindLane(LaneOf(key))->runs[BackendOf(key)].returned.insert(RoundOf(key));
+}
+
+bool BenchmarkEntry::HasLane(BackendSet wanted) const {
+  if (wanted == all_backends() && next_lane < lane_count()) return true;
+  const auto first = unbound.lower_bound({wanted, 0});
+  return first != unbound.end() && first->first == wanted;
 }
 
 }  // namespace attnfleet::server

@@ -18,6 +18,7 @@
 namespace attnfleet::server {
 
 bool IsActive(const v1::Run& run);
+v1::RunResult MakeResult(v1::Outcome outcome, const std::string& reason);
 // Of a benchmark with its jobs: if it was cancelled, the runs that nothing else is known of ended with it.
 void EndUnassignedRuns(v1::Benchmark& benchmark);
 // Unix ms; 0: it has none.
@@ -31,16 +32,20 @@ struct Picture {
 // With all jobs and runs.
 v1::Benchmark WithRuns(const Picture& picture);
 
-// What goes to one slot, run after run: with PLACEMENT_ANY the jobs of one shape, repetition by repetition, so that
-// ratios between backends are paired; with PLACEMENT_EVERY all that one node has to do. Its runs are numbered in the
-// order in which they go out.
+// What goes to one slot, run after run: with PLACEMENT_ANY the jobs of one shape, so that ratios between backends are
+// paired; with PLACEMENT_EVERY all that one node has to do. Its runs go out round by round: in each, one repetition of
+// one shape by every backend that the slot has. What it has not comes to another slot afterwards.
 struct Lane {
-  uint32_t next = 0;             // positions from here on have never been assigned
-  std::set<uint32_t> returned;   // positions below `next` that wait again
+  struct Runs {
+    uint32_t next = 0;            // rounds from here on have never been assigned
+    std::set<uint32_t> returned;  // rounds below `next` that wait again
+  };
+  std::vector<Runs> runs;        // by backend
   bool active = false;           // one of its runs is on a slot
   bool started = false;          // one of its runs has been
   bool admitted = false;         // counts towards the benchmark's max_slots
   Slot* slot = nullptr;          // bound to; null: to none
+  BackendSet filed = 0;          // what it is filed by in BenchmarkEntry::unbound
   std::optional<LaneTurn> turn;  // its place in slot->waiting
   std::string avoid;             // the worker that was lost with a run of it
 };
@@ -105,26 +110,47 @@ class BenchmarkEntry {
 
   // Lanes. One that exists has begun (or, with PLACEMENT_EVERY, has its node) and has not ended.
   uint32_t lane_count() const { return (every_ ? nodes_ : shapes_); }
-  uint32_t lane_length() const { return lane_shapes() * inner(); }  // runs of each
+  uint32_t lane_rounds() const { return lane_shapes() * repetitions_; }  // of each
+  uint32_t backends() const { return backends_; }
+  BackendSet all_backends() const { return ~BackendSet{0} >> (64 - backends_); }
   uint32_t LaneOf(const v1::RunKey& key) const { return ShapeOf(key) / lane_shapes(); }
-  uint32_t PositionOf(const v1::RunKey& key) const;
-  v1::RunKey KeyOf(uint32_t lane, uint32_t position) const;
+  uint32_t RoundOf(const v1::RunKey& key) const {
+    return ShapeOf(key) % lane_shapes() * repetitions_ + key.repetition();
+  }
+  uint32_t BackendOf(const v1::RunKey& key) const { return key.job_index() % backends_; }
+  v1::RunKey KeyOf(uint32_t lane, uint32_t round, uint32_t backend) const;
   Lane* FindLane(uint32_t index);
   const Lane* FindLane(uint32_t index) const;
-  Lane& FindOrAddLane(uint32_t index) { return lanes_[index]; }
+  Lane& FindOrAddLane(uint32_t index);
   void EraseLane(uint32_t index) { lanes_.erase(index); }
   std::map<uint32_t, Lane>& lanes() { return lanes_; }
   const std::map<uint32_t, Lane>& lanes() const { return lanes_; }
-  bool Waits(const Lane& lane) const { return lane.next < lane_length() || !lane.returned.empty(); }
+  // Backends with runs that wait.
+  BackendSet Wants(const Lane& lane) const;
+  // The next run of these backends, of which one waits: it waits no longer.
+  v1::RunKey TakeRun(uint32_t lane, BackendSet of);
+  void ReturnRun(const v1::RunKey& key);
+
+  // Where lanes wait that are bound to no slot, by what they want.
+  struct Filing {
+    BackendSet wanted;
+    WorkClass* work_class;
+    bool queued = false;  // is in the WorkQueue
+  };
 
   // Lanes from here on have never begun (PLACEMENT_ANY).
   uint32_t next_lane = 0;
-  // Lanes that have begun and are bound to no slot (PLACEMENT_ANY), or that max_slots keeps waiting (PLACEMENT_EVERY).
-  std::set<uint32_t> unbound;
-  uint32_t admitted = 0;            // lanes that count towards max_slots
-  WorkClass* work_class = nullptr;  // until it is over
-  Submitter* submitter = nullptr;   // until it is over
-  bool queued = false;              // is in the WorkQueue
+  // Lanes that have begun and are bound to no slot, by what they want (PLACEMENT_ANY), or that max_slots keeps waiting
+  // (PLACEMENT_EVERY).
+  std::set<std::pair<BackendSet, uint32_t>> unbound;
+  uint32_t admitted = 0;           // lanes that count towards max_slots
+  std::vector<Filing> filings;     // the first for all backends; until it is over
+  Submitter* submitter = nullptr;  // until it is over
+
+  // Until it is over: of all its backends.
+  WorkClass& work_class() const { return *filings.front().work_class; }
+  // PLACEMENT_ANY: a lane that wants just these waits for a slot.
+  bool HasLane(BackendSet wanted) const;
 
  private:
   // Whoever is about to change a run that is shared gets a copy of their own.
@@ -135,7 +161,6 @@ class BenchmarkEntry {
   static v1::Run& Own(Row& row);
   static const std::shared_ptr<v1::Run>& Share(Row& row);
 
-  uint32_t inner() const { return repetitions_ * backends_; }
   uint32_t lane_shapes() const { return every_ ? shapes_ : 1; }
   uint32_t ShapeOf(const v1::RunKey& key) const { return key.job_index() / backends_; }
   uint32_t IndexOf(const v1::RunKey& key) const { return key.job_index() * repetitions_ + key.repetition(); }

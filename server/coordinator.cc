@@ -10,6 +10,7 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/string_view.h"
+#include "proto/counted.h"
 #include "proto/request_id.h"
 #include "proto/spec.h"
 #include "proto/support/log.h"
@@ -72,7 +73,7 @@ Snapshots::Kind KindFor(bool include_contaminated) {
 Coordinator::Coordinator(JobStore& store, Options options)
     : store_(store),
       options_(std::move(options)),
-      scheduler_(options_.lease_ms),
+      scheduler_(options_.lease_ms, options_.closed),
       open_runs_(options_.open_runs),
       readers_(store),
       snapshots_({.take = [this](const Snapshots::Key& key) { return TakeParts(key); },
@@ -201,7 +202,7 @@ absl::StatusOr<uint64_t> Coordinator::TakeSubmit(const v1::SubmitRequest& reques
   const v1::Benchmark head = *scheduler_.Head(id);
   request_ids_.Add(id, spec.submitter(), request_id);
   open_runs_.Update(head);
-  LogInfo(absl::StrCat("benchmark ", id, " of ", head.runs_total(), " runs is submitted"),
+  LogInfo(absl::StrCat("benchmark ", id, " of ", Counted(head.runs_total(), "run"), " is submitted"),
           {{"request_id", request_id}});
   return id;
 }

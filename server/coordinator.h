@@ -66,6 +66,7 @@ class Coordinator {
     int64_t lease_ms = 15'000;
     int64_t heartbeat_interval_ms = 5'000;
     size_t max_queued_events = 100'000;
+    bool closed = false;  // see Scheduler
     Retention retention;
     OpenRuns::Limits open_runs;
     std::function<int64_t()> now_unix_ms;

@@ -35,7 +35,8 @@ struct Slot {
   Worker* worker = nullptr;
   v1::Slot info;
   bool offered = false;      // by the worker's last hello
-  SlotKind* kind = nullptr;  // while it takes new runs; null: it does not
+  SlotKind* kind = nullptr;  // while its worker has not been lost; null: what it offers is not known, or does not count
+  bool takes = false;        // new runs
   bool busy = false;
   v1::RunKey run;              // if busy
   std::set<LaneKey> bound;     // lanes whose runs come here

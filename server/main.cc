@@ -59,6 +59,7 @@ ABSL_FLAG(std::string, ca, "", "");
 ABSL_FLAG(std::string, cert, "", "");
 ABSL_FLAG(std::string, key, "", "");
 ABSL_FLAG(std::string, roles, "", "");
+ABSL_FLAG(bool, closed, false, "");
 ABSL_FLAG(bool, insecure, false, "");
 ABSL_FLAG(int, max_connections, 10'000, "");
 ABSL_FLAG(int, max_connections_per_address, 256, "");
@@ -109,6 +110,8 @@ Flags
   --retain-benchmarks=N     remove ended benchmarks when N newer ones exist; default 0: never. The newest is always kept
   --lease=TIME              silence after which a worker's runs go elsewhere; default 15s
   --heartbeat=TIME          how often workers report; default 5s
+  --closed                  one worker is all that will ever come: what it has no slot for does not wait for another, it
+                            ends as unsupported. So `attnfleet run` starts its own
   --insecure                allow plain text on an address that other machines can reach
   --parent-pid=PID          stop when that process, the parent, dies
   --log-format=FORMAT       text, or json: one object a line; with a run's request id where there is one
@@ -148,6 +151,7 @@ struct Settings {
   std::string advertise;  // with a database
   absl::Duration lease;
   absl::Duration heartbeat;
+  bool closed = false;
   Retention retention = {};
 };
 
@@ -217,6 +221,7 @@ absl::StatusOr<Settings> ReadFlags() {
   settings.state_directory = absl::GetFlag(FLAGS_state_dir);
   settings.lease = absl::GetFlag(FLAGS_lease);
   settings.heartbeat = absl::GetFlag(FLAGS_heartbeat);
+  settings.closed = absl::GetFlag(FLAGS_closed);
   settings.store = absl::GetFlag(FLAGS_store);
   settings.advertise = absl::GetFlag(FLAGS_advertise);
   if (absl::Status status = ValidateAddress("--listen", settings.listen); !status.ok()) return status;
@@ -274,6 +279,7 @@ absl::StatusOr<int> Coordinate(const Settings& settings, const ListenOptions& li
   Coordinator::Options options;
   options.lease_ms = absl::ToInt64Milliseconds(settings.lease);
   options.heartbeat_interval_ms = absl::ToInt64Milliseconds(settings.heartbeat);
+  options.closed = settings.closed;
   options.retention = settings.retention;
   // Leases are measured with it, so it must not jump with the host's clock.
   options.now_unix_ms = [start = absl::ToUnixMillis(absl::Now()), begin = std::chrono::steady_clock::now()] {

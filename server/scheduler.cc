@@ -5,6 +5,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "absl/time/time.h"
+#include "proto/counted.h"
 #include "proto/spec.h"
 
 namespace attnfleet::server {
@@ -15,13 +16,6 @@ constexpr int64_t kForgetWorkerMs = int64_t{24} * 3600 * 1000;
 
 bool SameKey(const v1::RunKey& a, const v1::RunKey& b) {
   return a.benchmark_id() == b.benchmark_id() && a.job_index() == b.job_index() && a.repetition() == b.repetition();
-}
-
-v1::RunResult MakeResult(v1::Outcome outcome, const std::string& reason) {
-  v1::RunResult result;
-  result.set_outcome(outcome);
-  result.set_reason(reason);
-  return result;
 }
 
 void MarkEnded(v1::Run& run, v1::RunResult result, int64_t now) {
@@ -66,7 +60,8 @@ std::string QuarantineReason(const v1::Run& run) {
     losses.push_back(absl::StrCat("attempt ", failure.attempt(), " on ", failure.worker(), " ", failure.slot(), " (",
                                   failure.reason(), ")"));
   }
-  return absl::StrCat("quarantined, it lost its worker ", losses.size(), " times: ", absl::StrJoin(losses, ", "));
+  return absl::StrCat("quarantined, it lost its worker ", Counted(losses.size(), "time"), ": ",
+                      absl::StrJoin(losses, ", "));
 }
 
 // Specs of an older version do not say.
@@ -103,7 +98,7 @@ const BenchmarkEntry* Scheduler::FindEntry(uint64_t id) const {
 BenchmarkEntry& Scheduler::AddEntry(const v1::Benchmark& head) {
   BenchmarkEntry& entry = *(benchmarks_[head.id()] = std::make_unique<BenchmarkEntry>(head));
   if (entry.over()) return entry;
-  entry.work_class = queue_.UseClass(head.spec());
+  entry.filings.push_back({entry.all_backends(), queue_.UseClass(head.spec(), entry.all_backends())});
   entry.submitter = queue_.UseSubmitter(head.spec().submitter());
   if (entry.deadline_unix_ms() > 0) deadlines_.insert({entry.deadline_unix_ms(), entry.id()});
   return entry;
@@ -119,6 +114,7 @@ uint64_t Scheduler::Submit(const v1::BenchmarkSpec& spec, int64_t now, Effects& 
   CountsOf(counts_, entry).queued += entry.runs_waiting();
   effects.benchmarks.insert(head.id());
   UpdateQueue(entry);
+  if (closed_) EndWhatNoSlotOffers(entry, now, effects);
   Schedule(now, effects);
   return head.id();
 }
@@ -140,6 +136,8 @@ absl::Status Scheduler::Restore(const v1::Benchmark& head, std::vector<v1::Run> 
   CountsOf(counts_, entry).queued += entry.runs_waiting();
   CountsOf(counts_, entry).active += entry.runs_active();
   UpdateQueue(entry);
+  gathers_until_ = now + lease_ms_;
+  queue_.SetGathering(true);
   return absl::OkStatus();
 }
 
@@ -168,8 +166,9 @@ void Scheduler::RestoreRuns(BenchmarkEntry& entry, std::vector<v1::Run> runs) {
   for (v1::Run& run : runs) {
     const v1::RunKey key = run.key();
     Lane& lane = entry.FindOrAddLane(entry.LaneOf(key));
-    lane.started = true;
-    lane.next = std::max(lane.next, entry.PositionOf(key) + 1);
+    if (run.attempt() > 0) lane.started = true;
+    uint32_t& next = lane.runs[entry.BackendOf(key)].next;
+    next = std::max(next, entry.RoundOf(key) + 1);
     if (run.state() == v1::RUN_STATE_ENDED) entry.RunEnded(false);
     const auto& failures = run.failed_attempts();
     if (!failures.empty() && failures.rbegin()->worker_lost()) lane.avoid = failures.rbegin()->worker();
@@ -182,24 +181,29 @@ void Scheduler::RestoreLanes(BenchmarkEntry& entry, const v1::Benchmark& stored,
   const uint32_t lanes = entry.every() ? entry.lane_count() : entry.next_lane;
   for (uint32_t index = 0; index < lanes; ++index) {
     Lane& lane = entry.FindOrAddLane(index);
-    entry.unbound.insert(index);
+    Slot* slot = nullptr;  // of its run
+    for (uint32_t backend = 0; backend < entry.backends(); ++backend) {
+      Lane::Runs& runs = lane.runs[backend];
+      for (uint32_t round = 0; round < runs.next; ++round) {
+        const v1::Run* run = entry.FindRun(entry.KeyOf(index, round, backend));
+        if (run == nullptr || run->state() == v1::RUN_STATE_QUEUED) runs.returned.insert(round);
+        if (run == nullptr || !IsActive(*run)) continue;
+        slot = &PlaceholderSlot(run->worker(), run->slot(), now);
+        queue_.SetBusy(*slot, true);
+        slot->run = run->key();
+      }
+    }
+    FileLane(entry, index);
     if (entry.every()) {
       const v1::Node& node = stored.nodes(static_cast<int>(index));
       Bind(entry, index, PlaceholderSlot(node.worker(), node.slot(), now));
       if (lane.started) AdmitLane(entry, index);
     }
-    for (uint32_t position = 0; position < lane.next; ++position) {
-      const v1::Run* run = entry.FindRun(entry.KeyOf(index, position));
-      if (run == nullptr || run->state() == v1::RUN_STATE_QUEUED) lane.returned.insert(position);
-      if (run == nullptr || !IsActive(*run)) continue;
-      Slot& slot = PlaceholderSlot(run->worker(), run->slot(), now);
-      if (lane.slot == nullptr) Bind(entry, index, slot);
-      queue_.SetBusy(slot, true);
-      slot.run = run->key();
-      lane.active = true;
-      entry.RunBecameActive();
-      queue_.AddRunning(*entry.submitter, 1);
-    }
+    if (slot == nullptr) continue;
+    if (lane.slot == nullptr) Bind(entry, index, *slot);
+    lane.active = true;
+    entry.RunBecameActive();
+    queue_.AddRunning(*entry.submitter, 1);
   }
   for (uint32_t index = 0; index < lanes; ++index) SettleLane(entry, index);
 }
@@ -221,12 +225,14 @@ bool Scheduler::Cancel(uint64_t id, const std::string& reason, int64_t now, Effe
 void Scheduler::CancelEntry(BenchmarkEntry& entry, const std::string& reason, int64_t now, Effects& effects) {
   uint32_t known = 0;  // runs with a row of their own
   for (auto& [index, lane] : entry.lanes()) {
-    for (const uint32_t position : lane.returned) {
-      v1::Run* run = entry.FindRun(entry.KeyOf(index, position));
-      if (run == nullptr) continue;
-      MarkEnded(*run, MakeResult(v1::OUTCOME_CANCELLED, reason), now);
-      Changed(run->key(), effects);
-      ++known;
+    for (uint32_t backend = 0; backend < entry.backends(); ++backend) {
+      for (const uint32_t round : lane.runs[backend].returned) {
+        v1::Run* run = entry.FindRun(entry.KeyOf(index, round, backend));
+        if (run == nullptr) continue;
+        MarkEnded(*run, MakeResult(v1::OUTCOME_CANCELLED, reason), now);
+        Changed(run->key(), effects);
+        ++known;
+      }
     }
     if (!lane.active) continue;
     v1::Run& run = *entry.FindRun(lane.slot->run);
@@ -251,7 +257,7 @@ void Scheduler::Close(BenchmarkEntry& entry, v1::BenchmarkState state, const std
   entry.End(state, reason, now);
   UpdateQueue(entry);
   deadlines_.erase({entry.deadline_unix_ms(), entry.id()});
-  queue_.ReleaseClass(std::exchange(entry.work_class, nullptr));
+  for (const BenchmarkEntry::Filing& filing : std::exchange(entry.filings, {})) queue_.ReleaseClass(filing.work_class);
   queue_.ReleaseSubmitter(std::exchange(entry.submitter, nullptr));
   effects.benchmarks.insert(entry.id());
 }
@@ -285,9 +291,29 @@ void Scheduler::WorkerJoined(const v1::WorkerHello& hello, int64_t now, Effects&
   }
   TakeHello(worker, hello, now, effects);
   DropMissingSlots(worker, now, effects);
+  std::vector<Slot*> other;  // than they were
+  for (auto& [id, slot] : worker.slots) {
+    if (queue_.AddSlot(*slot)) other.push_back(slot.get());
+  }
   SetConnected(worker, true);
   if (!worker.accepts()) UnbindAll(worker);
+  for (Slot* slot : other) SettleBound(*slot, now, effects);
+  if (closed_) {
+    for (const auto& [id, entry] : benchmarks_) {
+      if (!entry->over()) EndWhatNoSlotOffers(*entry, now, effects);
+    }
+  }
   Schedule(now, effects);
+}
+
+// What the slot has may be something else than when its lanes were bound.
+void Scheduler::SettleBound(Slot& slot, int64_t now, Effects& effects) {
+  const std::set<LaneKey> bound = slot.bound;
+  for (const auto& [benchmark, index] : bound) {
+    BenchmarkEntry& entry = *FindEntry(benchmark);
+    if (entry.every()) EndWhatNodeLacks(entry, index, now, effects);
+    if (!entry.over()) SettleLane(entry, index);
+  }
 }
 
 // What the worker says of its runs against what is known of them.
@@ -340,6 +366,7 @@ void Scheduler::DropMissingSlots(Worker& worker, int64_t now, Effects& effects) 
         Unbind(entry, index);
       }
     }
+    queue_.RemoveSlot(slot);
     std::erase(idle_, &slot);
     it = worker.slots.erase(it);
   }
@@ -350,6 +377,11 @@ void Scheduler::WorkerDisconnected(const std::string& name, int64_t now) {
   if (worker == nullptr) return;
   fleet_.Heard(*worker, now);
   SetConnected(*worker, false);
+}
+
+void Scheduler::ForgiveSilence(int64_t silence, int64_t now) {
+  fleet_.Forgive(silence, now);
+  gathers_until_ += silence;
 }
 
 void Scheduler::WorkerHeard(const std::string& name, bool draining, int64_t now, Effects& effects) {
@@ -388,6 +420,7 @@ void Scheduler::LoseWorker(Worker& worker, const std::string& reason, int64_t no
   }
   for (const v1::RunKey& key : lost) LoseRun(key, reason, now, effects);
   UnbindAll(worker);
+  for (auto& [id, slot] : worker.slots) queue_.RemoveSlot(*slot);
 }
 
 void Scheduler::ForgetWorker(Worker& worker, int64_t now, Effects& effects) {
@@ -505,10 +538,9 @@ void Scheduler::Requeue(BenchmarkEntry& entry, v1::Run& run, Effects& effects) {
   run.clear_progress();
   entry.RunReturned();
   ++CountsOf(counts_, entry).queued;
-  const uint32_t index = entry.LaneOf(run.key());
-  entry.FindLane(index)->returned.insert(entry.PositionOf(run.key()));
+  entry.ReturnRun(run.key());
   Changed(run.key(), effects);
-  SettleLane(entry, index);
+  SettleLane(entry, entry.LaneOf(run.key()));
 }
 
 void Scheduler::EndRun(BenchmarkEntry& entry, v1::Run& run, v1::RunResult result, int64_t now, Effects& effects) {

@@ -53,11 +53,15 @@ struct Effects {
 // Why runs of a benchmark wait, as far as the fleet and the queue say so.
 struct WaitReasons {
   struct Lane {
-    std::string why;      // empty: nothing of it waits
-    bool active = false;  // one of its runs is on a slot
-    bool unfit = false;   // workers are connected, and too few of their slots fit
+    std::string why;           // empty: nothing of it waits
+    bool active = false;       // one of its runs is on a slot
+    bool away = false;         // and the worker of that slot is not connected
+    bool unfit = false;        // workers are connected, and too few of their slots fit
+    BackendSet elsewhere = 0;  // backends that its slot has not
+    std::string slot = {};     // "w1 cpu0", if it is bound to one
   };
-  std::vector<Lane> lanes;  // of a benchmark that is over: none
+  std::vector<Lane> lanes;             // of a benchmark that is over: none
+  std::vector<std::string> unoffered;  // by backend: why no slot has it; empty: one does, or nothing can be told
 };
 
 // Of each job of a benchmark, with the reasons of the same moment. Pure.
@@ -69,14 +73,16 @@ std::vector<v1::Explanation> Explain(const v1::Benchmark& benchmark, const WaitR
 // What goes first, when a slot becomes idle: the highest priority; then what has begun on this slot; then the submitter
 // whose runs hold the fewest slots (of those, whoever has waited longest for one); then the oldest benchmark. The jobs
 // that differ in backend alone go to one slot, one run after another, repetition by repetition, so that ratios between
-// backends are paired (a Lane, see benchmark_entry.h). A (run, attempt) is the fence: what carries an old attempt is
-// acknowledged and dropped.
+// backends are paired (a Lane, see benchmark_entry.h); backends that the slot has not go to another afterwards, and
+// wait for one while there is none. A (run, attempt) is the fence: what carries an old attempt is acknowledged and
+// dropped.
 //
 // An event costs the same however much is queued, up to logarithms; see WorkQueue.
 class Scheduler {
  public:
-  // A worker not heard of for `lease_ms` has lost its runs.
-  explicit Scheduler(int64_t lease_ms) : lease_ms_(lease_ms) {}
+  // A worker not heard of for `lease_ms` has lost its runs. `closed`: nobody but the first worker will ever come, so
+  // what that has no slot for does not wait: it ends as unsupported.
+  explicit Scheduler(int64_t lease_ms, bool closed = false) : lease_ms_(lease_ms), closed_(closed) {}
 
   // Take what the store held, before anything else: the workers that are drained, and each benchmark without its jobs
   // but with the runs that were ever assigned. Runs that still are wait for one lease for their worker to claim them.
@@ -97,7 +103,7 @@ class Scheduler {
   void WorkerDisconnected(const std::string& worker, int64_t now);
   void WorkerHeard(const std::string& worker, bool draining, int64_t now, Effects& effects);
   // Nobody could be heard for so many milliseconds, which is not the workers' fault: their leases end later by as much.
-  void ForgiveSilence(int64_t silence, int64_t now) { fleet_.Forgive(silence, now); }
+  void ForgiveSilence(int64_t silence, int64_t now);
   // A drained worker gets nothing new, however often it reconnects. False if there is no such worker.
   bool SetDrained(const std::string& worker, bool drained, int64_t now, Effects& effects);
   void RunProgressed(const std::string& worker, const v1::RunProgress& progress, int64_t now, Effects& effects);
@@ -174,6 +180,7 @@ class Scheduler {
   void TakeReport(const std::string& worker, const v1::RunReport& report, int64_t now, Effects& effects);
   void TakeHello(Worker& worker, const v1::WorkerHello& hello, int64_t now, Effects& effects);
   void DropMissingSlots(Worker& worker, int64_t now, Effects& effects);
+  void SettleBound(Slot& slot, int64_t now, Effects& effects);
   void EndRun(BenchmarkEntry& entry, v1::Run& run, v1::RunResult result, int64_t now, Effects& effects);
   // The attempt gave no result: a new one if the benchmark allows, else the run ends with `result`.
   void FailAttempt(BenchmarkEntry& entry, v1::Run& run, v1::RunResult result, bool worker_lost, int64_t now,
@@ -189,15 +196,26 @@ class Scheduler {
 
   // scheduler_lanes.cc: which lane goes to which slot.
   void ReleaseSlot(BenchmarkEntry& entry, const v1::Run& run);
+  // Of the benchmark's backends, those that may run there.
+  static BackendSet RunnableOn(const BenchmarkEntry& entry, const Slot& slot);
   void Bind(BenchmarkEntry& entry, uint32_t index, Slot& slot);
   // It counts towards max_slots from now on.
   static void AdmitLane(BenchmarkEntry& entry, uint32_t index);
   void Unbind(BenchmarkEntry& entry, uint32_t index);
+  // Among the unbound lanes, by what it wants.
+  void FileLane(BenchmarkEntry& entry, uint32_t index);
   void UnbindAll(Worker& worker);
   // A run of the lane has left its slot.
   void SettleLane(BenchmarkEntry& entry, uint32_t index);
+  // The lane's runs of these backends that wait.
+  void EndWaiting(BenchmarkEntry& entry, uint32_t index, BackendSet of, const v1::RunResult& result, int64_t now,
+                  Effects& effects);
   // The node is gone for good: what it has not run has failed.
   void FailLane(BenchmarkEntry& entry, uint32_t index, const std::string& reason, int64_t now, Effects& effects);
+  // PLACEMENT_EVERY: what the node's slot has no backend for is unsupported, for it can go nowhere else.
+  void EndWhatNodeLacks(BenchmarkEntry& entry, uint32_t index, int64_t now, Effects& effects);
+  // In a closed fleet, once its worker has come.
+  void EndWhatNoSlotOffers(BenchmarkEntry& entry, int64_t now, Effects& effects);
   void UpdateTurn(BenchmarkEntry& entry, uint32_t index);
   void UpdateQueue(BenchmarkEntry& entry);
   void Admit(BenchmarkEntry& entry);
@@ -207,21 +225,28 @@ class Scheduler {
   // Takes what is overdue, then fills the slots that became idle, then finds slots for what is new.
   void Schedule(int64_t now, Effects& effects);
   void FillSlot(Slot& slot, int64_t now, Effects& effects);
-  // Begins a lane on the slot, which is idle and fits, or on another like it if the lane should avoid this worker.
-  void StartLane(BenchmarkEntry& entry, Slot& offered, int64_t now, Effects& effects);
-  uint32_t PickLane(const BenchmarkEntry& entry, const std::string& worker) const;
+  // Begins a lane of the candidate on the slot, which is idle and fits, or on another like it if the lane should avoid
+  // this worker.
+  void StartLane(const WorkQueue::Candidate& candidate, Slot& offered, int64_t now, Effects& effects);
+  static uint32_t PickLane(const BenchmarkEntry& entry, BackendSet wanted, const std::string& worker);
   void Assign(BenchmarkEntry& entry, uint32_t index, Slot& slot, int64_t now, Effects& effects);
 
   // scheduler_explain.cc
   // "" if it waits for any slot that fits: ExplainClass says why there is none.
   std::string ExplainLane(const BenchmarkEntry& entry, uint32_t lane) const;
-  WaitReasons::Lane ExplainClass(const BenchmarkEntry& entry) const;
+  WaitReasons::Lane ExplainClass(const BenchmarkEntry& entry, const BenchmarkEntry::Filing& filing) const;
+  // Why no slot has the backend: "no slot offers flash2: w1 cpu0 has no backend flash2 on cpu".
+  std::string ExplainMissing(const WorkClass& work_class, uint32_t backend) const;
   v1::WorkerStatus StatusOf(const Worker& worker) const;
 
   const int64_t lease_ms_;
+  const bool closed_;
   absl::btree_map<uint64_t, std::unique_ptr<BenchmarkEntry>> benchmarks_;
   Fleet fleet_;
   WorkQueue queue_;
+  // After a restart workers come back one by one. Until they had the time to, nothing goes to a slot that has some of
+  // the wanted backends because no other seems to have more.
+  int64_t gathers_until_ = 0;
   std::set<std::string> drained_;                     // by an administrator
   std::set<std::pair<int64_t, uint64_t>> deadlines_;  // Unix ms, benchmark
   std::vector<Slot*> idle_;  // that may have become able to take a run since Schedule last looked

@@ -1,3 +1,5 @@
+#include <algorithm>
+
 #include "absl/strings/str_cat.h"
 #include "proto/spec.h"
 #include "server/scheduler.h"
@@ -21,12 +23,13 @@ absl::Status CheckRun(const BenchmarkEntry& entry, const v1::Run& run) {
   }
   if (entry.over()) return wrong("is over while ", name, " is not");
   const uint32_t index = entry.LaneOf(run.key());
-  const uint32_t position = entry.PositionOf(run.key());
-  if (!SameKey(entry.KeyOf(index, position), run.key())) return wrong(name, " is not where its lane says");
+  const uint32_t round = entry.RoundOf(run.key());
+  const uint32_t backend = entry.BackendOf(run.key());
+  if (!SameKey(entry.KeyOf(index, round, backend), run.key())) return wrong(name, " is not where its lane says");
   const Lane* lane = entry.FindLane(index);
   if (lane == nullptr) return wrong(name, " is in no lane");
   if (!IsActive(run)) {
-    return lane->returned.contains(position) ? absl::OkStatus() : wrong(name, " waits and is lost");
+    return lane->runs[backend].returned.contains(round) ? absl::OkStatus() : wrong(name, " waits and is lost");
   }
   const Slot* slot = lane->slot;
   if (!lane->active || slot == nullptr || !slot->busy || !SameKey(slot->run, run.key())) {
@@ -53,7 +56,7 @@ absl::Status Scheduler::CheckBenchmark(uint64_t id) const {
   });
   if (!status.ok()) return status;
   if (entry.over()) {
-    if (!entry.lanes().empty() || entry.queued || entry.work_class != nullptr) return wrong("is over and still filed");
+    if (!entry.lanes().empty() || !entry.filings.empty()) return wrong("is over and still filed");
     if (entry.state() == v1::BENCHMARK_STATE_FINISHED && !entry.forgot_runs() && ended != entry.runs_total())
       return wrong("ended too early");
     return absl::OkStatus();
@@ -64,26 +67,41 @@ absl::Status Scheduler::CheckBenchmark(uint64_t id) const {
   uint32_t waiting = 0;
   uint32_t admitted = 0;
   for (const auto& [index, lane] : entry.lanes()) {
-    waiting += entry.lane_length() - lane.next + static_cast<uint32_t>(lane.returned.size());
+    for (const Lane::Runs& runs : lane.runs) {
+      waiting += entry.lane_rounds() - runs.next + static_cast<uint32_t>(runs.returned.size());
+    }
     admitted += lane.admitted ? 1 : 0;
-    if (!lane.active && !entry.Waits(lane)) return wrong("lane ", index, " has nothing left");
+    const BackendSet wants = entry.Wants(lane);
+    if (!lane.active && wants == 0) return wrong("lane ", index, " has nothing left");
     if (lane.slot != nullptr && !lane.slot->bound.contains({id, index})) return wrong("lane ", index, " is not bound");
-    if (entry.unbound.contains(index) == lane.admitted)
+    const BackendSet filed = entry.every() ? entry.all_backends() : wants;
+    if (entry.unbound.contains({filed, index}) == lane.admitted)
       return wrong("lane ", index, " is admitted and not, or neither");
     if (!entry.every() && lane.admitted == (lane.slot == nullptr)) return wrong("lane ", index, " has lost its slot");
-    const bool ready = lane.slot != nullptr && lane.admitted && !lane.active && !entry.paused() && entry.Waits(lane);
+    const BackendSet runnable = lane.slot == nullptr ? 0 : wants & RunnableOn(entry, *lane.slot);
+    if (lane.slot != nullptr && !lane.active && runnable == 0)
+      return wrong("lane ", index, " has nothing for its slot");
+    const bool ready = runnable != 0 && lane.admitted && !lane.active && !entry.paused();
     if (lane.turn.has_value() != ready) return wrong("lane ", index, " waits for no turn, or for nothing");
     if (lane.turn && !lane.slot->waiting.contains(*lane.turn)) return wrong("lane ", index, " has lost its turn");
   }
-  if (!entry.every()) waiting += (entry.lane_count() - entry.next_lane) * entry.lane_length();
+  if (!entry.every()) waiting += (entry.lane_count() - entry.next_lane) * entry.lane_rounds() * entry.backends();
   if (entry.every() && !entry.placed()) waiting = entry.runs_total();
   if (waiting != entry.runs_waiting()) return wrong("has lost a waiting run");
   if (admitted != entry.admitted) return wrong("admitted is wrong");
   if (entry.max_slots() > 0 && admitted > entry.max_slots()) return wrong("holds more slots than its max_slots");
-  const bool has_lane = !entry.every() && (entry.next_lane < entry.lane_count() || !entry.unbound.empty());
   const bool allowed = entry.max_slots() == 0 || admitted < entry.max_slots();
-  if (entry.queued != (has_lane && allowed && !entry.paused())) return wrong("waits in no queue, or for nothing");
-  if (entry.every() && !entry.placed() && entry.work_class->unplaced.contains(id) == entry.paused()) {
+  for (const BenchmarkEntry::Filing& filing : entry.filings) {
+    const bool has_lane = !entry.every() && entry.HasLane(filing.wanted);
+    if (filing.queued != (has_lane && allowed && !entry.paused())) return wrong("waits in no queue, or for nothing");
+    if (!has_lane && &filing != &entry.filings.front()) return wrong("is filed for nothing");
+  }
+  for (const auto& [wanted, index] : entry.unbound) {
+    const auto is_same = [wanted = wanted](const BenchmarkEntry::Filing& filing) { return filing.wanted == wanted; };
+    if (std::none_of(entry.filings.begin(), entry.filings.end(), is_same))
+      return wrong("lane ", index, " is not filed");
+  }
+  if (entry.every() && !entry.placed() && entry.work_class().unplaced.contains(id) == entry.paused()) {
     return wrong("waits for no nodes");
   }
   return absl::OkStatus();
@@ -103,7 +121,9 @@ absl::Status Scheduler::CheckWorker(const std::string& name) const {
       }
     }
     const bool takes = worker->connected && worker->accepts() && slot->offered;
-    if (takes != (slot->kind != nullptr)) return wrong("takes runs and is not filed, or the reverse");
+    if (takes != slot->takes) return wrong("takes runs and is not filed so, or the reverse");
+    if (worker->connected && slot->offered && slot->kind == nullptr) return wrong("is not of the fleet");
+    if ((worker->lost || !slot->offered) && slot->kind != nullptr) return wrong("is still of the fleet");
     if (takes && !slot->busy && !slot->waiting.empty()) return wrong("is idle while a lane waits for it");
     for (const LaneTurn& turn : slot->waiting) {
       if (!slot->bound.contains(turn.lane)) return wrong("a lane waits that is not bound");

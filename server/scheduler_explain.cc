@@ -1,6 +1,10 @@
+#include <algorithm>
+#include <map>
+
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "absl/time/time.h"
+#include "proto/counted.h"
 #include "proto/reason.h"
 #include "proto/spec.h"
 #include "server/scheduler.h"
@@ -12,6 +16,18 @@ namespace {
 constexpr uint64_t kMostShapesListed = 100'000;
 
 std::string Where(const Slot& slot) { return absl::StrCat(slot.worker->name(), " ", slot.info.id()); }
+
+bool Contains(const std::vector<SlotKind*>& kinds, const SlotKind* kind) {
+  return std::find(kinds.begin(), kinds.end(), kind) != kinds.end();
+}
+
+// "a; b; c; d (and 3 more)"
+std::string FirstOf(std::vector<std::string> reasons) {
+  constexpr size_t kShown = 4;
+  const size_t more = reasons.size() > kShown ? reasons.size() - kShown : 0;
+  reasons.resize(reasons.size() - more);
+  return absl::StrCat(absl::StrJoin(reasons, "; "), more > 0 ? absl::StrCat(" (and ", more, " more)") : "");
+}
 
 // Why a slot that fits takes nothing new; "" if it does.
 std::string Unavailable(const Worker& worker) {
@@ -90,8 +106,8 @@ const std::vector<v1::Backend>& Scheduler::Backends() {
 }
 
 // Why no slot of the whole fleet takes a lane that is bound to none.
-WaitReasons::Lane Scheduler::ExplainClass(const BenchmarkEntry& entry) const {
-  const WorkClass& work_class = *entry.work_class;
+WaitReasons::Lane Scheduler::ExplainClass(const BenchmarkEntry& entry, const BenchmarkEntry::Filing& filing) const {
+  WorkClass& work_class = *filing.work_class;
   std::vector<std::string> misfits;
   std::string busy;
   bool connected = false;
@@ -100,7 +116,11 @@ WaitReasons::Lane Scheduler::ExplainClass(const BenchmarkEntry& entry) const {
     connected = true;
     for (const auto& [id, slot] : worker->slots) {
       std::string misfit = Unavailable(*worker);
-      if (misfit.empty()) misfit = Misfit(work_class, *slot->kind);
+      if (misfit.empty()) misfit = Misfit(work_class, filing.wanted, *slot->kind);
+      if (misfit.empty() && !Contains(work_class.kinds, slot->kind)) {
+        misfit = absl::StrCat("has ", BackendNames(work_class, slot->kind->OfferTo(work_class)), " alone, and ",
+                              queue_.gathering() ? "workers that have more may be coming back" : "another has more");
+      }
       if (!misfit.empty()) {
         misfits.push_back(absl::StrCat(Where(*slot), " ", misfit));
       } else if (slot->busy && busy.empty()) {
@@ -111,32 +131,40 @@ WaitReasons::Lane Scheduler::ExplainClass(const BenchmarkEntry& entry) const {
   if (!connected) return {.why = "no worker is connected"};
   if (work_class.open()) {
     std::string text = absl::StrCat("every slot that fits is busy (", busy, ")");
-    if (entry.every() || !entry.queued) return {.why = text};
-    const WorkQueue::Candidate next = WorkQueue::BestOf(*entry.work_class);
+    if (entry.every() || !filing.queued) return {.why = text};
+    const WorkQueue::Candidate next = WorkQueue::BestOf(work_class);
     if (next.rank.benchmark == entry.id()) return {.why = absl::StrCat(text, "; it is next")};
     const BenchmarkEntry& first = *FindEntry(next.rank.benchmark);
     absl::StrAppend(&text, "; benchmark ", first.id(), " goes first: ");
     if (first.priority() != entry.priority()) {
       absl::StrAppend(&text, "its priority is ", first.priority(), ", this one's ", entry.priority());
     } else if (first.submitter != entry.submitter) {
-      absl::StrAppend(&text, first.submitter->name, " has ", first.submitter->running, " slots, ",
+      absl::StrAppend(&text, first.submitter->name, " has ", Counted(first.submitter->running, "slot"), ", ",
                       entry.submitter->name, " has ", entry.submitter->running);
     } else {
       absl::StrAppend(&text, "it is older");
     }
     return {.why = text};
   }
-  constexpr size_t kShown = 4;
-  const size_t more = misfits.size() > kShown ? misfits.size() - kShown : 0;
-  misfits.resize(misfits.size() - more);
-  const std::string list =
-      absl::StrCat(absl::StrJoin(misfits, "; "), more > 0 ? absl::StrCat(" (and ", more, " more)") : "");
+  const std::string list = FirstOf(std::move(misfits));
   if (work_class.slots == 0 && work_class.least_slots() == 1) {
     return {.why = absl::StrCat("no slot fits: ", list), .unfit = true};
   }
-  return {.why = absl::StrCat(work_class.slots, " slots fit and it needs ", work_class.least_slots(), " (count)",
-                              list.empty() ? "" : ": ", list),
+  return {.why = absl::StrCat(Counted(work_class.slots, "slot"), work_class.slots == 1 ? " fits" : " fit",
+                              " and it needs ", work_class.least_slots(), " (count)", list.empty() ? "" : ": ", list),
           .unfit = true};
+}
+
+std::string Scheduler::ExplainMissing(const WorkClass& work_class, uint32_t backend) const {
+  const BackendSet wanted = BackendSet{1} << backend;
+  std::vector<std::string> misfits;
+  for (const auto& [name, worker] : fleet_.workers()) {
+    if (!worker->connected) continue;
+    for (const auto& [id, slot] : worker->slots) {
+      misfits.push_back(absl::StrCat(Where(*slot), " ", Misfit(work_class, wanted, *slot->kind)));
+    }
+  }
+  return absl::StrCat("no slot offers ", BackendNames(work_class, wanted), ": ", FirstOf(std::move(misfits)));
 }
 
 std::string Scheduler::ExplainLane(const BenchmarkEntry& entry, uint32_t index) const {
@@ -150,12 +178,12 @@ std::string Scheduler::ExplainLane(const BenchmarkEntry& entry, uint32_t index) 
     }
     if (lane->admitted) {
       return absl::StrCat(
-          "waits for its turn on ", Where(slot), slot.busy ? " behind " : "", slot.busy ? FormatRunKey(slot.run) : "",
+          "its turn on ", Where(slot), " comes", slot.busy ? absl::StrCat(" after run ", FormatRunKey(slot.run)) : "",
           " (", entry.every() ? "placement every" : "the runs of one shape go to one slot", ", one after another)");
     }
   }
   if (entry.max_slots() > 0 && entry.admitted >= entry.max_slots()) {
-    return absl::StrCat("it holds ", entry.admitted, " slots, as many as its max_slots allows");
+    return absl::StrCat("it holds ", Counted(entry.admitted, "slot"), ", as many as its max_slots allows");
   }
   return "";
 }
@@ -164,18 +192,36 @@ WaitReasons Scheduler::WhyItWaits(uint64_t id) const {
   const BenchmarkEntry& entry = *FindEntry(id);
   WaitReasons reasons;
   if (entry.over()) return reasons;
-  WaitReasons::Lane of_class;  // the same for every lane that is bound to no slot; looks at the whole fleet, so once
+  // The same for every lane that is bound to no slot and wants the same; looks at the whole fleet, so once.
+  std::map<BackendSet, WaitReasons::Lane> of_filings;
   for (uint32_t index = 0; index < std::max<uint32_t>(entry.lane_count(), 1); ++index) {
     WaitReasons::Lane& reason = reasons.lanes.emplace_back();
     const Lane* lane = entry.FindLane(index);
     const bool begun = entry.every() ? entry.placed() : index < entry.next_lane;
-    if (lane == nullptr ? begun : !entry.Waits(*lane)) continue;
+    if (lane == nullptr && begun) continue;
     reason.active = lane != nullptr && lane->active;
+    if (reason.active) reason.away = !lane->slot->worker->connected;
+    if (lane != nullptr && entry.Wants(*lane) == 0) continue;
+    if (lane != nullptr && lane->slot != nullptr) {
+      reason.elsewhere = entry.all_backends() & ~RunnableOn(entry, *lane->slot);
+      reason.slot = Where(*lane->slot);
+    }
     reason.why = ExplainLane(entry, index);
     if (!reason.why.empty()) continue;
-    if (of_class.why.empty()) of_class = ExplainClass(entry);
-    reason.why = of_class.why;
-    reason.unfit = of_class.unfit;
+    const auto filing = std::find_if(entry.filings.begin(), entry.filings.end(), [&](const auto& one) {
+      return one.wanted == (lane == nullptr ? entry.all_backends() : lane->filed);
+    });
+    const auto [known, is_new] = of_filings.try_emplace(filing->wanted);
+    if (is_new) known->second = ExplainClass(entry, *filing);
+    reason.why = known->second.why;
+    reason.unfit = known->second.unfit;
+  }
+  // Where nothing at all can run, the lanes say why.
+  const BackendSet offered = entry.work_class().offered();
+  if (counts_.workers_connected == 0 || offered == 0 || entry.every() || entry.paused()) return reasons;
+  reasons.unoffered.resize(entry.backends());
+  for (uint32_t backend = 0; backend < entry.backends(); ++backend) {
+    if (((offered >> backend) & 1) == 0) reasons.unoffered[backend] = ExplainMissing(entry.work_class(), backend);
   }
   return reasons;
 }
@@ -210,16 +256,31 @@ std::vector<v1::Explanation> Explain(const v1::Benchmark& benchmark, const WaitR
       if (!run.quarantined() || &run == last) continue;
       absl::StrAppend(&text, "; repetition ", run.key().repetition(), " is ", run.result().reason());
     }
+    // A group's jobs are one lane; with PLACEMENT_EVERY all groups of a node are.
+    const uint32_t index = job.group() / (every ? static_cast<uint32_t>(shapes) : 1);
+    const uint32_t backend = job.index() % static_cast<uint32_t>(benchmark.spec().backends_size());
     if (active != nullptr) {
-      absl::StrAppend(&text, "; repetition ", active->key().repetition(), " is on ", active->worker(), " ",
-                      active->slot(), ", attempt ", active->attempt());
+      const std::string where = absl::StrCat(active->worker(), " ", active->slot());
+      absl::StrAppend(&text, "; repetition ", active->key().repetition());
+      if (reasons.lanes[index].away) {
+        absl::StrAppend(&text, ", attempt ", active->attempt(), ", was on ", where,
+                        ", which is not connected: unless it comes back in time, the attempt is lost");
+      } else {
+        absl::StrAppend(&text, " is on ", where, ", attempt ", active->attempt());
+      }
     } else if (ended < job.runs_size()) {
-      // A group's jobs are one lane; with PLACEMENT_EVERY all groups of a node are.
-      const WaitReasons::Lane& lane = reasons.lanes[job.group() / (every ? static_cast<uint32_t>(shapes) : 1)];
-      absl::StrAppend(&text, "; waits: ", lane.why);
-      if (!lane.active) {
-        explanation.set_waits(lane.why);
-        explanation.set_unfit(lane.unfit);
+      const WaitReasons::Lane& lane = reasons.lanes[index];
+      const bool offered = reasons.unoffered.empty() || reasons.unoffered[backend].empty();
+      std::string why = lane.why;
+      if (!offered) {
+        why = reasons.unoffered[backend];
+      } else if (((lane.elsewhere >> backend) & 1) != 0) {
+        why = absl::StrCat("the rest of its group is on ", lane.slot, ", which lacks it; it follows on another slot");
+      }
+      absl::StrAppend(&text, "; waits: ", why);
+      if (!offered || !lane.active) {
+        explanation.set_waits(why);
+        explanation.set_unfit(!offered || lane.unfit);
       }
     }
     if (ended < job.runs_size() && deadline > 0) {

@@ -35,16 +35,17 @@ void Scheduler::SetConnected(Worker& worker, bool connected) {
 
 void Scheduler::UpdateSlots(Worker& worker) {
   for (auto& [id, slot] : worker.slots) {
-    if (worker.connected && worker.accepts() && slot->offered) {
-      queue_.AddSlot(*slot);
-      idle_.push_back(slot.get());
-    } else {
-      queue_.RemoveSlot(*slot);
-    }
+    queue_.SetTakes(*slot, worker.connected && worker.accepts() && slot->offered);
+    if (slot->takes) idle_.push_back(slot.get());
   }
 }
 
 // Lanes
+
+BackendSet Scheduler::RunnableOn(const BenchmarkEntry& entry, const Slot& slot) {
+  if (entry.every() || slot.kind == nullptr) return entry.all_backends();
+  return slot.kind->OfferTo(entry.work_class());
+}
 
 void Scheduler::Bind(BenchmarkEntry& entry, uint32_t index, Slot& slot) {
   Lane& lane = entry.FindOrAddLane(index);
@@ -54,9 +55,10 @@ void Scheduler::Bind(BenchmarkEntry& entry, uint32_t index, Slot& slot) {
 }
 
 void Scheduler::AdmitLane(BenchmarkEntry& entry, uint32_t index) {
-  entry.FindLane(index)->admitted = true;
+  Lane& lane = *entry.FindLane(index);
+  lane.admitted = true;
   ++entry.admitted;
-  entry.unbound.erase(index);
+  entry.unbound.erase({lane.filed, index});
 }
 
 void Scheduler::Unbind(BenchmarkEntry& entry, uint32_t index) {
@@ -67,8 +69,19 @@ void Scheduler::Unbind(BenchmarkEntry& entry, uint32_t index) {
   lane.slot = nullptr;
   lane.admitted = false;
   --entry.admitted;
-  entry.unbound.insert(index);
+  FileLane(entry, index);
   UpdateQueue(entry);
+}
+
+void Scheduler::FileLane(BenchmarkEntry& entry, uint32_t index) {
+  Lane& lane = *entry.FindLane(index);
+  entry.unbound.erase({lane.filed, index});
+  lane.filed = entry.every() ? entry.all_backends() : entry.Wants(lane);
+  if (lane.filed == 0) return;  // all has ended, or its last run is on a slot
+  entry.unbound.insert({lane.filed, index});
+  const auto is_same = [&lane](const BenchmarkEntry::Filing& filing) { return filing.wanted == lane.filed; };
+  if (std::any_of(entry.filings.begin(), entry.filings.end(), is_same)) return;
+  entry.filings.push_back({lane.filed, queue_.UseClass(entry.Spec(), lane.filed)});
 }
 
 void Scheduler::UnbindAll(Worker& worker) {
@@ -84,33 +97,78 @@ void Scheduler::UnbindAll(Worker& worker) {
 void Scheduler::SettleLane(BenchmarkEntry& entry, uint32_t index) {
   Lane* lane = entry.FindLane(index);
   if (lane == nullptr) return;
-  if (!lane->active && !entry.Waits(*lane)) {
+  if (!lane->active && entry.Wants(*lane) == 0) {
     if (lane->turn) lane->slot->waiting.erase(*lane->turn);
     if (lane->slot != nullptr) lane->slot->bound.erase({entry.id(), index});
     if (lane->admitted) --entry.admitted;
-    entry.unbound.erase(index);
+    entry.unbound.erase({lane->filed, index});
     entry.EraseLane(index);
     UpdateQueue(entry);
-  } else if (!entry.every() && !lane->active && lane->slot != nullptr && !lane->slot->worker->accepts()) {
+  } else if (!entry.every() && !lane->active && lane->slot != nullptr &&
+             (!lane->slot->worker->accepts() || (entry.Wants(*lane) & RunnableOn(entry, *lane->slot)) == 0)) {
     Unbind(entry, index);
   } else {
     UpdateTurn(entry, index);
   }
 }
 
+void Scheduler::EndWaiting(BenchmarkEntry& entry, uint32_t index, BackendSet of, const v1::RunResult& result,
+                           int64_t now, Effects& effects) {
+  Lane& lane = *entry.FindLane(index);
+  std::vector<v1::RunKey> keys;
+  for (uint32_t backend = 0; backend < entry.backends(); ++backend) {
+    if (((of >> backend) & 1) == 0) continue;
+    Lane::Runs& runs = lane.runs[backend];
+    for (const uint32_t round : std::exchange(runs.returned, {})) keys.push_back(entry.KeyOf(index, round, backend));
+    for (; runs.next < entry.lane_rounds(); ++runs.next) keys.push_back(entry.KeyOf(index, runs.next, backend));
+  }
+  for (const v1::RunKey& key : keys) EndRun(entry, entry.FindOrAddRun(key), result, now, effects);
+}
+
 void Scheduler::FailLane(BenchmarkEntry& entry, uint32_t index, const std::string& reason, int64_t now,
                          Effects& effects) {
-  Lane& lane = *entry.FindLane(index);
-  std::vector<uint32_t> positions(lane.returned.begin(), lane.returned.end());
-  for (uint32_t position = lane.next; position < entry.lane_length(); ++position) positions.push_back(position);
-  lane.returned.clear();
-  lane.next = entry.lane_length();
-  v1::RunResult result;
-  result.set_outcome(v1::OUTCOME_FAILED);
-  result.set_reason(reason);
-  for (const uint32_t position : positions) {
-    EndRun(entry, entry.FindOrAddRun(entry.KeyOf(index, position)), result, now, effects);
+  EndWaiting(entry, index, entry.all_backends(), MakeResult(v1::OUTCOME_FAILED, reason), now, effects);
+}
+
+void Scheduler::EndWhatNodeLacks(BenchmarkEntry& entry, uint32_t index, int64_t now, Effects& effects) {
+  const Slot& slot = *entry.FindLane(index)->slot;
+  const WorkClass& work_class = entry.work_class();
+  const BackendSet lacks = entry.all_backends() & ~BackendsOn(work_class, *slot.kind);
+  if (lacks == 0) return;
+  const std::string reason =
+      absl::StrCat(slot.worker->name(), " ", slot.info.id(), " has no backend ", BackendNames(work_class, lacks),
+                   " on ", DeviceKindName(slot.info.device_kind()));
+  EndWaiting(entry, index, lacks, MakeResult(v1::OUTCOME_UNSUPPORTED, reason), now, effects);
+}
+
+void Scheduler::EndWhatNoSlotOffers(BenchmarkEntry& entry, int64_t now, Effects& effects) {
+  const BackendSet offered = entry.work_class().offered();
+  const BackendSet missing = entry.all_backends() & ~offered;
+  if (counts_.workers_connected == 0 || missing == 0) return;
+  std::vector<uint32_t> lanes;
+  if (entry.every()) {
+    if (entry.placed() || offered != 0) return;  // see EndWhatNodeLacks
+    entry.FindOrAddLane(0);                      // the whole benchmark, as the one node's that it will never have
+    lanes = {0};
+  } else {
+    for (; entry.next_lane < entry.lane_count(); ++entry.next_lane) {
+      entry.FindOrAddLane(entry.next_lane);
+      FileLane(entry, entry.next_lane);
+    }
+    for (const auto& [index, lane] : entry.lanes()) lanes.push_back(index);
   }
+  for (uint32_t backend = 0; backend < entry.backends(); ++backend) {
+    if (((missing >> backend) & 1) == 0) continue;
+    const v1::RunResult result = MakeResult(v1::OUTCOME_UNSUPPORTED, ExplainMissing(entry.work_class(), backend));
+    for (const uint32_t index : lanes) {
+      if (entry.FindLane(index) != nullptr) EndWaiting(entry, index, BackendSet{1} << backend, result, now, effects);
+    }
+    if (entry.over()) return;
+  }
+  for (const auto& [index, lane] : entry.lanes()) {
+    if (lane.slot == nullptr) FileLane(entry, index);
+  }
+  UpdateQueue(entry);
 }
 
 // Gives the lane its place among those that wait for its slot, or takes it away.
@@ -118,7 +176,8 @@ void Scheduler::UpdateTurn(BenchmarkEntry& entry, uint32_t index) {
   Lane& lane = *entry.FindLane(index);
   if (lane.turn) lane.slot->waiting.erase(*lane.turn);
   lane.turn.reset();
-  if (lane.slot == nullptr || !lane.admitted || lane.active || entry.paused() || !entry.Waits(lane)) return;
+  if (lane.slot == nullptr || !lane.admitted || lane.active || entry.paused()) return;
+  if ((entry.Wants(lane) & RunnableOn(entry, *lane.slot)) == 0) return;
   lane.turn = LaneTurn{entry.priority(), lane.started, {entry.id(), index}};
   lane.slot->waiting.insert(*lane.turn);
   idle_.push_back(lane.slot);
@@ -129,29 +188,34 @@ void Scheduler::UpdateQueue(BenchmarkEntry& entry) {
   if (entry.every()) {
     if (entry.placed()) return Admit(entry);
     if (entry.over() || entry.paused()) {
-      entry.work_class->unplaced.erase(entry.id());
-    } else if (entry.work_class->unplaced.insert(entry.id()).second) {
-      queue_.MarkChanged(*entry.work_class);
+      entry.work_class().unplaced.erase(entry.id());
+    } else if (entry.work_class().unplaced.insert(entry.id()).second) {
+      queue_.MarkChanged(entry.work_class());
     }
     return;
   }
-  const bool has_lane = entry.next_lane < entry.lane_count() || !entry.unbound.empty();
   const bool allowed = entry.max_slots() == 0 || entry.admitted < entry.max_slots();
-  const bool wanted = !entry.over() && !entry.paused() && has_lane && allowed;
-  if (wanted == entry.queued) return;
-  entry.queued = wanted;
-  if (wanted) {
-    queue_.Push(*entry.work_class, *entry.submitter, entry.priority(), entry.id());
-  } else {
-    queue_.Remove(*entry.work_class, *entry.submitter, entry.priority(), entry.id());
+  for (BenchmarkEntry::Filing& filing : entry.filings) {
+    const bool wanted = !entry.over() && !entry.paused() && entry.HasLane(filing.wanted) && allowed;
+    if (std::exchange(filing.queued, wanted) == wanted) continue;
+    if (wanted) {
+      queue_.Push(*filing.work_class, *entry.submitter, entry.priority(), entry.id());
+    } else {
+      queue_.Remove(*filing.work_class, *entry.submitter, entry.priority(), entry.id());
+    }
   }
+  std::erase_if(entry.filings, [&](const BenchmarkEntry::Filing& filing) {
+    const bool is_empty = filing.wanted != entry.all_backends() && !entry.HasLane(filing.wanted);
+    if (is_empty) queue_.ReleaseClass(filing.work_class);
+    return is_empty;
+  });
 }
 
 // Lets as many nodes begin as max_slots allows, those first whose slot is idle.
 void Scheduler::Admit(BenchmarkEntry& entry) {
-  const auto is_idle = [&entry](uint32_t index) {
-    const Slot& slot = *entry.FindLane(index)->slot;
-    return slot.kind != nullptr && !slot.busy;
+  const auto is_idle = [&entry](const auto& unbound) {
+    const Slot& slot = *entry.FindLane(unbound.second)->slot;
+    return slot.takes && !slot.busy;
   };
   while (!entry.unbound.empty() && (entry.max_slots() == 0 || entry.admitted < entry.max_slots())) {
     auto chosen = entry.unbound.begin();
@@ -159,7 +223,7 @@ void Scheduler::Admit(BenchmarkEntry& entry) {
       const auto idle = std::find_if(entry.unbound.begin(), entry.unbound.end(), is_idle);
       if (idle != entry.unbound.end()) chosen = idle;
     }
-    const uint32_t index = *chosen;
+    const uint32_t index = chosen->second;
     AdmitLane(entry, index);
     UpdateTurn(entry, index);
   }
@@ -167,7 +231,7 @@ void Scheduler::Admit(BenchmarkEntry& entry) {
 
 void Scheduler::PlaceOnEverySlot(BenchmarkEntry& entry, int64_t now, Effects& effects) {
   std::vector<Slot*> slots;
-  for (const SlotKind* kind : entry.work_class->kinds) {
+  for (const SlotKind* kind : entry.work_class().kinds) {
     slots.insert(slots.end(), kind->slots.begin(), kind->slots.end());
   }
   std::sort(slots.begin(), slots.end(), BySerial());
@@ -189,10 +253,11 @@ void Scheduler::PlaceOnEverySlot(BenchmarkEntry& entry, int64_t now, Effects& ef
   CountsOf(counts_, entry).queued -= entry.runs_total();
   entry.SetNodes(nodes);
   CountsOf(counts_, entry).queued += entry.runs_total();
-  entry.work_class->unplaced.erase(entry.id());
+  entry.work_class().unplaced.erase(entry.id());
   for (uint32_t index = 0; index < slots.size(); ++index) {
     Bind(entry, index, *slots[index]);
-    entry.unbound.insert(index);
+    FileLane(entry, index);
+    EndWhatNodeLacks(entry, index, now, effects);
   }
   effects.benchmarks.insert(entry.id());
   effects.placed.insert(entry.id());
@@ -203,9 +268,10 @@ void Scheduler::PlaceOnEverySlot(BenchmarkEntry& entry, int64_t now, Effects& ef
 
 void Scheduler::Schedule(int64_t now, Effects& effects) {
   TakeOverdue(now, effects);
-  std::vector<uint64_t> to_place;
+  if (now > gathers_until_) queue_.SetGathering(false);
+  std::set<uint64_t> to_place;
   for (const WorkClass* work_class : queue_.changed()) {
-    if (work_class->open()) to_place.insert(to_place.end(), work_class->unplaced.begin(), work_class->unplaced.end());
+    if (work_class->open()) to_place.insert(work_class->unplaced.begin(), work_class->unplaced.end());
   }
   for (const uint64_t id : to_place) PlaceOnEverySlot(*FindEntry(id), now, effects);
 
@@ -229,25 +295,25 @@ void Scheduler::Schedule(int64_t now, Effects& effects) {
       return done;
     });
     if (best.work_class == nullptr) return;
-    StartLane(*FindEntry(best.rank.benchmark), *WorkQueue::FindIdle(*best.work_class, ""), now, effects);
+    StartLane(best, *WorkQueue::FindIdle(*best.work_class, ""), now, effects);
   }
 }
 
 void Scheduler::FillSlot(Slot& slot, int64_t now, Effects& effects) {
-  while (slot.kind != nullptr && !slot.busy) {
+  while (slot.takes && !slot.busy) {
     const WorkQueue::Candidate best = queue_.Best(*slot.kind);
     bool take_turn = !slot.waiting.empty();
     if (take_turn && best.work_class != nullptr) {
       const LaneTurn& turn = *slot.waiting.begin();
       const Submitter& submitter = *FindEntry(turn.lane.first)->submitter;
-      const Rank rank{turn.priority, submitter.running, submitter.served, turn.lane.first};
+      const Rank rank{turn.priority, submitter.running, submitter.served, turn.lane.first, 0};
       take_turn = turn.priority == best.rank.priority && turn.started ? true : rank < best.rank;
     }
     if (take_turn) {
       const LaneKey lane = slot.waiting.begin()->lane;
       Assign(*FindEntry(lane.first), lane.second, slot, now, effects);
     } else if (best.work_class != nullptr) {
-      StartLane(*FindEntry(best.rank.benchmark), slot, now, effects);
+      StartLane(best, slot, now, effects);
     } else {
       return;
     }
@@ -255,21 +321,25 @@ void Scheduler::FillSlot(Slot& slot, int64_t now, Effects& effects) {
 }
 
 // A lane that was not lost with this worker, if there is one.
-uint32_t Scheduler::PickLane(const BenchmarkEntry& entry, const std::string& worker) const {
-  for (const uint32_t index : entry.unbound) {
-    if (entry.FindLane(index)->avoid != worker) return index;
+uint32_t Scheduler::PickLane(const BenchmarkEntry& entry, BackendSet wanted, const std::string& worker) {
+  const auto first = entry.unbound.lower_bound({wanted, 0});
+  for (auto it = first; it != entry.unbound.end() && it->first == wanted; ++it) {
+    if (entry.FindLane(it->second)->avoid != worker) return it->second;
   }
-  return entry.next_lane < entry.lane_count() ? entry.next_lane : *entry.unbound.begin();
+  const bool may_begin = wanted == entry.all_backends() && entry.next_lane < entry.lane_count();
+  return may_begin ? entry.next_lane : first->second;
 }
 
-void Scheduler::StartLane(BenchmarkEntry& entry, Slot& offered, int64_t now, Effects& effects) {
+void Scheduler::StartLane(const WorkQueue::Candidate& candidate, Slot& offered, int64_t now, Effects& effects) {
+  BenchmarkEntry& entry = *FindEntry(candidate.rank.benchmark);
   Slot* slot = &offered;
-  const uint32_t index = PickLane(entry, slot->worker->name());
+  const uint32_t index = PickLane(entry, candidate.rank.wanted, slot->worker->name());
   const Lane* lane = entry.FindLane(index);
   if (lane != nullptr && lane->avoid == slot->worker->name()) {
-    Slot* other = WorkQueue::FindIdle(*entry.work_class, lane->avoid);
+    Slot* other = WorkQueue::FindIdle(*candidate.work_class, lane->avoid);
     // Unless something better waits for it.
-    if (other->waiting.empty() && queue_.Best(*other->kind).rank.benchmark == entry.id()) slot = other;
+    const Rank best = queue_.Best(*other->kind).rank;
+    if (other->waiting.empty() && best.benchmark == entry.id() && best.wanted == candidate.rank.wanted) slot = other;
   }
   if (index == entry.next_lane) ++entry.next_lane;
   Bind(entry, index, *slot);
@@ -280,17 +350,11 @@ void Scheduler::StartLane(BenchmarkEntry& entry, Slot& offered, int64_t now, Eff
 
 void Scheduler::Assign(BenchmarkEntry& entry, uint32_t index, Slot& slot, int64_t now, Effects& effects) {
   Lane& lane = *entry.FindLane(index);
-  uint32_t position = lane.next;
-  if (lane.returned.empty()) {
-    ++lane.next;
-  } else {
-    position = *lane.returned.begin();
-    lane.returned.erase(lane.returned.begin());
-  }
+  const v1::RunKey key = entry.TakeRun(index, RunnableOn(entry, slot));
   lane.active = true;
   lane.started = true;
   UpdateTurn(entry, index);
-  v1::Run& run = entry.FindOrAddRun(entry.KeyOf(index, position));
+  v1::Run& run = entry.FindOrAddRun(key);
   run.set_state(v1::RUN_STATE_ASSIGNED);
   run.set_attempt(run.attempt() + 1);
   run.set_worker(slot.worker->name());

@@ -35,12 +35,16 @@ double SampleStddev(const std::vector<double>& values) {
   return std::sqrt(squares / static_cast<double>(values.size() - 1));
 }
 
-// Of the job's speed over eager's, repetition by repetition.
+// Of the job's speed over eager's, repetition by repetition; where both ran on one slot, for the spread between devices
+// is no speed-up.
 std::vector<double> PairedRatios(const v1::Job& job, const v1::Job& eager, bool include_contaminated) {
   std::vector<double> ratios;
   for (int i = 0; i < std::min(job.runs_size(), eager.runs_size()); ++i) {
-    const bool both = Counts(job.runs(i), include_contaminated) && Counts(eager.runs(i), include_contaminated);
-    if (both && Speed(eager.runs(i)) > 0) ratios.push_back(Speed(job.runs(i)) / Speed(eager.runs(i)));
+    const v1::Run& run = job.runs(i);
+    const v1::Run& base = eager.runs(i);
+    if (!Counts(run, include_contaminated) || !Counts(base, include_contaminated)) continue;
+    if (run.worker() != base.worker() || run.slot() != base.slot()) continue;
+    if (Speed(base) > 0) ratios.push_back(Speed(run) / Speed(base));
   }
   return ratios;
 }

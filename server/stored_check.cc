@@ -43,6 +43,9 @@ absl::Status CheckStoredSpec(const v1::Benchmark& head) {
   if (!head.nodes().empty() && spec.placement() != v1::PLACEMENT_EVERY) {
     return Damaged(name, "it has nodes, but not that placement");
   }
+  if (spec.backends_size() > kMaxBackends && !IsOver(head.state())) {
+    return Damaged(name, absl::StrCat("its spec has ", spec.backends_size(), " backends"));
+  }
   const int64_t cells = int64_t{spec.backends_size()} * spec.shapes_size();
   const int64_t nodes = std::max(1, head.nodes_size());
   if (cells >= 1 && cells <= kMaxRuns && spec.repetitions() >= 1 && cells * spec.repetitions() <= kMaxRuns / nodes) {

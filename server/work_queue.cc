@@ -13,7 +13,7 @@ namespace {
 // Length first, so that no two lists of texts give the same key.
 void AppendText(std::string& key, const std::string& text) { absl::StrAppend(&key, text.size(), ":", text, ","); }
 
-std::string ClassKey(const v1::BenchmarkSpec& spec) {
+std::string ClassKey(const v1::BenchmarkSpec& spec, BackendSet wanted) {
   const v1::SlotRequirements& needs = spec.requirements();
   std::string key =
       absl::StrCat(static_cast<int>(needs.device_kind()), ",", needs.min_memory_bytes(), ",", needs.count(), ",");
@@ -24,9 +24,8 @@ std::string ClassKey(const v1::BenchmarkSpec& spec) {
     AppendText(key, value);
   }
   key += ";";
-  const std::set<std::string> backends(spec.backends().begin(), spec.backends().end());
-  for (const std::string& backend : backends) AppendText(key, backend);
-  absl::StrAppend(&key, ";", static_cast<int>(spec.training().step()));
+  for (const std::string& backend : spec.backends()) AppendText(key, backend);  // in their order, as in a BackendSet
+  absl::StrAppend(&key, ";", wanted, ",", static_cast<int>(spec.training().step()));
   return key;
 }
 
@@ -67,7 +66,18 @@ SlotKind KindOf(const Slot& slot) {
   return kind;
 }
 
-std::string Misfit(const WorkClass& work_class, const SlotKind& kind) {
+BackendSet SlotKind::OfferTo(const WorkClass& work_class) const {
+  const auto found = offers.find(&work_class);
+  return found == offers.end() ? 0 : found->second;
+}
+
+BackendSet WorkClass::offered() const {
+  BackendSet all = 0;
+  for (const auto& [set, same] : offers) all |= set;
+  return all;
+}
+
+std::string Misfit(const WorkClass& work_class, BackendSet wanted, const SlotKind& kind) {
   const v1::SlotRequirements& needs = work_class.requirements;
   if (needs.device_kind() != v1::DEVICE_KIND_UNSPECIFIED && needs.device_kind() != kind.slot.device_kind()) {
     return absl::StrCat("is a ", DeviceKindName(kind.slot.device_kind()), " device, needs ",
@@ -75,7 +85,7 @@ std::string Misfit(const WorkClass& work_class, const SlotKind& kind) {
   }
   if (!absl::StrContains(absl::AsciiStrToLower(kind.slot.device_name()),
                          absl::AsciiStrToLower(needs.device_name_contains()))) {
-    return absl::StrCat("is a ", kind.slot.device_name(), ", needs \"", needs.device_name_contains(), "\"");
+    return absl::StrCat("has the device ", kind.slot.device_name(), ", needs \"", needs.device_name_contains(), "\"");
   }
   if (kind.slot.memory_bytes() < needs.min_memory_bytes()) {
     return absl::StrFormat("has %.1f GB of memory, needs %.1f GB", static_cast<double>(kind.slot.memory_bytes()) / 1e9,
@@ -87,33 +97,44 @@ std::string Misfit(const WorkClass& work_class, const SlotKind& kind) {
       return absl::StrCat("lacks the label ", label, "=", value);
     }
   }
-  for (const std::string& backend : work_class.backends) {
-    if (!kind.backends.contains(backend)) {
-      return absl::StrCat("has no backend ", backend, " on ", DeviceKindName(kind.slot.device_kind()));
-    }
+  if ((BackendsOn(work_class, kind) & wanted) == 0) {
+    return absl::StrCat("has no backend ", BackendNames(work_class, wanted), " on ",
+                        DeviceKindName(kind.slot.device_kind()));
   }
   // It would measure the reference and say nothing.
   if (!kind.steps.contains(work_class.step)) {
-    return absl::StrCat("does not know the step ", TrainingStepName(work_class.step), "; a newer worker does");
+    return absl::StrCat("does not announce the step ", TrainingStepName(work_class.step), "; a newer worker does");
   }
   return "";
 }
 
-WorkClass* WorkQueue::UseClass(const v1::BenchmarkSpec& spec) {
-  std::string key = ClassKey(spec);
+BackendSet BackendsOn(const WorkClass& work_class, const SlotKind& kind) {
+  BackendSet set = 0;
+  for (size_t i = 0; i < work_class.backends.size(); ++i) {
+    if (kind.backends.contains(work_class.backends[i])) set |= BackendSet{1} << i;
+  }
+  return set;
+}
+
+std::string BackendNames(const WorkClass& work_class, BackendSet set) {
+  std::vector<std::string> names;
+  for (size_t i = 0; i < work_class.backends.size(); ++i) {
+    if (((set >> i) & 1) != 0) names.push_back(work_class.backends[i]);
+  }
+  return absl::StrJoin(names, ", ");
+}
+
+WorkClass* WorkQueue::UseClass(const v1::BenchmarkSpec& spec, BackendSet wanted) {
+  std::string key = ClassKey(spec, wanted);
   std::unique_ptr<WorkClass>& work_class = classes_[key];
   if (work_class == nullptr) {
     work_class = std::make_unique<WorkClass>();
     work_class->key = std::move(key);
     work_class->requirements = spec.requirements();
     work_class->backends.assign(spec.backends().begin(), spec.backends().end());
+    work_class->wanted = wanted;
     work_class->step = spec.training().step();
-    for (const auto& [name, kind] : kinds_) {
-      if (!Misfit(*work_class, *kind).empty()) continue;
-      work_class->kinds.push_back(kind.get());
-      kind->classes.push_back(work_class.get());
-      work_class->slots += static_cast<uint32_t>(kind->slots.size());
-    }
+    for (const auto& [name, kind] : kinds_) Match(*work_class, *kind);
   }
   ++work_class->benchmarks;
   return work_class.get();
@@ -121,9 +142,61 @@ WorkClass* WorkQueue::UseClass(const v1::BenchmarkSpec& spec) {
 
 void WorkQueue::ReleaseClass(WorkClass* work_class) {
   if (--work_class->benchmarks > 0) return;
+  for (const auto& [set, kinds] : work_class->offers) {
+    for (SlotKind* kind : kinds) kind->offers.erase(work_class);
+  }
   for (SlotKind* kind : work_class->kinds) Drop(kind->classes, work_class);
   Drop(changed_, work_class);
   classes_.erase(classes_.find(work_class->key));
+}
+
+void WorkQueue::Match(WorkClass& work_class, SlotKind& kind) {
+  if (!Misfit(work_class, work_class.wanted, kind).empty()) return;
+  const BackendSet set = BackendsOn(work_class, kind) & work_class.wanted;
+  kind.offers[&work_class] = set;
+  std::vector<SlotKind*>& same = work_class.offers[set];
+  same.push_back(&kind);
+  if (same.size() == 1) {
+    Relink(work_class);
+  } else if (IsBestOffer(work_class, set)) {
+    Link(work_class, kind);
+  }
+}
+
+void WorkQueue::Unmatch(WorkClass& work_class, SlotKind& kind, BackendSet set) {
+  const auto same = work_class.offers.find(set);
+  Drop(same->second, &kind);
+  Drop(work_class.kinds, &kind);
+  if (!same->second.empty()) return;
+  work_class.offers.erase(same);
+  Relink(work_class);
+}
+
+bool WorkQueue::IsBestOffer(const WorkClass& work_class, BackendSet set) const {
+  if (gathering_) return set == work_class.wanted;
+  const auto has_more = [set](const auto& other) { return other.first != set && (other.first & set) == set; };
+  return std::none_of(work_class.offers.begin(), work_class.offers.end(), has_more);
+}
+
+void WorkQueue::Link(WorkClass& work_class, SlotKind& kind) {
+  work_class.kinds.push_back(&kind);
+  work_class.slots += static_cast<uint32_t>(kind.slots.size());
+  kind.classes.push_back(&work_class);
+}
+
+void WorkQueue::Relink(WorkClass& work_class) {
+  for (SlotKind* kind : std::exchange(work_class.kinds, {})) Drop(kind->classes, &work_class);
+  work_class.slots = 0;
+  for (const auto& [set, kinds] : work_class.offers) {
+    if (!IsBestOffer(work_class, set)) continue;
+    for (SlotKind* kind : kinds) Link(work_class, *kind);
+  }
+  if (work_class.open()) MarkChanged(work_class);
+}
+
+void WorkQueue::SetGathering(bool gathering) {
+  if (std::exchange(gathering_, gathering) == gathering) return;
+  for (const auto& [key, work_class] : classes_) Relink(*work_class);
 }
 
 Submitter* WorkQueue::UseSubmitter(const std::string& name) {
@@ -141,29 +214,47 @@ void WorkQueue::ReleaseSubmitter(Submitter* submitter) {
   if (--submitter->benchmarks == 0) submitters_.erase(submitters_.find(submitter->name));
 }
 
-SlotKind* WorkQueue::UseKind(const Slot& slot) {
-  SlotKind kind = KindOf(slot);
+SlotKind* WorkQueue::UseKind(SlotKind kind) {
   std::unique_ptr<SlotKind>& known = kinds_[kind.key];
   if (known == nullptr) {
     known = std::make_unique<SlotKind>(std::move(kind));
-    for (const auto& [name, work_class] : classes_) {
-      if (!Misfit(*work_class, *known).empty()) continue;
-      known->classes.push_back(work_class.get());
-      work_class->kinds.push_back(known.get());
-    }
+    for (const auto& [name, work_class] : classes_) Match(*work_class, *known);
   }
+  ++known->members;
   return known.get();
 }
 
 void WorkQueue::ReleaseKind(SlotKind* kind) {
-  if (!kind->slots.empty()) return;
-  for (WorkClass* work_class : kind->classes) Drop(work_class->kinds, kind);
+  if (--kind->members > 0) return;
+  for (const auto& [name, work_class] : classes_) {
+    if (const BackendSet set = kind->OfferTo(*work_class); set != 0) Unmatch(*work_class, *kind, set);
+  }
   kinds_.erase(kinds_.find(kind->key));
 }
 
-void WorkQueue::AddSlot(Slot& slot) {
-  if (slot.kind != nullptr) return;
-  slot.kind = UseKind(slot);
+bool WorkQueue::AddSlot(Slot& slot) {
+  SlotKind kind = KindOf(slot);
+  if (slot.kind != nullptr && slot.kind->key == kind.key) return false;
+  RemoveSlot(slot);
+  slot.kind = UseKind(std::move(kind));
+  return true;
+}
+
+void WorkQueue::RemoveSlot(Slot& slot) {
+  if (slot.kind == nullptr) return;
+  SetTakes(slot, false);
+  ReleaseKind(std::exchange(slot.kind, nullptr));
+}
+
+void WorkQueue::SetTakes(Slot& slot, bool takes) {
+  if (slot.takes == takes) return;
+  slot.takes = takes;
+  if (!takes) {
+    slot.kind->slots.erase(&slot);
+    slot.kind->idle.erase(&slot);
+    for (WorkClass* work_class : slot.kind->classes) --work_class->slots;
+    return;
+  }
   slot.kind->slots.insert(&slot);
   if (!slot.busy) slot.kind->idle.insert(&slot);
   for (WorkClass* work_class : slot.kind->classes) {
@@ -173,17 +264,9 @@ void WorkQueue::AddSlot(Slot& slot) {
   }
 }
 
-void WorkQueue::RemoveSlot(Slot& slot) {
-  if (slot.kind == nullptr) return;
-  slot.kind->slots.erase(&slot);
-  slot.kind->idle.erase(&slot);
-  for (WorkClass* work_class : slot.kind->classes) --work_class->slots;
-  ReleaseKind(std::exchange(slot.kind, nullptr));
-}
-
 void WorkQueue::SetBusy(Slot& slot, bool busy) {
   slot.busy = busy;
-  if (slot.kind == nullptr) return;
+  if (!slot.takes) return;
   if (busy) {
     slot.kind->idle.erase(&slot);
   } else {
@@ -246,7 +329,8 @@ WorkQueue::Candidate WorkQueue::BestOf(WorkClass& work_class) {
     const Submitter& submitter = *first.submitter;
     if (first.running == submitter.running && first.served == submitter.served) {
       return {&work_class,
-              {priority, first.running, first.served, *level.waiting.at(first.submitter).benchmarks.begin()}};
+              {priority, first.running, first.served, *level.waiting.at(first.submitter).benchmarks.begin(),
+               work_class.wanted}};
     }
     Unfile(work_class, priority, level, first);
     File(work_class, priority, level, *first.submitter);
@@ -287,13 +371,30 @@ absl::Status WorkQueue::CheckNothingIdles() const {
   return absl::OkStatus();
 }
 
+// Of each other the two know what they would if they met now.
+absl::Status WorkQueue::CheckPair(const WorkClass& work_class, const SlotKind& kind) const {
+  const auto contains = [](const auto& list, const auto* one) {
+    return std::find(list.begin(), list.end(), one) != list.end();
+  };
+  const auto offer = [&](const SlotKind& other) {
+    return Misfit(work_class, work_class.wanted, other).empty() ? BackendsOn(work_class, other) & work_class.wanted : 0;
+  };
+  const BackendSet set = offer(kind);
+  if (kind.OfferTo(work_class) != set) return absl::InternalError("a kind offers a class something else than it says");
+  bool fits = set != 0 && (!gathering_ || set == work_class.wanted);
+  for (const auto& [key, other] : kinds_) {
+    if (const BackendSet theirs = offer(*other); theirs != set && (theirs & set) == set) fits = false;
+  }
+  if (contains(kind.classes, &work_class) != fits || contains(work_class.kinds, &kind) != fits) {
+    return absl::InternalError("a class and a kind that fit do not know each other, or the reverse");
+  }
+  return absl::OkStatus();
+}
+
 absl::Status WorkQueue::Check() const {
   for (const auto& [key, work_class] : classes_) {
     uint32_t slots = 0;
-    for (const SlotKind* kind : work_class->kinds) {
-      slots += static_cast<uint32_t>(kind->slots.size());
-      if (!Misfit(*work_class, *kind).empty()) return absl::InternalError("a class lists a kind that does not fit");
-    }
+    for (const SlotKind* kind : work_class->kinds) slots += static_cast<uint32_t>(kind->slots.size());
     if (slots != work_class->slots) return absl::InternalError("a class counts its slots wrong: " + key);
     for (const auto& [priority, level] : work_class->levels) {
       if (level.order.size() != level.waiting.size()) return absl::InternalError("a share is missing in " + key);
@@ -311,9 +412,7 @@ absl::Status WorkQueue::Check() const {
   }
   for (const auto& [key, kind] : kinds_) {
     for (const auto& [name, work_class] : classes_) {
-      const bool listed =
-          std::find(kind->classes.begin(), kind->classes.end(), work_class.get()) != kind->classes.end();
-      if (listed != Misfit(*work_class, *kind).empty()) return absl::InternalError("a kind misses a class that fits");
+      if (absl::Status status = CheckPair(*work_class, *kind); !status.ok()) return status;
     }
     for (const Slot* slot : kind->slots) {
       if (slot->busy == kind->idle.contains(const_cast<Slot*>(slot))) {

@@ -16,26 +16,35 @@
 #include "absl/container/btree_set.h"
 #include "absl/status/status.h"
 #include "attnfleet/v1/benchmark.pb.h"
+#include "proto/spec.h"
 #include "server/fleet.h"
 
 namespace attnfleet::server {
 
 struct WorkClass;
 
+// Backends of one spec: bit i stands for its i-th.
+using BackendSet = uint64_t;
+static_assert(kMaxBackends <= 64);
+
 struct BySerial {
   bool operator()(const Slot* a, const Slot* b) const { return a->serial < b->serial; }
 };
 
-// Slots that no requirement can tell apart.
+// Slots of the fleet that no requirement can tell apart.
 struct SlotKind {
   std::string key;
   v1::Slot slot;  // one of them; its id means nothing
   std::map<std::string, std::string> labels;
   std::set<std::string> backends;   // on this kind of device
   std::set<int> steps;              // values of TrainingStep; the reference is known everywhere
+  uint32_t members = 0;             // slots, whether or not they take new runs
   std::set<Slot*, BySerial> slots;  // that take new runs, busy or not
   std::set<Slot*, BySerial> idle;
-  std::vector<WorkClass*> classes;  // that fit
+  std::unordered_map<const WorkClass*, BackendSet> offers;  // as in WorkClass::offers
+  std::vector<WorkClass*> classes;                          // that fit
+
+  BackendSet OfferTo(const WorkClass& work_class) const;
 };
 
 // A user's share of the fleet.
@@ -59,7 +68,10 @@ struct Submitter {
   std::set<Wait> waits;
 };
 
-// Benchmarks with the same requirements and backends: what fits one of them fits all.
+// Benchmarks with the same requirements and backends: what fits one of them fits all. A slot fits that meets the
+// requirements, has some of the wanted backends, and of these no fewer than another slot of the fleet: so backends that
+// can run together do, and one that no slot has holds none of the others back. A slot whose worker is drained, or away
+// for less than its lease, counts there as well: it may take runs again.
 struct WorkClass {
   struct Share {  // who goes next: the fewest slots, then the longest not served
     uint64_t running;
@@ -83,10 +95,13 @@ struct WorkClass {
 
   std::string key;
   v1::SlotRequirements requirements;
-  std::vector<std::string> backends;
+  std::vector<std::string> backends;  // of the spec, in its order
+  BackendSet wanted = 0;              // of these: all, or what some shapes have left
   v1::TrainingStep step = v1::TRAINING_STEP_UNSPECIFIED;
-  uint32_t benchmarks = 0;                      // that have not ended
-  uint32_t slots = 0;                           // that fit and take new runs, busy or not
+  uint32_t benchmarks = 0;  // that have not ended
+  uint32_t slots = 0;       // that fit and take new runs, busy or not
+  // Kinds that meet the requirements, by what they have of the wanted backends; not those that have none.
+  std::map<BackendSet, std::vector<SlotKind*>> offers;
   std::vector<SlotKind*> kinds;                 // that fit
   std::map<int, Level, std::greater<>> levels;  // waiting benchmarks by priority
   std::set<uint64_t> unplaced;                  // benchmarks with PLACEMENT_EVERY that have no nodes yet
@@ -94,6 +109,8 @@ struct WorkClass {
 
   uint32_t least_slots() const { return static_cast<uint32_t>(std::max(1, requirements.count())); }
   bool open() const { return slots >= least_slots(); }
+  // Of the wanted backends, those that some slot of the fleet has which meets the requirements.
+  BackendSet offered() const;
 };
 
 // The place of a waiting benchmark among all; the least goes first.
@@ -102,9 +119,10 @@ struct Rank {
   uint64_t running;  // see WorkClass::Share
   uint64_t served;
   uint64_t benchmark;
+  BackendSet wanted;  // one benchmark may wait in several classes
   bool operator<(const Rank& other) const {
-    return std::tie(other.priority, running, served, benchmark) <
-           std::tie(priority, other.running, other.served, other.benchmark);
+    return std::tie(other.priority, running, served, benchmark, wanted) <
+           std::tie(priority, other.running, other.served, other.benchmark, other.wanted);
   }
 };
 
@@ -119,17 +137,23 @@ class WorkQueue {
     Rank rank{};
   };
 
-  // Both are counted: each Use has its Release when the benchmark has ended.
-  WorkClass* UseClass(const v1::BenchmarkSpec& spec);
+  // Both are counted: each Use has its Release, when the benchmark has ended at the latest. `wanted`: of its backends.
+  WorkClass* UseClass(const v1::BenchmarkSpec& spec, BackendSet wanted);
   void ReleaseClass(WorkClass* work_class);
   Submitter* UseSubmitter(const std::string& name);
   void ReleaseSubmitter(Submitter* submitter);
 
-  // A slot that takes new runs from now on, or no longer. Does nothing if it is so already.
-  void AddSlot(Slot& slot);
+  // A slot belongs to the fleet from now on, as it is now. False: nothing has changed.
+  bool AddSlot(Slot& slot);
+  // Or no longer. Does nothing if it is so already.
   void RemoveSlot(Slot& slot);
-  // For slots that were added: something runs there, or no longer.
+  // For slots that were added: takes new runs, or no longer.
+  void SetTakes(Slot& slot, bool takes);
+  // Something runs there, or no longer.
   void SetBusy(Slot& slot, bool busy);
+  // While the fleet gathers, as after a restart of the coordinator, only slots that have all wanted backends fit.
+  void SetGathering(bool gathering);
+  bool gathering() const { return gathering_; }
 
   // A benchmark that has a lane for any slot of its class.
   void Push(WorkClass& work_class, Submitter& submitter, int priority, uint64_t benchmark);
@@ -144,7 +168,7 @@ class WorkQueue {
   // An idle slot that fits, on another worker than `avoid` if there is one; null if none is idle.
   static Slot* FindIdle(const WorkClass& work_class, const std::string& avoid);
 
-  // Classes in which something new waits, or that became open; in any order, emptied by the caller.
+  // Classes in which something new waits, or that other slots fit; in any order, emptied by the caller.
   std::vector<WorkClass*>& changed() { return changed_; }
   void MarkChanged(WorkClass& work_class);
 
@@ -154,8 +178,16 @@ class WorkQueue {
   absl::Status CheckNothingIdles() const;
 
  private:
-  SlotKind* UseKind(const Slot& slot);
+  SlotKind* UseKind(SlotKind kind);
   void ReleaseKind(SlotKind* kind);
+  // Adds the kind to the class's offers, or takes it out.
+  void Match(WorkClass& work_class, SlotKind& kind);
+  void Unmatch(WorkClass& work_class, SlotKind& kind, BackendSet set);
+  bool IsBestOffer(const WorkClass& work_class, BackendSet set) const;
+  static void Link(WorkClass& work_class, SlotKind& kind);
+  // Finds all kinds that fit anew.
+  void Relink(WorkClass& work_class);
+  absl::Status CheckPair(const WorkClass& work_class, const SlotKind& kind) const;
   // Files the submitter in a level in which it waits, with the share that it has now.
   static void File(WorkClass& work_class, int priority, WorkClass::Level& level, Submitter& submitter);
   // Takes out what File filed.
@@ -167,12 +199,17 @@ class WorkQueue {
   std::vector<WorkClass*> changed_;
   uint32_t next_submitter_ = 0;
   uint64_t served_ = 0;
+  bool gathering_ = false;
 };
 
-// "" if every backend of the class may run on such a slot; else why not: "is a cpu device, needs cuda".
-std::string Misfit(const WorkClass& work_class, const SlotKind& kind);
+// Why no such slot takes any of these backends of the class: "is a cpu device, needs cuda"; "" if it takes some.
+std::string Misfit(const WorkClass& work_class, BackendSet wanted, const SlotKind& kind);
+// Of the class's backends, whatever its other requirements, those that such a slot has.
+BackendSet BackendsOn(const WorkClass& work_class, const SlotKind& kind);
+// "eager, sdpa"
+std::string BackendNames(const WorkClass& work_class, BackendSet set);
 
-// The kind of a slot, whether or not it takes new runs.
+// The kind of a slot, whether or not it belongs to the fleet.
 SlotKind KindOf(const Slot& slot);
 
 }  // namespace attnfleet::server

@@ -10,6 +10,7 @@
 #include "client/commands/flags.h"
 #include "client/output.h"
 #include "client/requirements.h"
+#include "proto/counted.h"
 #include "proto/request_id.h"
 #include "proto/spec.h"
 #include "proto/spec_text.h"
@@ -39,9 +40,9 @@ absl::StatusOr<int> ShowJobs(const v1::BenchmarkSpec& spec, const OutputFlags& o
   }
   absl::Status status;
   if (output.format == Format::kTable) {
-    status = WriteOutput(
-        output.path, absl::StrCat(GridText(grid, false), "\n", benchmark.jobs_size(), " jobs, ", benchmark.runs_total(),
-                                  " runs. The spec, as --spec takes it:\n\n", FormatSpecText(spec)));
+    status = WriteOutput(output.path, absl::StrCat(GridText(grid, false), "\n", Counted(grid.rows.size(), "job"), ", ",
+                                                   Counted(benchmark.runs_total(), "run"),
+                                                   ". The spec, as --spec takes it:\n\n", FormatSpecText(spec)));
   } else {
     status = ShowList(grid, benchmark, output);
   }

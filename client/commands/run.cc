@@ -122,9 +122,11 @@ const CommandInfo kRunCommand = {
                 "  attnfleet run --preset=tiny --dry-run                          what would run\n\n"
                 "Without --server it starts a private coordinator and worker on this machine and stops them at the "
                 "end; results\n"
-                "stay in the local store (attnfleet results). Ctrl-C stops cleanly and shows what was measured; twice "
-                "stops at\n"
-                "once.\n\n") +
+                "stay in the local store (attnfleet results). A backend that this machine lacks is unsupported; on "
+                "a fleet\n"
+                "it waits for a slot that has it, and the others run. Ctrl-C stops cleanly and shows what was "
+                "measured;\n"
+                "twice stops at once.\n\n") +
         kFiguresHelp,
     [] { return std::unique_ptr<Command>(new RunBenchmark); },
 };

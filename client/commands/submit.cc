@@ -1,3 +1,8 @@
+#include <algorithm>
+#include <string>
+#include <utility>
+#include <vector>
+
 #include "absl/strings/str_cat.h"
 #include "absl/time/time.h"
 #include "client/commands/benchmark_flags.h"
@@ -7,6 +12,7 @@
 #include "client/output.h"
 #include "client/show.h"
 #include "client/text.h"
+#include "proto/counted.h"
 #include "proto/support/exit_code.h"
 
 namespace attnfleet::client {
@@ -35,22 +41,34 @@ class Submit : public Command {
     const absl::StatusOr<v1::Benchmark> benchmark = server.Submit(*spec, benchmark_.request_id);
     if (!benchmark.ok()) return benchmark_.spec.NameFlag(benchmark.status());
     if (const absl::Status status = WriteOutput("", absl::StrCat(benchmark->id(), "\n")); !status.ok()) return status;
-    PrintNote(absl::StrCat(benchmark->runs_total(), " runs, request ", benchmark_.request_id,
+    PrintNote(absl::StrCat(Counted(benchmark->runs_total(), "run"), ", request ", benchmark_.request_id,
                            "; to follow them: attnfleet watch ", benchmark->id(), connection_.Suffix()));
-    WarnIfNothingFits(server, benchmark->id());
+    WarnOfWhatDoesNotFit(server, benchmark->id());
     return kExitOk;
   }
 
  private:
   // It has been accepted whatever comes of this: the fleet may yet grow.
-  void WarnIfNothingFits(Server& server, uint64_t id) const {
+  void WarnOfWhatDoesNotFit(Server& server, uint64_t id) const {
     const absl::StatusOr<v1::ExplainResponse> response = server.Explain(id, kExplainPatience);
     if (!response.ok()) return;
+    std::vector<std::pair<std::string, std::string>> unfit;  // backend, why
+    bool all = true;
     for (const v1::Explanation& explanation : response->explanations()) {
-      if (!explanation.unfit()) continue;
-      PrintNote(
-          absl::StrCat("warning: nothing of it can start in the fleet as it is: ", Printable(explanation.waits())));
-      return;  // what a benchmark asks for is the same for all of its jobs
+      all = all && explanation.unfit();
+      std::pair<std::string, std::string> one(explanation.backend(), Printable(explanation.waits()));
+      // What a benchmark asks for is the same at all shapes.
+      if (explanation.unfit() && std::find(unfit.begin(), unfit.end(), one) == unfit.end()) {
+        unfit.push_back(std::move(one));
+      }
+    }
+    const auto is_first = [&unfit](const auto& one) { return one.second == unfit.front().second; };
+    if (!unfit.empty() && all && std::all_of(unfit.begin(), unfit.end(), is_first)) {
+      PrintNote("warning: nothing of it can start in the fleet as it is: " + unfit.front().second);
+      return;
+    }
+    for (const auto& [backend, why] : unfit) {
+      PrintNote(absl::StrCat("warning: ", backend, " cannot start in the fleet as it is: ", why));
     }
   }
 

@@ -79,6 +79,7 @@ int MeasureCost() {
     options.restart_one_in = 0;
     options.checks = false;
     options.uniform = absl::GetFlag(FLAGS_uniform);
+    options.uneven = false;
     FleetSimulation simulation(options);
     // The fleet fills up first.
     if (const absl::Status status = simulation.Run(20 * options.workers); !status.ok()) return 1;

@@ -223,6 +223,8 @@ TEST_F(CommandsTest, DryRunPrintsJobsAndSpec) {
   EXPECT_THAT(out_, HasSubstr("4x128"));
   EXPECT_THAT(out_, HasSubstr("4 jobs, 12 runs"));
   EXPECT_THAT(out_, HasSubstr("timed_steps: 20"));
+  EXPECT_EQ(Run({"run", "--backends=eager", "--shapes=2x32", "--repetitions=1", "--dry-run"}), kExitOk);
+  EXPECT_THAT(out_, HasSubstr("\n1 job, 1 run. "));
 }
 
 TEST_F(CommandsTest, SubmitPrintsTheNumber) {
@@ -238,10 +240,22 @@ TEST_F(CommandsTest, SubmitWarnsOfWhatNoSlotOfTheFleetCanTake) {
   Start();
   EXPECT_EQ(RunOnServer({"submit", "--preset=tiny"}), kExitOk);
   EXPECT_THAT(err_, Not(HasSubstr("warning")));
-  v1::Explanation& unfit = *service_.explanations.add_explanations();
-  unfit.set_waits("no slot fits: w1 cpu0 has no backend cudnn on cpu");
+  v1::Explanation unfit;
+  unfit.set_backend("cudnn");
+  unfit.set_waits("no slot offers cudnn: w1 cpu0 has no backend cudnn on cpu");
   unfit.set_unfit(true);
-  *service_.explanations.add_explanations() = unfit;
+  for (int shape = 0; shape < 2; ++shape) *service_.explanations.add_explanations() = unfit;
+  EXPECT_EQ(RunOnServer({"submit", "--preset=tiny"}), kExitOk);
+  EXPECT_THAT(
+      err_,
+      EndsWith("\nattnfleet: warning: cudnn cannot start in the fleet as it is: no slot offers cudnn: w1 cpu0 has "
+               "no backend cudnn on cpu\n"));
+  service_.explanations.clear_explanations();
+  unfit.set_waits("no slot fits: w1 cpu0 has no backend cudnn on cpu");
+  for (const char* backend : {"cudnn", "flash2"}) {
+    unfit.set_backend(backend);
+    *service_.explanations.add_explanations() = unfit;
+  }
   EXPECT_EQ(RunOnServer({"submit", "--preset=tiny"}), kExitOk);
   EXPECT_EQ(out_, "12\n");
   EXPECT_THAT(err_,

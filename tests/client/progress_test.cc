@@ -115,8 +115,8 @@ TEST(ProgressLines, OnANarrowTerminalTheBarGivesWayToTheTimeLeft) {
 TEST(ProgressLines, SayThatNothingRunsAndDoNotFloodTheScreen) {
   v1::Benchmark benchmark = QueuedBenchmark({"eager"}, 10);
   EXPECT_EQ(ProgressLines(benchmark, 1, std::nullopt, "", 0).back(), "  waiting for a slot");
-  EXPECT_EQ(ProgressLines(benchmark, 1, std::nullopt, "no worker is connected", 0).back(),
-            "  nothing runs: no worker is connected");
+  EXPECT_EQ(ProgressLines(benchmark, 1, std::nullopt, "waiting: no worker is connected", 0).back(),
+            "  waiting: no worker is connected");
   for (v1::Run& run : *benchmark.mutable_jobs(0)->mutable_runs()) run.set_state(v1::RUN_STATE_ASSIGNED);
   EXPECT_THAT(ProgressLines(benchmark, 1, std::nullopt, "", 0), SizeIs(6));
   EXPECT_EQ(ProgressLines(benchmark, 1, std::nullopt, "", 0).back(), "  and 6 more");
@@ -124,12 +124,20 @@ TEST(ProgressLines, SayThatNothingRunsAndDoNotFloodTheScreen) {
 
 TEST(WaitText, SaysEachReasonOnceAndNotTooMany) {
   v1::ExplainResponse response;
-  for (const char* reason :
-       {"no slot fits", "", "no slot fits", "every slot that fits is busy", "a third", "a fourth"}) {
+  const auto add = [&response](const char* reason, bool unfit) {
     response.add_explanations()->set_waits(reason);
-  }
-  EXPECT_EQ(WaitText(response), "no slot fits; every slot that fits is busy; and 2 reasons more");
-  EXPECT_EQ(WaitText(v1::ExplainResponse()), "");
+    response.mutable_explanations()->rbegin()->set_unfit(unfit);
+  };
+  EXPECT_EQ(WaitText(response), "");
+  add("no slot fits", true);
+  add("", false);
+  add("no slot fits", true);
+  EXPECT_EQ(WaitText(response), "nothing runs: no slot fits");
+  add("every slot that fits is busy", false);
+  add("a third", false);
+  EXPECT_EQ(WaitText(response), "waiting: no slot fits; every slot that fits is busy; and 1 more reason");
+  add("a fourth", true);
+  EXPECT_EQ(WaitText(response), "waiting: no slot fits; every slot that fits is busy; and 2 more reasons");
 }
 
 TEST(AnyRunActive, IsTrueOfOneThatIsAssigned) {

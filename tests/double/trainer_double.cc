@@ -1,5 +1,6 @@
 // attnfleet-trainer-double: takes the flags of attnfleet-trainer and writes the same JSON Lines, without training
-// anything. Figures follow from the shape alone, so tests can expect them. Faults are asked for with
+// anything. Figures follow from the shape alone, so tests can expect them. Of its backends "fused" is for CUDA alone.
+// Faults are asked for with
 //
 //   ATTNFLEET_DOUBLE=SELECTOR:BEHAVIOUR,...    the first selector that fits counts
 //   SELECTOR   BACKEND, BACKEND@BATCHxLENGTH, *, or "list" for --list-backends
@@ -159,12 +160,11 @@ void LogStart(int argc, char** argv) {
 
 void ListBackends() {
   std::string text = "{\"backends\":[";
-  for (const char* name : {"eager", "sdpa", "flash2"}) {
+  for (const char* name : {"eager", "sdpa", "flash2", "fused"}) {
     if (text.back() == '}') text += ',';
-    text += Format(
-        "{\"name\":\"%s\",\"description\":\"%s, pretended\","
-        "\"devices\":[\"DEVICE_KIND_CPU\",\"DEVICE_KIND_CUDA\"]}",
-        name, name);
+    const bool cpu = std::string_view(name) != "fused";
+    text += Format("{\"name\":\"%s\",\"description\":\"%s, pretended\",\"devices\":[%s\"DEVICE_KIND_CUDA\"]}", name,
+                   name, cpu ? "\"DEVICE_KIND_CPU\"," : "");
   }
   text +=
       "],\"steps\":[\"TRAINING_STEP_REFERENCE\",\"TRAINING_STEP_FUSED\",\"TRAINING_STEP_FUSED_BF16_STREAM\"],"

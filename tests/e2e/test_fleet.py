@@ -46,10 +46,10 @@ class Commands(E2ETest):
         number = self.submit("--preset=tiny", "--repetitions=1")
         watch = self.start("attnfleet", "watch", self.to_server, str(number))
         wait_until("a line at once", lambda: f"attnfleet: benchmark {number}: 0 of 4 runs have ended\n" in watch.stderr)
-        wait_until("the reason", lambda: "attnfleet: nothing runs: no worker is connected\n" in watch.stderr)
+        wait_until("the reason", lambda: "attnfleet: waiting: no worker is connected\n" in watch.stderr)
         self.start_worker(self.server)
         self.assertEqual(watch.wait(), OK, watch.dump())
-        self.assertEqual(watch.stderr.count("nothing runs"), 1, watch.stderr)
+        self.assertEqual(watch.stderr.count("waiting"), 1, watch.stderr)
 
     def test_unknown_backend_is_refused_with_what_there_is(self):
         self.start_worker(self.server)

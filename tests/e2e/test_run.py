@@ -52,6 +52,21 @@ class Results(E2ETest):
         self.assertEqual(self.outcomes(benchmark), {"MEASURED": 6, "OUT_OF_MEMORY": 2, "UNSUPPORTED": 4})
         self.assertEqual(len(self.trainer_starts()), 12, "a result is never retried")
 
+    def test_backend_that_this_machine_lacks_is_unsupported_at_once(self):
+        for more in ([], ["--placement=every"]):
+            run = self.attnfleet(*self.run_args("--backends=fused", "--shapes=2x32", "--repetitions=2", *more))
+            self.assertIn("unsupported", run.stdout)
+            self.assertIn("no slot offers fused: local cpu0 has no backend fused on cpu", run.stdout)
+            self.assertEqual(self.outcomes(self.local_results()), {"UNSUPPORTED": 2})
+            self.assertEqual(self.trainer_starts(), [])
+        for more in ([], ["--placement=every"]):
+            run = self.attnfleet(*self.run_args("--backends=eager,fused", "--shapes=2x32,4x32", *more))
+            self.assertIn("unsupported", run.stdout)
+            self.assertEqual(self.outcomes(self.local_results()), {"MEASURED": 6, "UNSUPPORTED": 6})
+        self.assertIn("consistent", self.run_program("attnfleet-server", "check",
+                                                     f"--state-dir={self.state / 'local' / 'server'}")[0].stdout)
+        self.assert_nothing_left()
+
     def test_crash_is_a_failed_run_with_signal_and_log_tail_after_bounded_retries(self):
         run = self.attnfleet(*self.run_args("--shapes=4x64", "--repetitions=1", "--max-attempts=2"), expect=FAILED,
                              double="sdpa:crash=11")

@@ -3,7 +3,7 @@
 import csv
 import io
 
-from harness import FAILED, USAGE, E2ETest, wait_until
+from harness import FAILED, FAKE_NVML, USAGE, E2ETest, wait_until
 
 SLOW = "*:slow=0.2"
 HANG = "*:hang"
@@ -46,6 +46,29 @@ class Scheduling(E2ETest):
         self.assertIn("warning: nothing of it can start in the fleet as it is: no slot fits: w1 cpu0 lacks the label "
                       "rack=a", unfit.stderr)
         self.assertEqual(self.outcomes(self.finish(fits.stdout.strip())), {"MEASURED": 2})
+
+    def test_backend_that_no_slot_has_waits_for_one_and_holds_the_others_back_no_more(self):
+        self.start_worker(self.server)
+        submitted = self.attnfleet("submit", self.to_server, "--preset=tiny", "--backends=eager,fused", "--repetitions=2")
+        reason = "no slot offers fused: w1 cpu0 has no backend fused on cpu"
+        self.assertIn(f"warning: fused cannot start in the fleet as it is: {reason}\n", submitted.stderr)
+        number = submitted.stdout.split()[0]
+        watch = self.start("attnfleet", "watch", self.to_server, number)
+        wait_until("eager", lambda: self.outcomes(self.results(self.to_server, number)) == {"MEASURED": 4, "none": 4})
+        wait_until("the reason", lambda: f"attnfleet: nothing runs: {reason}\n" in watch.stderr)
+        self.assertRegex(self.explain(number), f"fused +0 of 2 runs ended; waits: {reason}")
+        self.server.kill()
+        self.server.wait()
+        self.server = self.start_server(listen=self.server.address)
+        gpus = self.start_worker(self.server, "gpus", slots="gpu", LD_LIBRARY_PATH=str(FAKE_NVML))
+        self.assertEqual(watch.wait(), 0, watch.dump())
+        benchmark = self.results(self.to_server, number)
+        self.assertEqual({(job["backend"], run["worker"]) for job in benchmark["jobs"] for run in job["runs"]},
+                         {("eager", "w1"), ("fused", "gpus")})
+        self.assertEqual(benchmark["jobs"][1]["summary"]["ratio_pairs"], 0, "on different slots nothing is paired")
+        # Where a slot has both they stay together, though another that has one of them is idle.
+        second = self.finish(self.submit("--backends=eager,fused", "--repetitions=1"))
+        self.assertEqual({run["worker"] for run in self.runs(second)}, {"gpus"}, gpus.dump())
 
     def test_paused_benchmark_starts_nothing_new_across_a_restart_of_the_server(self):
         self.start_worker(self.server, double=SLOW)

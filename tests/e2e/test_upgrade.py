@@ -85,7 +85,7 @@ class Upgrade(E2ETest):
         self.server(BIN)
         old = self.worker(RELEASE_0)
         submitted = self.attnfleet("submit", self.to_server, "--preset=tiny", "--repetitions=5", "--step=fused")
-        self.assertIn("w1 cpu0 does not know the step fused; a newer worker does", submitted.stderr)
+        self.assertIn("w1 cpu0 does not announce the step fused; a newer worker does", submitted.stderr)
         self.stop(old)
         self.assertEqual(self.trainer_starts(), [])
         self.worker(BIN)

@@ -25,8 +25,9 @@ inline v1::BenchmarkSpec MakeSpec(const std::vector<std::string>& backends, int 
   return spec;
 }
 
-// A worker with CPU slots "cpu0", "cpu1", ... and the backends eager and sdpa.
-inline v1::WorkerHello MakeHello(const std::string& name, int slots) {
+// A worker with CPU slots "cpu0", "cpu1", ... and these backends.
+inline v1::WorkerHello MakeHello(const std::string& name, int slots,
+                                 const std::vector<std::string>& backends = {"eager", "sdpa"}) {
   v1::WorkerHello hello;
   v1::WorkerInfo& worker = *hello.mutable_worker();
   worker.set_name(name);
@@ -38,7 +39,7 @@ inline v1::WorkerHello MakeHello(const std::string& name, int slots) {
     slot->set_device_kind(v1::DEVICE_KIND_CPU);
     slot->set_device_name("Test CPU");
   }
-  for (const char* name_of_backend : {"eager", "sdpa"}) {
+  for (const std::string& name_of_backend : backends) {
     v1::Backend* backend = worker.add_backends();
     backend->set_name(name_of_backend);
     backend->add_devices(v1::DEVICE_KIND_CPU);

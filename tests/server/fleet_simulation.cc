@@ -2,6 +2,8 @@
 
 #include <algorithm>
 #include <chrono>
+#include <iterator>
+#include <ranges>
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
@@ -28,6 +30,9 @@ v1::RunKey KeyOf(const std::tuple<uint64_t, uint32_t, uint32_t>& id) {
   return key;
 }
 
+// "w12" is workers_[12].
+size_t NumberOf(const std::string& worker) { return static_cast<size_t>(std::stoi(worker.substr(1))); }
+
 }  // namespace
 
 struct FleetSimulation::SimWorker {
@@ -37,6 +42,9 @@ struct FleetSimulation::SimWorker {
   std::string device_name = "Test CPU";
   int64_t memory_bytes = 8'000'000'000;
   std::string rack;
+  Backends backends = {"eager", "sdpa"};
+  Backends offers;    // what the scheduler counts on: from its last hello until its lease ends
+  int64_t heard = 0;  // by the scheduler
   bool draining = false;
   bool connected = false;  // as it sees it
   bool noticed = true;     // the scheduler knows whether it is
@@ -46,7 +54,7 @@ struct FleetSimulation::SimWorker {
 };
 
 FleetSimulation::FleetSimulation(const Options& options)
-    : options_(options), random_(options.seed), scheduler_(std::make_unique<Scheduler>(kLease)) {
+    : options_(options), random_(options.seed), scheduler_(std::make_unique<Scheduler>(kLease, options.closed)) {
   for (int i = 0; i < options_.workers; ++i) {
     SimWorker& worker = *workers_.emplace_back(std::make_unique<SimWorker>());
     worker.index = i;
@@ -54,6 +62,10 @@ FleetSimulation::FleetSimulation(const Options& options)
     worker.rack = i % 2 == 0 ? "a" : "b";
     if (i % 4 >= 2) worker.memory_bytes = kBigMemory;
     if (options_.workers >= kManyWorkers && i % 100 == 0) worker.device_name = "Rare CPU";
+    if (options_.uniform || !options_.uneven) continue;
+    if (i % 3 == 1) worker.backends = {"eager"};
+    if (i % 3 == 2) worker.backends = {"eager", "sdpa", "flash2"};
+    if (i % 5 == 4) worker.backends = {"eager", "cudnn"};
   }
 }
 
@@ -159,8 +171,14 @@ absl::Status FleetSimulation::RandomAction(SimWorker& worker) {
 // What users and workers do
 
 v1::BenchmarkSpec FleetSimulation::RandomSpec() {
-  const std::vector<std::string> backends =
-      options_.uniform || Pick(2) == 0 ? std::vector<std::string>{"eager"} : std::vector<std::string>{"eager", "sdpa"};
+  std::vector<std::string> backends = {"eager"};
+  if (!options_.uniform && Pick(2) != 0) backends.emplace_back("sdpa");
+  if (!options_.uniform && options_.uneven) {
+    if (OneIn(3)) backends.emplace_back("flash2");
+    if (OneIn(6)) backends.emplace_back("cudnn");
+    if (OneIn(6)) backends.erase(backends.begin());
+    if (backends.empty()) backends.emplace_back("fused");  // which nobody has
+  }
   const bool many = options_.jobs > options_.check_all_up_to || options_.keep_queued > 0;
   v1::BenchmarkSpec spec = MakeSpec(backends, 1 + Pick(many ? 50 : 3), 1 + Pick(3));
   spec.set_submitter(absl::StrCat("user", Pick(kSubmitters)));
@@ -196,7 +214,10 @@ absl::Status FleetSimulation::SetDrained(SimWorker& worker, bool drained) {
 
 absl::Status FleetSimulation::Join(SimWorker& worker) {
   if (worker.active.empty() && OneIn(3)) worker.slots = 1 + Pick(3);
-  v1::WorkerHello hello = MakeHello(worker.name, worker.slots);
+  if (options_.uneven && worker.index % 4 == 3 && OneIn(3) && worker.backends.erase("flash2") == 0) {
+    worker.backends.insert("flash2");
+  }
+  v1::WorkerHello hello = MakeHello(worker.name, worker.slots, {worker.backends.begin(), worker.backends.end()});
   for (v1::Slot& slot : *hello.mutable_worker()->mutable_slots()) {
     slot.set_device_name(worker.device_name);
     slot.set_memory_bytes(worker.memory_bytes);
@@ -207,6 +228,7 @@ absl::Status FleetSimulation::Join(SimWorker& worker) {
   for (const v1::RunReport& report : worker.spool) *hello.add_unacknowledged() = report;
   worker.connected = true;
   worker.noticed = true;
+  worker.offers = worker.backends;
   ++worker.stream;
   return Apply("join", worker.name, [&](Effects& effects) { scheduler_->WorkerJoined(hello, now(), effects); });
 }
@@ -284,7 +306,7 @@ absl::Status FleetSimulation::Give(const Message& message) {
 
 // The coordinator is killed and comes back with what was saved. Every stream is broken.
 absl::Status FleetSimulation::Restart() {
-  scheduler_ = std::make_unique<Scheduler>(kLease);
+  scheduler_ = std::make_unique<Scheduler>(kLease, options_.closed);
   for (const std::string& worker : stored_drained_) scheduler_->RestoreDrained(worker);
   for (const auto& [id, stored] : store_) {
     std::vector<v1::Run> runs;
@@ -294,7 +316,10 @@ absl::Status FleetSimulation::Restart() {
   for (const auto& worker : workers_) {
     worker->connected = false;
     worker->noticed = true;
+    worker->offers.clear();
   }
+  gathering_ = !open_.empty();
+  gathers_until_ = now() + kLease;
   last_event_ = "restart";
   ++events_[last_event_];
   return options_.checks ? CheckAll() : absl::OkStatus();
@@ -312,8 +337,25 @@ absl::Status FleetSimulation::Apply(const char* what, const std::string& worker,
   const std::chrono::nanoseconds cost = std::chrono::steady_clock::now() - start;
   costs_[what].push_back(static_cast<uint32_t>(std::min<int64_t>(cost.count(), UINT32_MAX)));
   if (absl::Status status = Save(effects); !status.ok()) return status;
+  const bool certain = !options_.checks || CountOffers(what, worker);
   if (absl::Status status = Send(effects); !status.ok()) return status;
-  return options_.checks ? CheckWhatChanged(effects, worker) : absl::OkStatus();
+  if (!options_.checks) return absl::OkStatus();
+  if (!certain) return Apply("tick", "", [this](Effects& ticked) { scheduler_->Tick(now(), ticked); });
+  return CheckWhatChanged(effects, worker);
+}
+
+bool FleetSimulation::CountOffers(const std::string& event, const std::string& name) {
+  if (!name.empty() && event != "drain" && event != "undrain") workers_[NumberOf(name)]->heard = now();
+  const bool looks = event == "tick" || event == "submit" || event == "join" || event == "report";
+  bool certain = true;
+  for (const auto& worker : workers_) {
+    if (worker->offers.empty() || now() - worker->heard <= kLease) continue;
+    certain = certain && looks;
+    if (looks) worker->offers.clear();
+  }
+  if (!gathering_ || now() <= gathers_until_) return certain;
+  gathering_ = !looks;
+  return certain && looks;
 }
 
 absl::Status FleetSimulation::Save(const Effects& effects) {
@@ -374,9 +416,7 @@ absl::Status FleetSimulation::SaveRun(const RunId& id, Stored& stored) {
 }
 
 absl::Status FleetSimulation::Send(const Effects& effects) {
-  const auto named = [this](const std::string& name) -> SimWorker& {
-    return *workers_[static_cast<size_t>(std::stoi(name.substr(1)))];
-  };
+  const auto named = [this](const std::string& name) -> SimWorker& { return *workers_[NumberOf(name)]; };
   for (const Effects::Acknowledgement& acknowledged : effects.acknowledge) {
     SimWorker& worker = named(acknowledged.worker);
     if (!worker.connected) continue;
@@ -399,8 +439,11 @@ absl::Status FleetSimulation::Send(const Effects& effects) {
   for (const Effects::Assignment& assignment : effects.assign) {
     SimWorker& worker = named(assignment.worker);
     if (stored_drained_.contains(worker.name)) return Wrong("a run was given to " + worker.name + ", which is drained");
-    if (!Fits(store_.at(assignment.start.run().benchmark_id()).head.spec(), worker)) {
+    if (!Meets(store_.at(assignment.start.run().benchmark_id()).head.spec(), worker)) {
       return Wrong("a run was given to " + worker.name + ", which does not fit");
+    }
+    if (options_.checks && !worker.offers.contains(assignment.start.backend())) {
+      return Wrong(absl::StrCat("a run of ", assignment.start.backend(), " was given to ", worker.name));
     }
     if (!worker.connected && worker.noticed) return Wrong("a run was given to " + worker.name + ", which is gone");
     if (!worker.connected) continue;  // lost with the stream
@@ -429,10 +472,14 @@ absl::Status FleetSimulation::CheckWhatChanged(const Effects& effects, const std
   if (absl::Status status = scheduler_->CheckNothingIdles(); !status.ok()) return Wrong(std::string(status.message()));
   if (scheduler_->counts().active() != holds_.size())
     return Wrong("the rows and the scheduler count other active runs");
-  return jobs_ <= options_.check_all_up_to ? CheckOrder(effects) : absl::OkStatus();
+  if (jobs_ > options_.check_all_up_to) return absl::OkStatus();
+  for (const Effects::Assignment& assignment : effects.assign) {
+    if (absl::Status status = CheckPlace(assignment); !status.ok()) return status;
+  }
+  return CheckOrder(effects);
 }
 
-bool FleetSimulation::Fits(const v1::BenchmarkSpec& spec, const SimWorker& worker) {
+bool FleetSimulation::Meets(const v1::BenchmarkSpec& spec, const SimWorker& worker) {
   const v1::SlotRequirements& needs = spec.requirements();
   const auto rack = needs.labels().find("rack");
   return worker.memory_bytes >= needs.min_memory_bytes() &&
@@ -440,11 +487,95 @@ bool FleetSimulation::Fits(const v1::BenchmarkSpec& spec, const SimWorker& worke
          (needs.device_name_contains().empty() || worker.device_name == "Rare CPU");
 }
 
-bool FleetSimulation::PlainlyWaits(const Stored& stored) {
+bool FleetSimulation::Fits(const v1::BenchmarkSpec& spec, const Backends& wanted, const SimWorker& worker) const {
+  const auto some = [&](const SimWorker& one) {
+    Backends both;
+    if (Meets(spec, one)) std::ranges::set_intersection(wanted, one.offers, std::inserter(both, both.end()));
+    return both;
+  };
+  const Backends here = some(worker);
+  if (here.empty() || (gathering_ && here != wanted)) return false;
+  return std::ranges::none_of(workers_, [&](const auto& other) {
+    const Backends there = some(*other);
+    return there != here && std::ranges::includes(there, here);
+  });
+}
+
+int FleetSimulation::FittingSlots(const v1::BenchmarkSpec& spec, const Backends& wanted) const {
+  int slots = 0;
+  for (const auto& worker : workers_) slots += Fits(spec, wanted, *worker) ? worker->slots : 0;
+  return slots;
+}
+
+FleetSimulation::Backends FleetSimulation::AllOf(const v1::BenchmarkSpec& spec) {
+  return {spec.backends().begin(), spec.backends().end()};
+}
+
+FleetSimulation::Backends FleetSimulation::Left(const Stored& stored, uint32_t group) {
+  const v1::BenchmarkSpec& spec = stored.head.spec();
+  Backends left;
+  for (int backend = 0; backend < spec.backends_size(); ++backend) {
+    const uint32_t job = group * static_cast<uint32_t>(spec.backends_size()) + static_cast<uint32_t>(backend);
+    for (uint32_t repetition = 0; repetition < static_cast<uint32_t>(spec.repetitions()); ++repetition) {
+      const auto row = stored.rows.find({job, repetition});
+      const bool waits = row == stored.rows.end() || row->second.state() == v1::RUN_STATE_QUEUED;
+      if (waits) left.insert(spec.backends(backend));
+    }
+  }
+  return left;
+}
+
+bool FleetSimulation::PlainlyWaits(const Stored& stored, uint32_t group) const {
+  const v1::BenchmarkSpec& spec = stored.head.spec();
+  const Backends left = Left(stored, group);
+  for (const auto& [place, run] : stored.rows) {
+    if (place.first / static_cast<uint32_t>(spec.backends_size()) != group || run.worker().empty()) continue;
+    const Backends& there = workers_[NumberOf(run.worker())]->offers;
+    if (IsActive(run) || there.empty() || std::ranges::find_first_of(left, there) != left.end()) return false;
+  }
+  return !left.empty();
+}
+
+bool FleetSimulation::MustEnd(const Stored& stored) const {
+  const v1::BenchmarkSpec& spec = stored.head.spec();
+  const int count = std::max(1, spec.requirements().count());
+  if (spec.placement() == v1::PLACEMENT_EVERY) {
+    return stored.head.nodes_size() > 0 || FittingSlots(spec, AllOf(spec)) >= count;
+  }
+  for (uint32_t group = 0; group < static_cast<uint32_t>(spec.shapes_size()); ++group) {
+    const Backends left = Left(stored, group);
+    if (!left.empty() && FittingSlots(spec, left) >= count) return true;
+  }
+  return std::ranges::any_of(stored.rows, [](const auto& row) { return IsActive(row.second); });
+}
+
+absl::Status FleetSimulation::CheckPlace(const Effects::Assignment& assignment) const {
+  const v1::RunKey& key = assignment.start.run();
+  const Stored& stored = store_.at(key.benchmark_id());
+  const v1::BenchmarkSpec& spec = stored.head.spec();
+  const uint32_t group = key.job_index() / static_cast<uint32_t>(spec.backends_size());
+  const bool goes_on = std::ranges::any_of(stored.rows, [&](const auto& row) {
+    const auto& [place, run] = row;
+    return place != std::pair(key.job_index(), key.repetition()) && run.worker() == assignment.worker &&
+           run.slot() == assignment.start.slot() && place.first / static_cast<uint32_t>(spec.backends_size()) == group;
+  });
+  if (goes_on || assignment.start.attempt() > 1 || spec.placement() == v1::PLACEMENT_EVERY) return absl::OkStatus();
+  Backends wanted = Left(stored, group);
+  wanted.insert(assignment.start.backend());
+  const SimWorker& worker = *workers_[NumberOf(assignment.worker)];
+  if (Fits(spec, wanted, worker)) return absl::OkStatus();
+  return Wrong(absl::StrCat("the group of run ", FormatRunKey(key), " came to ", worker.name,
+                            ", and another has more of its backends"));
+}
+
+bool FleetSimulation::MayBegin(const Stored& stored) {
   const v1::Benchmark& head = stored.head;
   return !IsOver(head.state()) && !head.paused() && head.spec().placement() == v1::PLACEMENT_ANY &&
-         head.spec().max_slots() == 0 && head.spec().requirements().count() < 2 &&
-         stored.begun.size() < static_cast<size_t>(head.spec().shapes_size());
+         head.spec().max_slots() == 0 && head.spec().requirements().count() < 2;
+}
+
+bool FleetSimulation::PlainlyWaits(const Stored& stored) {
+  return MayBegin(stored) && stored.begun.size() < static_cast<size_t>(stored.head.spec().shapes_size());
 }
 
 absl::Status FleetSimulation::CheckOrder(const Effects& effects) {
@@ -457,7 +588,7 @@ absl::Status FleetSimulation::CheckOrder(const Effects& effects) {
     const v1::RunKey& key = assignment.start.run();
     const Stored& chosen = store_.at(key.benchmark_id());
     const v1::BenchmarkSpec& spec = chosen.head.spec();
-    const SimWorker& worker = *workers_[static_cast<size_t>(std::stoi(assignment.worker.substr(1)))];
+    const SimWorker& worker = *workers_[NumberOf(assignment.worker)];
     const uint32_t group = key.job_index() / static_cast<uint32_t>(spec.backends_size());
     const auto of_group = [&](const auto& row) {
       return row.first.first / static_cast<uint32_t>(spec.backends_size()) == group;
@@ -467,7 +598,8 @@ absl::Status FleetSimulation::CheckOrder(const Effects& effects) {
                         assignment.start.attempt() == 1;
     for (const uint64_t id : open_) {
       const Stored& other = store_.at(id);
-      if (id == key.benchmark_id() || !PlainlyWaits(other) || !Fits(other.head.spec(), worker)) continue;
+      if (id == key.benchmark_id() || !PlainlyWaits(other)) continue;
+      if (!Fits(other.head.spec(), AllOf(other.head.spec()), worker)) continue;
       const std::string& rival = other.head.spec().submitter();
       const std::string where =
           absl::StrCat("run ", FormatRunKey(key), " came to ", assignment.worker, " before benchmark ", id);
@@ -487,12 +619,18 @@ absl::Status FleetSimulation::CheckAll() {
   if (jobs_ > options_.check_all_up_to) return absl::OkStatus();
   for (const v1::WorkerStatus& status : scheduler_->Workers()) {
     if (!status.connected() || status.draining() || status.drained()) continue;
-    const SimWorker& worker = *workers_[static_cast<size_t>(std::stoi(status.info().name().substr(1)))];
+    const SimWorker& worker = *workers_[NumberOf(status.info().name())];
     for (const v1::Slot& slot : status.info().slots()) {
       if (holds_.contains({worker.name, slot.id()})) continue;
       for (const uint64_t id : open_) {
-        if (!PlainlyWaits(store_.at(id)) || !Fits(store_.at(id).head.spec(), worker)) continue;
-        return Wrong(absl::StrCat("benchmark ", id, " waits while ", worker.name, " ", slot.id(), " is idle and fits"));
+        const Stored& stored = store_.at(id);
+        const v1::BenchmarkSpec& spec = stored.head.spec();
+        if (!MayBegin(stored)) continue;
+        for (uint32_t group = 0; group < static_cast<uint32_t>(spec.shapes_size()); ++group) {
+          if (!PlainlyWaits(stored, group) || !Fits(spec, Left(stored, group), worker)) continue;
+          return Wrong(absl::StrCat("group ", group, " of benchmark ", id, " waits while ", worker.name, " ", slot.id(),
+                                    " is idle and fits"));
+        }
       }
     }
   }
@@ -513,7 +651,8 @@ absl::Status FleetSimulation::Drain(int max_rounds) {
   for (const auto& worker : workers_) {
     if (absl::Status status = Join(*worker); !status.ok()) return status;
   }
-  for (int round = 0; round < max_rounds && !open_.empty(); ++round) {
+  const auto must_end = [this](uint64_t id) { return MustEnd(store_.at(id)); };
+  for (int round = 0; round < max_rounds && std::ranges::any_of(open_, must_end); ++round) {
     now_us_ += kLease * 100;
     for (const auto& worker : workers_) {
       if (!worker->connected) {
@@ -532,16 +671,20 @@ absl::Status FleetSimulation::Drain(int max_rounds) {
     absl::Status status = Apply("tick", "", [&](Effects& effects) { scheduler_->Tick(now(), effects); });
     if (!status.ok()) return status;
   }
-  if (!open_.empty()) {
-    const v1::Explanation why =
-        Explain(WithRuns(*scheduler_->TakePicture(*open_.begin())), scheduler_->WhyItWaits(*open_.begin())).front();
-    return Wrong(absl::StrCat("benchmark ", *open_.begin(), " never ends: ", why.text()));
+  for (const uint64_t id : open_) {
+    if (!options_.closed && !must_end(id)) continue;
+    std::string why;
+    for (const v1::Explanation& one : Explain(WithRuns(*scheduler_->TakePicture(id)), scheduler_->WhyItWaits(id))) {
+      absl::StrAppend(&why, "\n", one.text());
+    }
+    return Wrong(absl::StrCat("benchmark ", id, " never ends: ", why));
   }
   for (const auto& [id, stored] : store_) {
     if (stored.head.state() == v1::BENCHMARK_STATE_FINISHED && stored.rows.size() != stored.head.runs_total()) {
       return Wrong(absl::StrCat("benchmark ", id, " has finished without all of its runs"));
     }
     for (const auto& [place, run] : stored.rows) {
+      if (!IsOver(stored.head.state())) break;
       if (run.state() == v1::RUN_STATE_ENDED && run.result().outcome() != v1::OUTCOME_UNSPECIFIED) continue;
       return Wrong(absl::StrCat("run ", FormatRunKey(run.key()), " of an ended benchmark has no result"));
     }

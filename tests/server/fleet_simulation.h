@@ -21,14 +21,16 @@ namespace attnfleet::server {
 // A fleet in virtual time around the real scheduler, driven by a seed: workers that join, die, fall silent and come
 // back, messages that come late, twice, out of order or never, users that submit, cancel, pause, resume and drain, and
 // a coordinator that is killed and restored from a model of its store. The simulation keeps books of its own on what
-// each slot runs and what was counted, decides by itself what fits where, and compares.
+// each slot runs and what was counted, decides by itself what fits where, and compares. Not every worker has every
+// backend, and some never run where the rest of their shape does.
 //
 // After every step: the scheduler's invariants of what changed; every run is counted once, and only for a trainer that
-// did end so; no slot holds two runs; none goes to a worker that is gone, drained or does not fit; no slot idles that
-// fits what waits. Up to `check_all_up_to` jobs also everything else at every step: all invariants, by the simulation's
-// own eyes that no slot idles for nothing, and for each run that was assigned that nothing of a higher priority, nor of
-// the same by a submitter with fewer slots, waited for that slot (the fairness bound). Above, all invariants every
-// `check_all_every` steps.
+// did end so; no slot holds two runs; none goes to a worker that is gone, drained or does not fit, or has not its
+// backend; no slot idles that fits what waits, if not for another backend of its shape that the fleet has elsewhere. Up
+// to `check_all_up_to` jobs also everything else at every step: all invariants, by the simulation's own eyes that no
+// slot idles for nothing, and for each run that was assigned that nothing of a higher priority, nor of the same by a
+// submitter with fewer slots, waited for that slot (the fairness bound). Above, all invariants every `check_all_every`
+// steps.
 class FleetSimulation {
  public:
   struct Options {
@@ -42,6 +44,8 @@ class FleetSimulation {
     int check_all_every = 10'000;
     bool checks = true;    // false: for measuring
     bool uniform = false;  // benchmarks that differ in their submitters alone
+    bool uneven = true;    // not every worker has every backend
+    bool closed = false;   // see Scheduler
   };
 
   explicit FleetSimulation(const Options& options);
@@ -49,7 +53,7 @@ class FleetSimulation {
 
   // So many random steps. The first thing that is wrong ends it: the error says what, the seed and the step.
   absl::Status Run(int steps);
-  // From here on nobody fails and nothing new comes: everything must end.
+  // From here on nobody fails and nothing new comes: everything must end that some worker fits.
   absl::Status Drain(int max_rounds);
 
   uint64_t jobs() const { return jobs_; }
@@ -75,6 +79,7 @@ class FleetSimulation {
     std::map<std::pair<uint32_t, uint32_t>, v1::Run> rows;
     std::set<uint32_t> begun;  // groups that have a row
   };
+  using Backends = std::set<std::string>;
 
   int Pick(int below) { return std::uniform_int_distribution<int>(0, below - 1)(random_); }
   bool OneIn(int n) { return n > 0 && Pick(n) == 0; }
@@ -108,12 +113,31 @@ class FleetSimulation {
   // Whether a group of it waits for any slot like this, by the simulation's own lights. False where that is not plain
   // to see: a limit or a count, or a placement on every node.
   static bool PlainlyWaits(const Stored& stored);
-  static bool Fits(const v1::BenchmarkSpec& spec, const SimWorker& worker);
+  static bool MayBegin(const Stored& stored);
+  // The requirements alone.
+  static bool Meets(const v1::BenchmarkSpec& spec, const SimWorker& worker);
+  // Whether the requirements are met and the worker has some of the backends, of which no other has the same and more.
+  bool Fits(const v1::BenchmarkSpec& spec, const Backends& wanted, const SimWorker& worker) const;
+  int FittingSlots(const v1::BenchmarkSpec& spec, const Backends& wanted) const;
+  static Backends AllOf(const v1::BenchmarkSpec& spec);
+  // Of a group, the backends with runs that are neither on a slot nor ended.
+  static Backends Left(const Stored& stored, uint32_t group);
+  // Whether a group waits for any slot that fits: none of its runs is on a slot, and the workers that had some are
+  // there and have none of what is left.
+  bool PlainlyWaits(const Stored& stored, uint32_t group) const;
+  // Whether something of an open benchmark waits though enough workers fit.
+  bool MustEnd(const Stored& stored) const;
+  absl::Status CheckPlace(const Effects::Assignment& assignment) const;
+  // Brings `offers` and `gathering_` up to date after an event. False: whether the scheduler has looked at the time in
+  // it cannot be told, and it matters.
+  bool CountOffers(const std::string& event, const std::string& worker);
 
   const Options options_;
   std::mt19937 random_;
   int64_t now_us_ = 1'000'000'000;
   int64_t now() const { return now_us_ / 1000; }
+  bool gathering_ = false;  // the scheduler has been restarted and hopes for other workers
+  int64_t gathers_until_ = 0;
   std::unique_ptr<Scheduler> scheduler_;
   std::vector<std::unique_ptr<SimWorker>> workers_;
   std::vector<Message> in_flight_;

@@ -19,6 +19,16 @@ TEST_P(SchedulerSimulation, NothingIsLostCountedTwiceUnfairOrStuck) {
   ASSERT_EQ(simulation.Drain(2'000), absl::OkStatus());
 }
 
+TEST_P(SchedulerSimulation, NothingWaitsInAClosedFleet) {
+  FleetSimulation::Options options;
+  options.seed = GetParam();
+  options.workers = 4 + static_cast<int>(GetParam() % 5);
+  options.closed = true;
+  FleetSimulation simulation(options);
+  ASSERT_EQ(simulation.Run(500), absl::OkStatus());
+  ASSERT_EQ(simulation.Drain(2'000), absl::OkStatus());
+}
+
 INSTANTIATE_TEST_SUITE_P(Seeds, SchedulerSimulation, testing::Range(1u, 17u));
 
 TEST(SchedulerSimulation, EveryKindOfEventStrikes) {

@@ -16,6 +16,8 @@ constexpr int64_t kLease = 1'000;
 
 class SchedulerTest : public testing::Test {
  protected:
+  explicit SchedulerTest(bool closed = false) : scheduler_(kLease, closed) {}
+
   // What the last event made, with the invariants checked.
   Effects Take() {
     EXPECT_EQ(scheduler_.CheckInvariants(), absl::OkStatus());
@@ -67,7 +69,7 @@ class SchedulerTest : public testing::Test {
   v1::BenchmarkState StateOf(uint64_t id) { return scheduler_.Head(id)->state(); }
 
   int64_t now_ = 1'000'000;
-  Scheduler scheduler_{kLease};
+  Scheduler scheduler_;
   Effects effects_;
 };
 
@@ -369,7 +371,7 @@ TEST_F(SchedulerTest, AStepGoesOnlyToWorkersThatAnnounceIt) {
   spec.mutable_training()->set_step(v1::TRAINING_STEP_FUSED);
   const uint64_t fused = Submit(spec);
   EXPECT_TRUE(Take().assign.empty());
-  EXPECT_EQ(Explain(fused)[0].waits(), "no slot fits: old cpu0 does not know the step fused; a newer worker does");
+  EXPECT_EQ(Explain(fused)[0].waits(), "no slot fits: old cpu0 does not announce the step fused; a newer worker does");
   EXPECT_TRUE(Explain(fused)[0].unfit());
   spec.mutable_training()->set_step(v1::TRAINING_STEP_REFERENCE);
   const uint64_t reference = Submit(spec);
@@ -550,7 +552,7 @@ TEST_F(SchedulerTest, CountHoldsABenchmarkBackUntilSoManySlotsFit) {
   spec.mutable_requirements()->set_count(3);
   Submit(spec);
   EXPECT_TRUE(Take().assign.empty());
-  EXPECT_THAT(Explain(1)[0].text(), testing::HasSubstr("1 slots fit and it needs 3 (count)"));
+  EXPECT_THAT(Explain(1)[0].text(), testing::HasSubstr("1 slot fits and it needs 3 (count)"));
   Join(MakeHello("w2", 2));
   EXPECT_EQ(Take().assign.size(), 1u);
 }
@@ -645,6 +647,236 @@ TEST_F(SchedulerTest, SlotThatIsGoneGivesItsRunToAnother) {
   const v1::StartRun start = TakeStart();
   EXPECT_EQ(start.slot(), "cpu0");
   EXPECT_EQ(scheduler_.counts().queued(), 1u);
+}
+
+// Backends that not every slot has
+
+TEST_F(SchedulerTest, BackendThatNoSlotHasHoldsTheOthersOfItsShapeBackNoMore) {
+  Join(MakeHello("w", 1));
+  Submit(MakeSpec({"eager", "flash2", "sdpa"}, 1, 2));
+  std::vector<std::string> order;
+  for (int i = 0; i < 4; ++i) {
+    const v1::StartRun start = TakeStart();
+    order.push_back(start.backend() + std::to_string(start.run().repetition()));
+    if (i == 1) {
+      EXPECT_EQ(Explain(1)[1].text(),
+                "0 of 2 runs ended; waits: no slot offers flash2: w cpu0 has no backend flash2 on cpu");
+      EXPECT_TRUE(Explain(1)[1].unfit());
+      EXPECT_FALSE(Explain(1)[0].unfit());
+    }
+    Report("w", start, v1::OUTCOME_MEASURED);
+  }
+  EXPECT_THAT(order, testing::ElementsAre("eager0", "sdpa0", "eager1", "sdpa1"));
+  EXPECT_TRUE(Take().assign.empty());
+  EXPECT_EQ(StateOf(1), v1::BENCHMARK_STATE_RUNNING) << "flash2 waits for a slot that has it";
+  EXPECT_EQ(Explain(1)[1].waits(), "no slot offers flash2: w cpu0 has no backend flash2 on cpu");
+  Submit(MakeSpec({"eager"}, 1, 1));
+  Report("w", TakeStart(), v1::OUTCOME_MEASURED);
+
+  Join(MakeHello("gpu", 1, {"eager", "flash2"}));
+  for (uint32_t repetition = 0; repetition < 2; ++repetition) {
+    const v1::StartRun start = TakeStart();
+    EXPECT_EQ(start.backend(), "flash2");
+    EXPECT_EQ(start.run().repetition(), repetition);
+    Report("gpu", start, v1::OUTCOME_MEASURED);
+  }
+  EXPECT_EQ(StateOf(1), v1::BENCHMARK_STATE_FINISHED);
+}
+
+TEST_F(SchedulerTest, BackendsThatASlotHasTogetherStayTogether) {
+  Join(MakeHello("some", 1));
+  Join(MakeHello("all", 1, {"eager", "sdpa", "flash2"}));
+  Submit(MakeSpec({"eager", "flash2"}, 2, 1));
+  const Effects effects = Take();
+  ASSERT_EQ(effects.assign.size(), 1u) << "the other slot is idle, and lacks flash2";
+  EXPECT_EQ(effects.assign[0].worker, "all");
+  EXPECT_EQ(Explain(1)[2].waits(), "every slot that fits is busy (all cpu0 with benchmark 1); it is next");
+  EXPECT_TRUE(scheduler_.SetDrained("all", true, now_, effects_));
+  EXPECT_TRUE(Take().assign.empty()) << "it may be undrained at any moment";
+  EXPECT_EQ(Explain(1)[2].waits(),
+            "no slot fits: all cpu0 is drained (attnfleet workers undrain all); some cpu0 has eager alone, and another "
+            "has more");
+  scheduler_.WorkerDisconnected("all", now_);
+  EXPECT_TRUE(Take().assign.empty());
+  now_ += kLease + 1;
+  scheduler_.WorkerHeard("some", false, now_, effects_);
+  EXPECT_EQ(TakeStart().backend(), "eager") << "nobody has flash2 any longer";
+}
+
+TEST_F(SchedulerTest, BackendsThatNoSlotHasTogetherGoToOneAfterTheOther) {
+  Join(MakeHello("a", 1, {"eager", "sdpa"}));
+  Join(MakeHello("b", 1, {"eager", "flash2"}));
+  Submit(MakeSpec({"eager", "sdpa", "flash2"}, 1, 1));
+  const Effects effects = Take();
+  ASSERT_EQ(effects.assign.size(), 1u);
+  ASSERT_EQ(effects.assign[0].worker, "a");
+  EXPECT_EQ(Explain(1)[2].text(),
+            "0 of 1 runs ended; waits: the rest of its group is on a cpu0, which lacks it; it follows on another slot");
+  Report("a", effects.assign[0].start, v1::OUTCOME_MEASURED);
+  const v1::StartRun sdpa = TakeStart();
+  EXPECT_EQ(sdpa.backend(), "sdpa");
+  Report("a", sdpa, v1::OUTCOME_MEASURED);
+  const Effects last = Take();
+  ASSERT_EQ(last.assign.size(), 1u);
+  EXPECT_EQ(last.assign[0].worker, "b");
+  EXPECT_EQ(last.assign[0].start.backend(), "flash2");
+}
+
+TEST_F(SchedulerTest, GroupInPartsGoesOnAfterARestart) {
+  Join(MakeHello("w", 1));
+  Submit(MakeSpec({"flash2", "eager"}, 2, 1));
+  const v1::StartRun first = TakeStart();
+  EXPECT_EQ(first.backend(), "eager");
+  Report("w", first, v1::OUTCOME_MEASURED);
+  const v1::StartRun running = TakeStart();
+  Scheduler restarted(kLease);
+  ASSERT_EQ(restarted.Restore(*scheduler_.Head(1), RowsOf(1), now_), absl::OkStatus());
+  ASSERT_EQ(restarted.CheckInvariants(), absl::OkStatus());
+  Effects effects;
+  v1::WorkerHello hello = MakeHello("w", 1);
+  *hello.add_active() = MakeActive(running);
+  restarted.WorkerJoined(hello, now_, effects);
+  restarted.RunReported("w", MakeReport(running, v1::OUTCOME_MEASURED), now_, effects);
+  EXPECT_TRUE(effects.assign.empty());
+  ASSERT_EQ(restarted.CheckInvariants(), absl::OkStatus());
+  restarted.WorkerJoined(MakeHello("gpu", 2, {"flash2"}), now_, effects);
+  ASSERT_EQ(restarted.CheckInvariants(), absl::OkStatus());
+  ASSERT_EQ(effects.assign.size(), 2u);
+  for (const Effects::Assignment& one : effects.assign) EXPECT_EQ(one.start.backend(), "flash2");
+}
+
+TEST_F(SchedulerTest, AfterARestartAGroupIsPlacedInPartsOnlyWhenItsWorkerHadTheTimeToComeBack) {
+  Join(MakeHello("w", 1));
+  Submit(MakeSpec({"eager", "flash2"}, 1, 1));
+  for (const bool comes_back : {false, true}) {
+    Scheduler restarted(kLease);
+    ASSERT_EQ(restarted.Restore(*scheduler_.Head(1), {}, now_), absl::OkStatus());
+    Effects effects;
+    restarted.WorkerJoined(MakeHello("w", 1), now_, effects);
+    EXPECT_TRUE(effects.assign.empty());
+    EXPECT_THAT(restarted.WhyItWaits(1).lanes[0].why, testing::HasSubstr("workers that have more may be coming back"));
+    if (comes_back) restarted.WorkerJoined(MakeHello("gpu", 1, {"eager", "flash2"}), now_ + kLease, effects);
+    restarted.WorkerHeard("w", false, now_ + kLease + 1, effects);
+    ASSERT_EQ(restarted.CheckInvariants(), absl::OkStatus());
+    ASSERT_EQ(effects.assign.size(), 1u);
+    EXPECT_EQ(effects.assign[0].worker, comes_back ? "gpu" : "w");
+  }
+}
+
+TEST_F(SchedulerTest, GroupLeavesASlotThatHasItsBackendsNoLonger) {
+  Join(MakeHello("w", 1, {"eager", "flash2"}));
+  Submit(MakeSpec({"flash2", "eager"}, 1, 2));
+  Report("w", TakeStart(), v1::OUTCOME_MEASURED);
+  const v1::StartRun eager = TakeStart();
+  EXPECT_EQ(eager.backend(), "eager");
+  v1::WorkerHello hello = MakeHello("w", 1, {"eager"});  // with another trainer
+  *hello.add_unacknowledged() = MakeReport(eager, v1::OUTCOME_MEASURED);
+  Join(hello);
+  EXPECT_EQ(TakeStart().backend(), "eager");
+  Join(MakeHello("w", 1, {"sdpa"}));
+  EXPECT_TRUE(Take().assign.empty());
+  Join(MakeHello("other", 1, {"eager", "flash2"}));
+  EXPECT_EQ(TakeStart().backend(), "flash2");
+}
+
+TEST_F(SchedulerTest, NodeOfAFleetComparisonIsUnsupportedWhereItLacksABackend) {
+  Join(MakeHello("a", 1, {"eager", "sdpa"}));
+  Join(MakeHello("b", 1, {"eager", "flash2"}));
+  Join(MakeHello("c", 1, {"eager"}));
+  v1::BenchmarkSpec spec = MakeSpec({"eager", "sdpa", "flash2"}, 1, 2);
+  spec.set_placement(v1::PLACEMENT_EVERY);
+  spec.set_max_slots(1);
+  Submit(spec);
+  v1::StartRun start = TakeStart();
+  ASSERT_EQ(scheduler_.Head(1)->nodes_size(), 2) << "c has less than either";
+  EXPECT_EQ(Whole(1).jobs(2).runs(1).result().reason(), "a cpu0 has no backend flash2 on cpu");
+  EXPECT_EQ(Whole(1).jobs(4).runs(0).result().outcome(), v1::OUTCOME_UNSUPPORTED);
+
+  Scheduler restarted(kLease);
+  ASSERT_EQ(restarted.Restore(*scheduler_.Head(1), RowsOf(1), now_), absl::OkStatus());
+  EXPECT_EQ(restarted.CheckInvariants(), absl::OkStatus());
+  for (int i = 0; i < 8; ++i) {
+    Report(i < 4 ? "a" : "b", start, v1::OUTCOME_MEASURED);
+    if (i < 7) start = TakeStart();
+  }
+  EXPECT_EQ(StateOf(1), v1::BENCHMARK_STATE_FINISHED);
+  Take();
+}
+
+class ClosedFleetTest : public SchedulerTest {
+ protected:
+  ClosedFleetTest() : SchedulerTest(true) {}
+};
+
+TEST_F(ClosedFleetTest, WhatItHasNoSlotForIsUnsupportedAtOnce) {
+  Join(MakeHello("local", 1));
+  Submit(MakeSpec({"fused", "flash2"}, 2, 2));
+  const Effects effects = Take();
+  EXPECT_TRUE(effects.assign.empty());
+  EXPECT_EQ(effects.runs.size(), 8u);
+  EXPECT_EQ(StateOf(1), v1::BENCHMARK_STATE_FINISHED);
+  EXPECT_EQ(Whole(1).jobs(3).runs(1).result().outcome(), v1::OUTCOME_UNSUPPORTED);
+  EXPECT_EQ(Whole(1).jobs(3).runs(1).result().reason(),
+            "no slot offers flash2: local cpu0 has no backend flash2 on cpu");
+}
+
+TEST_F(ClosedFleetTest, TheOthersRun) {
+  Join(MakeHello("local", 1));
+  Submit(MakeSpec({"eager", "flash2"}, 2, 1));
+  for (int i = 0; i < 2; ++i) {
+    const v1::StartRun start = TakeStart();
+    EXPECT_EQ(start.backend(), "eager");
+    Report("local", start, v1::OUTCOME_MEASURED);
+  }
+  EXPECT_EQ(StateOf(1), v1::BENCHMARK_STATE_FINISHED);
+}
+
+TEST_F(ClosedFleetTest, NothingIsUnsupportedWhileItsWorkerHasNotCome) {
+  Submit(MakeSpec({"eager", "flash2"}, 2, 1));
+  EXPECT_TRUE(Take().runs.empty());
+  Scheduler restarted(kLease, true);
+  ASSERT_EQ(restarted.Restore(*scheduler_.Head(1), {}, now_), absl::OkStatus());
+  Effects effects;
+  restarted.WorkerJoined(MakeHello("local", 1), now_, effects);
+  EXPECT_EQ(restarted.Head(1)->runs_ended(), 2u);
+  ASSERT_EQ(effects.assign.size(), 1u);
+  EXPECT_EQ(effects.assign[0].start.backend(), "eager");
+  EXPECT_EQ(restarted.CheckInvariants(), absl::OkStatus());
+}
+
+TEST_F(ClosedFleetTest, FleetComparisonOfWhatNoNodeHasEndsToo) {
+  Join(MakeHello("local", 2));
+  v1::BenchmarkSpec spec = MakeSpec({"flash2", "fused"}, 3, 2);
+  spec.set_placement(v1::PLACEMENT_EVERY);
+  Submit(spec);
+  EXPECT_EQ(Take().runs.size(), 12u);
+  EXPECT_EQ(StateOf(1), v1::BENCHMARK_STATE_FINISHED);
+}
+
+// What explain says
+
+TEST_F(SchedulerTest, ExplainKnowsThatAnAttemptsWorkerIsGone) {
+  Join(MakeHello("w", 1));
+  Submit(MakeSpec({"eager"}, 1, 1));
+  TakeStart();
+  EXPECT_EQ(Explain(1)[0].text(), "0 of 1 runs ended; repetition 0 is on w cpu0, attempt 1");
+  scheduler_.WorkerDisconnected("w", now_);
+  EXPECT_EQ(
+      Explain(1)[0].text(),
+      "0 of 1 runs ended; repetition 0, attempt 1, was on w cpu0, which is not connected: unless it comes back in "
+      "time, the attempt is lost");
+}
+
+TEST_F(SchedulerTest, ExplainSaysWhoseTurnComesFirst) {
+  Join(MakeHello("w", 1));
+  Submit(MakeSpec({"eager", "sdpa"}, 1, 1));
+  Take();
+  EXPECT_EQ(Explain(1)[1].text(),
+            "0 of 1 runs ended; waits: its turn on w cpu0 comes after run 1/0/0 (the runs of one shape go to one "
+            "slot, one after another)");
+  v1::BenchmarkSpec spec = MakeSpec({"eager"}, 1, 1);
+  spec.mutable_requirements()->set_device_name_contains("H100");
+  EXPECT_EQ(Explain(Submit(spec))[0].waits(), "no slot fits: w cpu0 has the device Test CPU, needs \"H100\"");
 }
 
 }  // namespace

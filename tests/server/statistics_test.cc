@@ -57,6 +57,14 @@ TEST(Statistics, RatiosArePairedByRepetitionNotTakenOfTheMedians) {
   EXPECT_EQ(summary.ratio_to_eager_max(), 2);
 }
 
+TEST(Statistics, OnlyRunsOfOneSlotArePaired) {
+  v1::Benchmark benchmark = MakeBenchmark({10, 10}, {20, 30});
+  benchmark.mutable_jobs(1)->mutable_runs(1)->set_slot("another");
+  Summarize(benchmark, false);
+  EXPECT_EQ(benchmark.jobs(1).summary().ratio_pairs(), 1u);
+  EXPECT_EQ(benchmark.jobs(1).summary().ratio_to_eager(), 2);
+}
+
 TEST(Statistics, NoRatioWhereEagerHasNoFigure) {
   const v1::Benchmark benchmark = MakeBenchmark({0}, {20});
   EXPECT_EQ(benchmark.jobs(0).summary().outcome(), v1::OUTCOME_OUT_OF_MEMORY);

@@ -76,6 +76,11 @@ TEST(CheckStoredSpec, OnlyWhatCanBeExpanded) {
   EXPECT_EQ(CheckStoredSpec(head).code(), absl::StatusCode::kDataLoss);
   head.mutable_spec()->set_repetitions(-1);
   EXPECT_EQ(CheckStoredSpec(head).code(), absl::StatusCode::kDataLoss);
+  *head.mutable_spec() = MakeSpec(std::vector<std::string>(kMaxBackends + 1, "eager"), 1, 1);
+  head.clear_nodes();
+  EXPECT_EQ(CheckStoredSpec(head).code(), absl::StatusCode::kDataLoss) << "more than a set of backends can hold";
+  head.set_state(v1::BENCHMARK_STATE_FINISHED);
+  EXPECT_EQ(CheckStoredSpec(head), absl::OkStatus()) << "nothing of it is to be scheduled";
 }
 
 }  // namespace

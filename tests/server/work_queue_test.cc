@@ -1,5 +1,6 @@
 #include "server/work_queue.h"
 
+#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include <map>
@@ -12,15 +13,21 @@
 namespace attnfleet::server {
 namespace {
 
+using testing::ElementsAre;
+using testing::IsEmpty;
+using testing::UnorderedElementsAre;
+
 class WorkQueueTest : public testing::Test {
  protected:
-  Slot& AddSlot(const std::string& worker, int64_t memory_bytes = 0) {
+  Slot& AddSlot(const std::string& worker, int64_t memory_bytes = 0,
+                const std::vector<std::string>& backends = {"eager", "sdpa"}) {
     Worker& owner = fleet_.FindOrAdd(worker, 0);
-    owner.info = MakeHello(worker, 1).worker();
+    owner.info = MakeHello(worker, 1, backends).worker();
     Slot& slot = fleet_.FindOrAddSlot(owner, "cpu0");
     slot.info = owner.info.slots(0);
     slot.info.set_memory_bytes(memory_bytes);
     queue_.AddSlot(slot);
+    queue_.SetTakes(slot, true);
     return slot;
   }
 
@@ -28,7 +35,7 @@ class WorkQueueTest : public testing::Test {
     v1::BenchmarkSpec spec = MakeSpec({"eager"}, 1, 1);
     spec.mutable_requirements()->set_min_memory_bytes(min_memory_bytes);
     spec.mutable_requirements()->set_count(count);
-    return *queue_.UseClass(spec);
+    return *queue_.UseClass(spec, 1);
   }
 
   Fleet fleet_;
@@ -154,6 +161,43 @@ TEST_F(WorkQueueTest, ClassOpensAndClosesWithItsCount) {
   queue_.RemoveSlot(second);
   EXPECT_FALSE(work_class.open());
   EXPECT_EQ(queue_.CheckNothingIdles(), absl::OkStatus());
+}
+
+TEST_F(WorkQueueTest, ASlotFitsIfNoOtherHasTheSameBackendsAndMore) {
+  const WorkClass& three = *queue_.UseClass(MakeSpec({"eager", "sdpa", "flash2"}, 1, 1), 0b111);
+  const WorkClass& left = *queue_.UseClass(MakeSpec({"eager", "sdpa", "flash2"}, 1, 1), 0b100);
+  const Slot& eager = AddSlot("eager", 0, {"eager"});
+  EXPECT_THAT(three.kinds, ElementsAre(eager.kind));
+  EXPECT_THAT(left.kinds, IsEmpty());
+  EXPECT_EQ(three.offered(), 0b001u);
+  Slot& both = AddSlot("both", 0, {"eager", "sdpa"});
+  EXPECT_THAT(three.kinds, ElementsAre(both.kind)) << "what can run together does";
+  Slot& other = AddSlot("other", 0, {"eager", "flash2"});
+  EXPECT_THAT(three.kinds, UnorderedElementsAre(both.kind, other.kind)) << "neither has all that the other has";
+  EXPECT_THAT(left.kinds, ElementsAre(other.kind));
+  queue_.SetTakes(other, false);
+  EXPECT_THAT(left.kinds, ElementsAre(other.kind)) << "it may take runs again";
+  EXPECT_EQ(left.slots, 0u);
+  EXPECT_EQ(queue_.Check(), absl::OkStatus());
+  queue_.RemoveSlot(other);
+  queue_.RemoveSlot(both);
+  EXPECT_THAT(three.kinds, ElementsAre(eager.kind));
+  EXPECT_EQ(three.slots, 1u);
+  EXPECT_EQ(queue_.Check(), absl::OkStatus());
+}
+
+TEST_F(WorkQueueTest, WhileTheFleetGathersASlotFitsIfItHasAll) {
+  WorkClass& both = *queue_.UseClass(MakeSpec({"eager", "flash2"}, 1, 1), 0b11);
+  queue_.SetGathering(true);
+  queue_.Push(both, *queue_.UseSubmitter("ann"), 0, 1);
+  const Slot& some = AddSlot("some");
+  EXPECT_THAT(both.kinds, IsEmpty());
+  EXPECT_EQ(queue_.Check(), absl::OkStatus());
+  queue_.changed().clear();
+  both.changed = false;
+  queue_.SetGathering(false);
+  EXPECT_THAT(both.kinds, ElementsAre(some.kind));
+  EXPECT_THAT(queue_.changed(), ElementsAre(&both));
 }
 
 TEST_F(WorkQueueTest, AnotherWorkersSlotIsPreferred) {
