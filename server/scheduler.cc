@@ -291,19 +291,27 @@ void Scheduler::WorkerJoined(const v1::WorkerHello& hello, int64_t now, Effects&
   }
   TakeHello(worker, hello, now, effects);
   DropMissingSlots(worker, now, effects);
+  FileSlots(worker, now, effects);
+  SetConnected(worker, true);
+  EndWhatNoSlotOffers(now, effects);
+  Schedule(now, effects);
+}
+
+// What the worker's slots have counts while it accepts new runs, also if it is away for less than its lease. One that
+// is drained may stay so: nothing is to wait for it while another slot has a part of what is wanted.
+void Scheduler::FileSlots(Worker& worker, int64_t now, Effects& effects) {
   std::vector<Slot*> other;  // than they were
   for (auto& [id, slot] : worker.slots) {
-    if (queue_.AddSlot(*slot)) other.push_back(slot.get());
-  }
-  SetConnected(worker, true);
-  if (!worker.accepts()) UnbindAll(worker);
-  for (Slot* slot : other) SettleBound(*slot, now, effects);
-  if (closed_) {
-    for (const auto& [id, entry] : benchmarks_) {
-      if (!entry->over()) EndWhatNoSlotOffers(*entry, now, effects);
+    if (!worker.accepts()) {
+      queue_.RemoveSlot(*slot);
+    } else if (slot->offered && !worker.lost && queue_.AddSlot(*slot)) {
+      other.push_back(slot.get());
     }
   }
-  Schedule(now, effects);
+  UpdateSlots(worker);
+  if (!worker.accepts()) UnbindAll(worker);
+  for (Slot* slot : other) SettleBound(*slot, now, effects);
+  EndWhatNoSlotOffers(now, effects);
 }
 
 // What the slot has may be something else than when its lanes were bound.
@@ -388,10 +396,7 @@ void Scheduler::WorkerHeard(const std::string& name, bool draining, int64_t now,
   Worker* worker = fleet_.Find(name);
   if (worker == nullptr) return;
   fleet_.Heard(*worker, now);
-  if (std::exchange(worker->draining, draining) != draining) {
-    UpdateSlots(*worker);
-    if (draining) UnbindAll(*worker);
-  }
+  if (std::exchange(worker->draining, draining) != draining) FileSlots(*worker, now, effects);
   Schedule(now, effects);
 }
 
@@ -403,8 +408,7 @@ bool Scheduler::SetDrained(const std::string& name, bool drained, int64_t now, E
   effects.drained[name] = drained;
   if (worker == nullptr) return true;
   worker->drained = drained;
-  UpdateSlots(*worker);
-  if (drained) UnbindAll(*worker);
+  FileSlots(*worker, now, effects);
   Schedule(now, effects);
   return true;
 }

@@ -180,6 +180,7 @@ class Scheduler {
   void TakeReport(const std::string& worker, const v1::RunReport& report, int64_t now, Effects& effects);
   void TakeHello(Worker& worker, const v1::WorkerHello& hello, int64_t now, Effects& effects);
   void DropMissingSlots(Worker& worker, int64_t now, Effects& effects);
+  void FileSlots(Worker& worker, int64_t now, Effects& effects);
   void SettleBound(Slot& slot, int64_t now, Effects& effects);
   void EndRun(BenchmarkEntry& entry, v1::Run& run, v1::RunResult result, int64_t now, Effects& effects);
   // The attempt gave no result: a new one if the benchmark allows, else the run ends with `result`.
@@ -214,7 +215,8 @@ class Scheduler {
   void FailLane(BenchmarkEntry& entry, uint32_t index, const std::string& reason, int64_t now, Effects& effects);
   // PLACEMENT_EVERY: what the node's slot has no backend for is unsupported, for it can go nowhere else.
   void EndWhatNodeLacks(BenchmarkEntry& entry, uint32_t index, int64_t now, Effects& effects);
-  // In a closed fleet, once its worker has come.
+  // In a closed fleet, once its worker has come. The first: of all benchmarks.
+  void EndWhatNoSlotOffers(int64_t now, Effects& effects);
   void EndWhatNoSlotOffers(BenchmarkEntry& entry, int64_t now, Effects& effects);
   void UpdateTurn(BenchmarkEntry& entry, uint32_t index);
   void UpdateQueue(BenchmarkEntry& entry);

@@ -122,8 +122,10 @@ absl::Status Scheduler::CheckWorker(const std::string& name) const {
     }
     const bool takes = worker->connected && worker->accepts() && slot->offered;
     if (takes != slot->takes) return wrong("takes runs and is not filed so, or the reverse");
-    if (worker->connected && slot->offered && slot->kind == nullptr) return wrong("is not of the fleet");
-    if ((worker->lost || !slot->offered) && slot->kind != nullptr) return wrong("is still of the fleet");
+    if (takes && slot->kind == nullptr) return wrong("is not of the fleet");
+    if ((worker->lost || !slot->offered || !worker->accepts()) && slot->kind != nullptr) {
+      return wrong("is still of the fleet");
+    }
     if (takes && !slot->busy && !slot->waiting.empty()) return wrong("is idle while a lane waits for it");
     for (const LaneTurn& turn : slot->waiting) {
       if (!slot->bound.contains(turn.lane)) return wrong("a lane waits that is not bound");

@@ -161,7 +161,9 @@ std::string Scheduler::ExplainMissing(const WorkClass& work_class, uint32_t back
   for (const auto& [name, worker] : fleet_.workers()) {
     if (!worker->connected) continue;
     for (const auto& [id, slot] : worker->slots) {
-      misfits.push_back(absl::StrCat(Where(*slot), " ", Misfit(work_class, wanted, *slot->kind)));
+      const std::string unavailable = Unavailable(*worker);
+      misfits.push_back(
+          absl::StrCat(Where(*slot), " ", unavailable.empty() ? Misfit(work_class, wanted, *slot->kind) : unavailable));
     }
   }
   return absl::StrCat("no slot offers ", BackendNames(work_class, wanted), ": ", FirstOf(std::move(misfits)));

@@ -141,10 +141,19 @@ void Scheduler::EndWhatNodeLacks(BenchmarkEntry& entry, uint32_t index, int64_t 
   EndWaiting(entry, index, lacks, MakeResult(v1::OUTCOME_UNSUPPORTED, reason), now, effects);
 }
 
+void Scheduler::EndWhatNoSlotOffers(int64_t now, Effects& effects) {
+  if (!closed_) return;
+  for (const auto& [id, entry] : benchmarks_) {
+    if (!entry->over()) EndWhatNoSlotOffers(*entry, now, effects);
+  }
+}
+
 void Scheduler::EndWhatNoSlotOffers(BenchmarkEntry& entry, int64_t now, Effects& effects) {
   const BackendSet offered = entry.work_class().offered();
   const BackendSet missing = entry.all_backends() & ~offered;
   if (counts_.workers_connected == 0 || missing == 0) return;
+  // What a drained worker has will be there again.
+  if (!std::ranges::all_of(fleet_.workers(), [](const auto& worker) { return worker.second->accepts(); })) return;
   std::vector<uint32_t> lanes;
   if (entry.every()) {
     if (entry.placed() || offered != 0) return;  // see EndWhatNodeLacks

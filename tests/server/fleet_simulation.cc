@@ -189,7 +189,8 @@ v1::BenchmarkSpec FleetSimulation::RandomSpec() {
   v1::SlotRequirements& needs = *spec.mutable_requirements();
   if (OneIn(4)) (*needs.mutable_labels())["rack"] = Pick(2) == 0 ? "a" : "b";
   if (OneIn(4)) needs.set_min_memory_bytes(kBigMemory);
-  if (OneIn(10)) needs.set_count(2);
+  // `attnfleet run` refuses before it submits what its own fleet has too few slots for.
+  if (OneIn(10) && !options_.closed) needs.set_count(2);
   if (OneIn(many ? 200 : 10)) {
     spec.set_placement(v1::PLACEMENT_EVERY);
     if (options_.workers >= kManyWorkers) needs.set_device_name_contains("rare");
@@ -490,6 +491,8 @@ bool FleetSimulation::Meets(const v1::BenchmarkSpec& spec, const SimWorker& work
 bool FleetSimulation::Fits(const v1::BenchmarkSpec& spec, const Backends& wanted, const SimWorker& worker) const {
   const auto some = [&](const SimWorker& one) {
     Backends both;
+    const std::optional<v1::WorkerStatus> known = scheduler_->FindWorker(one.name);
+    if (known.has_value() && (known->drained() || known->draining())) return both;
     if (Meets(spec, one)) std::ranges::set_intersection(wanted, one.offers, std::inserter(both, both.end()));
     return both;
   };

@@ -691,16 +691,32 @@ TEST_F(SchedulerTest, BackendsThatASlotHasTogetherStayTogether) {
   ASSERT_EQ(effects.assign.size(), 1u) << "the other slot is idle, and lacks flash2";
   EXPECT_EQ(effects.assign[0].worker, "all");
   EXPECT_EQ(Explain(1)[2].waits(), "every slot that fits is busy (all cpu0 with benchmark 1); it is next");
-  EXPECT_TRUE(scheduler_.SetDrained("all", true, now_, effects_));
-  EXPECT_TRUE(Take().assign.empty()) << "it may be undrained at any moment";
-  EXPECT_EQ(Explain(1)[2].waits(),
-            "no slot fits: all cpu0 is drained (attnfleet workers undrain all); some cpu0 has eager alone, and another "
-            "has more");
   scheduler_.WorkerDisconnected("all", now_);
-  EXPECT_TRUE(Take().assign.empty());
+  EXPECT_TRUE(Take().assign.empty()) << "it may be back at any moment";
   now_ += kLease + 1;
   scheduler_.WorkerHeard("some", false, now_, effects_);
   EXPECT_EQ(TakeStart().backend(), "eager") << "nobody has flash2 any longer";
+}
+
+TEST_F(SchedulerTest, NothingWaitsForADrainedSlotWhileAnotherHasAPartOfIt) {
+  Join(MakeHello("some", 1));
+  Join(MakeHello("all", 1, {"eager", "sdpa", "flash2"}));
+  Submit(MakeSpec({"eager", "flash2"}, 2, 1));
+  const Effects effects = Take();
+  ASSERT_EQ(effects.assign.size(), 1u);
+  EXPECT_EQ(effects.assign[0].worker, "all");
+  EXPECT_TRUE(scheduler_.SetDrained("all", true, now_, effects_));
+  const v1::StartRun second = TakeStart();
+  EXPECT_EQ(second.backend(), "eager") << "of the second shape, on the slot that has nothing else";
+  EXPECT_EQ(
+      Explain(1)[3].waits(),
+      "no slot offers flash2: all cpu0 is drained (attnfleet workers undrain all); some cpu0 has no backend flash2 "
+      "on cpu");
+  Report("some", second, v1::OUTCOME_MEASURED);
+  Report("all", effects.assign[0].start, v1::OUTCOME_MEASURED);
+  EXPECT_TRUE(Take().assign.empty()) << "flash2 is left, of both shapes";
+  EXPECT_TRUE(scheduler_.SetDrained("all", false, now_, effects_));
+  EXPECT_EQ(TakeStart().backend(), "flash2");
 }
 
 TEST_F(SchedulerTest, BackendsThatNoSlotHasTogetherGoToOneAfterTheOther) {
