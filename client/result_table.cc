@@ -88,8 +88,10 @@ Grid LongGrid(const ResultView& view, const LongColumns& show) {
   const bool device_memory = show.device_memory && view.has_device_memory;
   const bool mfu = show.mfu && view.has_mfu;
   const bool device = show.device && view.names_device;
+  const bool node = !device && !view.fleet.empty();  // without it nobody could tell the rows apart
   Grid grid;
   grid.columns = {{"Shape"}, {"Backend"}, {"it/s", true}};
+  if (node) grid.columns.insert(grid.columns.begin() + 1, {view.device_title, false});
   if (view.has_ratio) grid.columns.push_back({show.narrow ? "ratio" : "vs eager", true});
   if (mfu) grid.columns.push_back({"MFU", true});
   grid.columns.push_back({show.narrow ? "GB" : view.memory_kind + ", GB", true});
@@ -104,7 +106,9 @@ Grid LongGrid(const ResultView& view, const LongColumns& show) {
   for (const ResultRow& row : view.rows) {
     for (size_t i = 0; i < view.backends.size(); ++i) {
       const ResultCell& cell = row.cells[i];
-      std::vector<GridCell> line = {{FormatShape(row.shape)}, {view.titles[i]}};
+      std::vector<GridCell> line = {{FormatShape(row.shape)}};
+      if (node) line.emplace_back(row.device);
+      line.emplace_back(view.titles[i]);
       line.emplace_back(SpeedText(cell, show.narrow), StyleOf(cell));
       if (view.has_ratio) line.emplace_back(RatioText(cell, show.interval));
       if (mfu) line.emplace_back(cell.mfu);

@@ -13,11 +13,18 @@ namespace attnfleet::client {
 namespace {
 
 constexpr char kReference[] = "eager";
+constexpr char kSeveral[] = "several";  // workers or devices, as summaries say it
 
 double Speed(const v1::Job& job) { return job.summary().iterations_per_second_median(); }
 
 size_t ColumnOf(const ResultView& view, const std::string& backend) {
   return static_cast<size_t>(std::find(view.backends.begin(), view.backends.end(), backend) - view.backends.begin());
+}
+
+std::string DeviceOf(const v1::Job& job) {
+  if (job.has_node()) return NodeName(job.node());
+  const v1::JobSummary& summary = job.summary();
+  return summary.device_uuid().empty() ? summary.device_name() : summary.device_uuid();
 }
 
 // Whether the repetitions leave no doubt that one job is faster than another of its group: their 95 % intervals lie
@@ -26,6 +33,8 @@ size_t ColumnOf(const ResultView& view, const std::string& backend) {
 bool ClearlyFaster(const v1::Job& fast, const v1::Job& slow) {
   const v1::JobSummary& a = fast.summary();
   const v1::JobSummary& b = slow.summary();
+  // What had to run on another device tells nothing of the backend.
+  if (DeviceOf(fast) != DeviceOf(slow) || a.worker() != b.worker() || a.worker() == kSeveral) return false;
   if (CountedRuns(a) < 2 || CountedRuns(b) < 2) return false;
   return a.iterations_per_second_mean_low() > b.iterations_per_second_mean_high() ||
          (slow.backend() == kReference && a.ratio_to_eager_low() > 1) ||
@@ -51,12 +60,6 @@ void MarkFastest(ResultRow& row, const std::vector<const v1::Job*>& jobs) {
   if (others > 0) row.cells[column].fastest = true;
 }
 
-std::string DeviceOf(const v1::Job& job) {
-  if (job.has_node()) return NodeName(job.node());
-  const v1::JobSummary& summary = job.summary();
-  return summary.device_uuid().empty() ? summary.device_name() : summary.device_uuid();
-}
-
 void AddRows(const v1::Benchmark& benchmark, bool allocated, absl::TimeZone zone, Notes& notes, ResultView& view) {
   std::map<uint32_t, size_t> row_of_group;
   std::map<uint32_t, std::vector<const v1::Job*>> measured;
@@ -74,7 +77,7 @@ void AddRows(const v1::Benchmark& benchmark, bool allocated, absl::TimeZone zone
     const v1::JobSummary& summary = job.summary();
     row.cells[column] = MakeResultCell(job, allocated, notes);
     if (const std::string device = DeviceOf(job); !device.empty()) {
-      row.device = row.device.empty() || row.device == device ? device : "several";
+      row.device = row.device.empty() || row.device == device ? device : kSeveral;
     }
     int64_t& first = started[job.group()];
     if (summary.started_unix_ms() > 0 && (first == 0 || summary.started_unix_ms() < first)) {
@@ -116,7 +119,7 @@ ResultView MakeResultView(const std::vector<v1::Benchmark>& benchmarks, const Re
   devices.erase("");
   view.fleet = FleetGrids(benchmarks);
   view.device_title = view.fleet.empty() ? "GPU" : "Node";
-  view.names_device = benchmarks.size() > 1 || devices.size() > 1 || !view.fleet.empty();
+  view.names_device = benchmarks.size() > 1 || devices.size() > 1 || devices.contains(kSeveral) || !view.fleet.empty();
   view.facts = MakeFigures(benchmarks, {});
   view.facts_without_intervals = MakeFigures(benchmarks, {.interval = false});
   view.narrow_facts = MakeFigures(benchmarks, {.spread = false, .interval = false});

@@ -123,12 +123,12 @@ absl::StatusOr<v1::Benchmark> Server::Get(uint64_t id, bool include_contaminated
       [&](auto* context, auto* out, auto done) { benchmarks_->async()->Get(context, &request, out, done); });
 }
 
-absl::StatusOr<v1::ListResponse> Server::List(int limit, uint64_t before_id) {
+absl::StatusOr<v1::ListResponse> Server::List(int limit, uint64_t before_id, absl::Duration patience) {
   v1::ListRequest request;
   request.set_limit(limit);
   request.set_before_id(before_id);
   return Call<v1::ListResponse>(
-      [&](auto* context, auto* out, auto done) { benchmarks_->async()->List(context, &request, out, done); });
+      [&](auto* context, auto* out, auto done) { benchmarks_->async()->List(context, &request, out, done); }, patience);
 }
 
 absl::StatusOr<v1::Benchmark> Server::Cancel(uint64_t id, const std::string& reason) {

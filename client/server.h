@@ -30,11 +30,12 @@ class Server {
   // Another submit with the same `request_id` gives the benchmark of the first.
   absl::StatusOr<v1::Benchmark> Submit(const v1::BenchmarkSpec& spec, const std::string& request_id);
   absl::StatusOr<v1::Benchmark> Get(uint64_t id, bool include_contaminated = false);  // 0 = the newest
-  absl::StatusOr<v1::ListResponse> List(int limit, uint64_t before_id);
+  // `patience`, here and below: less than the timeout, for an answer that is not needed.
+  absl::StatusOr<v1::ListResponse> List(int limit, uint64_t before_id,
+                                        absl::Duration patience = absl::InfiniteDuration());
   absl::StatusOr<v1::Benchmark> Cancel(uint64_t id, const std::string& reason);
   absl::StatusOr<v1::Benchmark> Pause(uint64_t id);
   absl::StatusOr<v1::Benchmark> Resume(uint64_t id);
-  // `patience`: less than the timeout, for an answer that is not needed.
   absl::StatusOr<v1::ExplainResponse> Explain(uint64_t id, absl::Duration patience = absl::InfiniteDuration());
   absl::StatusOr<v1::ListWorkersResponse> ListWorkers();
   absl::StatusOr<v1::WorkerStatus> SetDrained(const std::string& worker, bool drained);

@@ -13,7 +13,7 @@ namespace attnfleet::server {
 namespace {
 
 std::string Contents(uint64_t benchmarks, uint64_t runs, uint64_t settings) {
-  return absl::StrCat(Counted(benchmarks, "benchmark"), ", ", Counted(runs, "run"), " that were given out, ",
+  return absl::StrCat(Counted(benchmarks, "benchmark"), ", ", Counted(runs, "run"), " given out, ",
                       Counted(settings, "setting"));
 }
 

@@ -351,7 +351,9 @@ void Coordinator::WorkerJoined(v1::WorkerHello hello, std::shared_ptr<WorkerLink
     const std::string& name = hello.worker().name();
     const auto found = links_.find(name);
     if (found != links_.end() && found->second.instance != hello.worker().instance()) {
-      link->End(NameTaken(found->second, hello.worker(), now));
+      const absl::Status taken = NameTaken(found->second, hello.worker(), now);
+      LogInfo(absl::StrCat("refused on host ", hello.worker().host(), ": ", std::string(taken.message())));
+      link->End(taken);
       return;
     }
     if (found != links_.end()) found->second.link->End(absl::AbortedError("the worker has connected anew"));
@@ -385,8 +387,11 @@ void Coordinator::WorkerSaid(const std::string& worker, v1::WorkerEvent event,
   const absl::Status posted = Post([this, worker, event = std::move(event), link](int64_t now) {
     if (!IsCurrent(worker, link)) return;
     LinkedWorker& linked = links_.at(worker);
-    // What was under way when the other came tells nothing.
-    if (!linked.rival.empty() && now - linked.rival_ms >= options_.heartbeat_interval_ms) linked.heard_since = true;
+    // What was under way when the other came tells nothing, and one that drains makes room soon.
+    if (!linked.rival.empty() && now - linked.rival_ms >= options_.heartbeat_interval_ms) {
+      const std::optional<v1::WorkerStatus> holder = scheduler_.FindWorker(worker);
+      linked.heard_since = holder.has_value() && !holder->draining();
+    }
     switch (event.event_case()) {
       case v1::WorkerEvent::kHeartbeat:
         scheduler_.WorkerHeard(worker, event.heartbeat().draining(), now, effects_);

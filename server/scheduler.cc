@@ -297,12 +297,13 @@ void Scheduler::WorkerJoined(const v1::WorkerHello& hello, int64_t now, Effects&
   Schedule(now, effects);
 }
 
-// What the worker's slots have counts while it accepts new runs, also if it is away for less than its lease. One that
-// is drained may stay so: nothing is to wait for it while another slot has a part of what is wanted.
+// What the worker's slots have counts until its lease ends, also if it is away or about to stop: it may be back at
+// once. One that an administrator has drained may stay so: nothing is to wait for it while another slot has a part of
+// what is wanted.
 void Scheduler::FileSlots(Worker& worker, int64_t now, Effects& effects) {
   std::vector<Slot*> other;  // than they were
   for (auto& [id, slot] : worker.slots) {
-    if (!worker.accepts()) {
+    if (worker.drained) {
       queue_.RemoveSlot(*slot);
     } else if (slot->offered && !worker.lost && queue_.AddSlot(*slot)) {
       other.push_back(slot.get());

@@ -239,6 +239,8 @@ class Scheduler {
   WaitReasons::Lane ExplainClass(const BenchmarkEntry& entry, const BenchmarkEntry::Filing& filing) const;
   // Why no slot has the backend: "no slot offers flash2: w1 cpu0 has no backend flash2 on cpu".
   std::string ExplainMissing(const WorkClass& work_class, uint32_t backend) const;
+  // For a slot that has less than others: "w1 cpu0 has more".
+  std::string WhoHasMore(const WorkClass& work_class) const;
   v1::WorkerStatus StatusOf(const Worker& worker) const;
 
   const int64_t lease_ms_;

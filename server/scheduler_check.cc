@@ -123,7 +123,7 @@ absl::Status Scheduler::CheckWorker(const std::string& name) const {
     const bool takes = worker->connected && worker->accepts() && slot->offered;
     if (takes != slot->takes) return wrong("takes runs and is not filed so, or the reverse");
     if (takes && slot->kind == nullptr) return wrong("is not of the fleet");
-    if ((worker->lost || !slot->offered || !worker->accepts()) && slot->kind != nullptr) {
+    if ((worker->lost || !slot->offered || worker->drained) && slot->kind != nullptr) {
       return wrong("is still of the fleet");
     }
     if (takes && !slot->busy && !slot->waiting.empty()) return wrong("is idle while a lane waits for it");

@@ -111,6 +111,7 @@ WaitReasons::Lane Scheduler::ExplainClass(const BenchmarkEntry& entry, const Ben
   std::vector<std::string> misfits;
   std::string busy;
   bool connected = false;
+  bool in_time = false;  // a slot may fit by itself, once it is clear who comes back
   for (const auto& [name, worker] : fleet_.workers()) {
     if (!worker->connected) continue;
     connected = true;
@@ -119,7 +120,8 @@ WaitReasons::Lane Scheduler::ExplainClass(const BenchmarkEntry& entry, const Ben
       if (misfit.empty()) misfit = Misfit(work_class, filing.wanted, *slot->kind);
       if (misfit.empty() && !Contains(work_class.kinds, slot->kind)) {
         misfit = absl::StrCat("has ", BackendNames(work_class, slot->kind->OfferTo(work_class)), " alone, and ",
-                              queue_.gathering() ? "workers that have more may be coming back" : "another has more");
+                              WhoHasMore(work_class));
+        in_time = true;
       }
       if (!misfit.empty()) {
         misfits.push_back(absl::StrCat(Where(*slot), " ", misfit));
@@ -129,7 +131,7 @@ WaitReasons::Lane Scheduler::ExplainClass(const BenchmarkEntry& entry, const Ben
     }
   }
   if (!connected) return {.why = "no worker is connected"};
-  if (work_class.open()) {
+  if (work_class.open() && work_class.slots > 0) {
     std::string text = absl::StrCat("every slot that fits is busy (", busy, ")");
     if (entry.every() || !filing.queued) return {.why = text};
     const WorkQueue::Candidate next = WorkQueue::BestOf(work_class);
@@ -147,12 +149,25 @@ WaitReasons::Lane Scheduler::ExplainClass(const BenchmarkEntry& entry, const Ben
     return {.why = text};
   }
   const std::string list = FirstOf(std::move(misfits));
-  if (work_class.slots == 0 && work_class.least_slots() == 1) {
-    return {.why = absl::StrCat("no slot fits: ", list), .unfit = true};
+  if (work_class.open() || work_class.least_slots() == 1) {
+    return {.why = absl::StrCat("no slot fits: ", list), .unfit = !in_time};
   }
-  return {.why = absl::StrCat(Counted(work_class.slots, "slot"), work_class.slots == 1 ? " fits" : " fit",
+  return {.why = absl::StrCat(Counted(work_class.able, "slot"), work_class.able == 1 ? " fits" : " fit",
                               " and it needs ", work_class.least_slots(), " (count)", list.empty() ? "" : ": ", list),
           .unfit = true};
+}
+
+std::string Scheduler::WhoHasMore(const WorkClass& work_class) const {
+  if (queue_.gathering()) return "workers that have more may be coming back";
+  for (const auto& [name, worker] : fleet_.workers()) {
+    for (const auto& [id, slot] : worker->slots) {
+      if (slot->kind == nullptr || !Contains(work_class.kinds, slot->kind)) continue;
+      const std::string unavailable = Unavailable(*worker);
+      return absl::StrCat(Where(*slot), " has more",
+                          unavailable.empty() ? "" : absl::StrCat(", which ", unavailable, " and may be back"));
+    }
+  }
+  return "another has more";
 }
 
 std::string Scheduler::ExplainMissing(const WorkClass& work_class, uint32_t backend) const {
@@ -176,7 +191,9 @@ std::string Scheduler::ExplainLane(const BenchmarkEntry& entry, uint32_t index) 
     const Slot& slot = *lane->slot;
     if (const std::string reason = Unavailable(*slot.worker); !reason.empty()) {
       return absl::StrCat("its slot, ", Where(slot), ", ", reason,
-                          entry.every() ? " (placement every: it can go nowhere else)" : "");
+                          entry.every()             ? " (placement every: it can go nowhere else)"
+                          : !slot.worker->connected ? "; unless it is back in time, another slot takes over"
+                                                    : "; another slot takes over once its run has ended");
     }
     if (lane->admitted) {
       return absl::StrCat(

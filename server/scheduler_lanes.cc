@@ -239,10 +239,13 @@ void Scheduler::Admit(BenchmarkEntry& entry) {
 }
 
 void Scheduler::PlaceOnEverySlot(BenchmarkEntry& entry, int64_t now, Effects& effects) {
+  // Also those that have less than others: what a node lacks is unsupported there.
   std::vector<Slot*> slots;
-  for (const SlotKind* kind : entry.work_class().kinds) {
-    slots.insert(slots.end(), kind->slots.begin(), kind->slots.end());
+  for (const auto& [set, kinds] : entry.work_class().offers) {
+    if (queue_.gathering() && set != entry.all_backends()) continue;
+    for (const SlotKind* kind : kinds) slots.insert(slots.end(), kind->slots.begin(), kind->slots.end());
   }
+  if (slots.empty()) return;
   std::sort(slots.begin(), slots.end(), BySerial());
   const uint64_t runs = uint64_t{entry.runs_total()} * slots.size();
   if (runs > kMaxRuns) {

@@ -56,8 +56,11 @@ absl::StatusOr<std::unique_ptr<SqliteStore>> SqliteStore::Open(const std::string
   if (mode != Mode::kServe && access(path.c_str(), F_OK) != 0) {
     return absl::NotFoundError(absl::StrCat("there is no store ", path));
   }
-  // SQLite would let everybody read a file that it creates, and gives those beside it the rights of this one.
-  if (const int created = open(path.c_str(), O_RDONLY | O_CREAT | O_CLOEXEC, 0600); created >= 0) close(created);
+  // SQLite would let everybody read a file that it creates, and gives those beside it the rights of this one. One that
+  // is there must not be opened here: to close it would take SQLite's locks from this whole process, and the next
+  // program that reads the store would believe itself alone and delete the log that is written to.
+  if (const int created = open(path.c_str(), O_RDONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600); created >= 0)
+    close(created);
   sqlite3* database = nullptr;
   const int code = sqlite3_open_v2(path.c_str(), &database,
                                    SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE | SQLITE_OPEN_NOMUTEX, nullptr);

@@ -29,12 +29,11 @@ std::string ClassKey(const v1::BenchmarkSpec& spec, BackendSet wanted) {
   return key;
 }
 
-void Drop(std::vector<WorkClass*>& classes, const WorkClass* work_class) {
-  classes.erase(std::remove(classes.begin(), classes.end(), work_class), classes.end());
-}
+constexpr BackendSet kAnyBackend = ~BackendSet{0};
 
-void Drop(std::vector<SlotKind*>& kinds, const SlotKind* kind) {
-  kinds.erase(std::remove(kinds.begin(), kinds.end(), kind), kinds.end());
+template <typename T>
+void Drop(std::vector<T*>& list, const T* one) {
+  list.erase(std::remove(list.begin(), list.end(), one), list.end());
 }
 
 }  // namespace
@@ -66,7 +65,7 @@ SlotKind KindOf(const Slot& slot) {
   return kind;
 }
 
-BackendSet SlotKind::OfferTo(const WorkClass& work_class) const {
+BackendSet SlotKind::OfferTo(WorkClass& work_class) const {
   const auto found = offers.find(&work_class);
   return found == offers.end() ? 0 : found->second;
 }
@@ -142,18 +141,20 @@ WorkClass* WorkQueue::UseClass(const v1::BenchmarkSpec& spec, BackendSet wanted)
 
 void WorkQueue::ReleaseClass(WorkClass* work_class) {
   if (--work_class->benchmarks > 0) return;
-  for (const auto& [set, kinds] : work_class->offers) {
-    for (SlotKind* kind : kinds) kind->offers.erase(work_class);
+  for (const auto& [key, kind] : kinds_) {
+    kind->offers.erase(work_class);
+    kind->classes.erase(work_class);
   }
-  for (SlotKind* kind : work_class->kinds) Drop(kind->classes, work_class);
   Drop(changed_, work_class);
   classes_.erase(classes_.find(work_class->key));
 }
 
 void WorkQueue::Match(WorkClass& work_class, SlotKind& kind) {
-  if (!Misfit(work_class, work_class.wanted, kind).empty()) return;
+  if (!Misfit(work_class, kAnyBackend, kind).empty()) return;
   const BackendSet set = BackendsOn(work_class, kind) & work_class.wanted;
   kind.offers[&work_class] = set;
+  work_class.able += static_cast<uint32_t>(kind.slots.size());
+  if (set == 0) return;
   std::vector<SlotKind*>& same = work_class.offers[set];
   same.push_back(&kind);
   if (same.size() == 1) {
@@ -181,11 +182,11 @@ bool WorkQueue::IsBestOffer(const WorkClass& work_class, BackendSet set) const {
 void WorkQueue::Link(WorkClass& work_class, SlotKind& kind) {
   work_class.kinds.push_back(&kind);
   work_class.slots += static_cast<uint32_t>(kind.slots.size());
-  kind.classes.push_back(&work_class);
+  kind.classes.insert(&work_class);
 }
 
 void WorkQueue::Relink(WorkClass& work_class) {
-  for (SlotKind* kind : std::exchange(work_class.kinds, {})) Drop(kind->classes, &work_class);
+  for (SlotKind* kind : std::exchange(work_class.kinds, {})) kind->classes.erase(&work_class);
   work_class.slots = 0;
   for (const auto& [set, kinds] : work_class.offers) {
     if (!IsBestOffer(work_class, set)) continue;
@@ -226,8 +227,8 @@ SlotKind* WorkQueue::UseKind(SlotKind kind) {
 
 void WorkQueue::ReleaseKind(SlotKind* kind) {
   if (--kind->members > 0) return;
-  for (const auto& [name, work_class] : classes_) {
-    if (const BackendSet set = kind->OfferTo(*work_class); set != 0) Unmatch(*work_class, *kind, set);
+  for (const auto& [work_class, set] : kind->offers) {
+    if (set != 0) Unmatch(*work_class, *kind, set);
   }
   kinds_.erase(kinds_.find(kind->key));
 }
@@ -253,13 +254,15 @@ void WorkQueue::SetTakes(Slot& slot, bool takes) {
     slot.kind->slots.erase(&slot);
     slot.kind->idle.erase(&slot);
     for (WorkClass* work_class : slot.kind->classes) --work_class->slots;
+    for (const auto& [work_class, set] : slot.kind->offers) --work_class->able;
     return;
   }
   slot.kind->slots.insert(&slot);
   if (!slot.busy) slot.kind->idle.insert(&slot);
-  for (WorkClass* work_class : slot.kind->classes) {
+  for (WorkClass* work_class : slot.kind->classes) ++work_class->slots;
+  for (const auto& [work_class, set] : slot.kind->offers) {
     const bool was_open = work_class->open();
-    ++work_class->slots;
+    ++work_class->able;
     if (!was_open && work_class->open()) MarkChanged(*work_class);
   }
 }
@@ -372,10 +375,7 @@ absl::Status WorkQueue::CheckNothingIdles() const {
 }
 
 // Of each other the two know what they would if they met now.
-absl::Status WorkQueue::CheckPair(const WorkClass& work_class, const SlotKind& kind) const {
-  const auto contains = [](const auto& list, const auto* one) {
-    return std::find(list.begin(), list.end(), one) != list.end();
-  };
+absl::Status WorkQueue::CheckPair(WorkClass& work_class, const SlotKind& kind) const {
   const auto offer = [&](const SlotKind& other) {
     return Misfit(work_class, work_class.wanted, other).empty() ? BackendsOn(work_class, other) & work_class.wanted : 0;
   };
@@ -385,7 +385,8 @@ absl::Status WorkQueue::CheckPair(const WorkClass& work_class, const SlotKind& k
   for (const auto& [key, other] : kinds_) {
     if (const BackendSet theirs = offer(*other); theirs != set && (theirs & set) == set) fits = false;
   }
-  if (contains(kind.classes, &work_class) != fits || contains(work_class.kinds, &kind) != fits) {
+  const bool listed = std::ranges::find(work_class.kinds, &kind) != work_class.kinds.end();
+  if (kind.classes.contains(&work_class) != fits || listed != fits) {
     return absl::InternalError("a class and a kind that fit do not know each other, or the reverse");
   }
   return absl::OkStatus();
@@ -396,6 +397,11 @@ absl::Status WorkQueue::Check() const {
     uint32_t slots = 0;
     for (const SlotKind* kind : work_class->kinds) slots += static_cast<uint32_t>(kind->slots.size());
     if (slots != work_class->slots) return absl::InternalError("a class counts its slots wrong: " + key);
+    uint32_t able = 0;
+    for (const auto& [name, kind] : kinds_) {
+      if (Misfit(*work_class, kAnyBackend, *kind).empty()) able += static_cast<uint32_t>(kind->slots.size());
+    }
+    if (able != work_class->able) return absl::InternalError("a class counts wrong what is able: " + key);
     for (const auto& [priority, level] : work_class->levels) {
       if (level.order.size() != level.waiting.size()) return absl::InternalError("a share is missing in " + key);
       for (const WorkClass::Share& share : level.order) {

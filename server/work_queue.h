@@ -10,6 +10,7 @@
 #include <string>
 #include <tuple>
 #include <unordered_map>
+#include <unordered_set>
 #include <utility>
 #include <vector>
 
@@ -41,10 +42,11 @@ struct SlotKind {
   uint32_t members = 0;             // slots, whether or not they take new runs
   std::set<Slot*, BySerial> slots;  // that take new runs, busy or not
   std::set<Slot*, BySerial> idle;
-  std::unordered_map<const WorkClass*, BackendSet> offers;  // as in WorkClass::offers
-  std::vector<WorkClass*> classes;                          // that fit
+  // As in WorkClass::offers, and 0 where it only counts towards WorkClass::able.
+  std::unordered_map<WorkClass*, BackendSet> offers;
+  std::unordered_set<WorkClass*> classes;  // that fit
 
-  BackendSet OfferTo(const WorkClass& work_class) const;
+  BackendSet OfferTo(WorkClass& work_class) const;
 };
 
 // A user's share of the fleet.
@@ -100,6 +102,9 @@ struct WorkClass {
   v1::TrainingStep step = v1::TRAINING_STEP_UNSPECIFIED;
   uint32_t benchmarks = 0;  // that have not ended
   uint32_t slots = 0;       // that fit and take new runs, busy or not
+  // Those and all others that meet the requirements and have any backend of the spec: what `count` asks for, so that a
+  // slot that has more than others closes nothing.
+  uint32_t able = 0;
   // Kinds that meet the requirements, by what they have of the wanted backends; not those that have none.
   std::map<BackendSet, std::vector<SlotKind*>> offers;
   std::vector<SlotKind*> kinds;                 // that fit
@@ -108,7 +113,7 @@ struct WorkClass {
   bool changed = false;                         // is in WorkQueue's list of changed classes
 
   uint32_t least_slots() const { return static_cast<uint32_t>(std::max(1, requirements.count())); }
-  bool open() const { return slots >= least_slots(); }
+  bool open() const { return able >= least_slots(); }
   // Of the wanted backends, those that some slot of the fleet has which meets the requirements.
   BackendSet offered() const;
 };
@@ -187,7 +192,7 @@ class WorkQueue {
   static void Link(WorkClass& work_class, SlotKind& kind);
   // Finds all kinds that fit anew.
   void Relink(WorkClass& work_class);
-  absl::Status CheckPair(const WorkClass& work_class, const SlotKind& kind) const;
+  absl::Status CheckPair(WorkClass& work_class, const SlotKind& kind) const;
   // Files the submitter in a level in which it waits, with the share that it has now.
   static void File(WorkClass& work_class, int priority, WorkClass::Level& level, Submitter& submitter);
   // Takes out what File filed.

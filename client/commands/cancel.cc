@@ -1,4 +1,5 @@
 #include "absl/strings/str_cat.h"
+#include "absl/time/time.h"
 #include "client/commands/commands.h"
 #include "client/commands/flags.h"
 #include "client/connection.h"
@@ -8,6 +9,9 @@
 
 namespace attnfleet::client {
 namespace {
+
+// For what one more word in the answer takes.
+constexpr absl::Duration kPatience = absl::Seconds(1);
 
 class Cancel : public Command {
  public:
@@ -36,7 +40,7 @@ class Cancel : public Command {
  private:
   // As far as the server tells; the cancellation itself is the same for one that is.
   static bool IsCancelled(Server& server, uint64_t id) {
-    const absl::StatusOr<v1::ListResponse> list = server.List(1, id + 1);
+    const absl::StatusOr<v1::ListResponse> list = server.List(1, id + 1, kPatience);
     return list.ok() && list->benchmarks_size() == 1 && list->benchmarks(0).id() == id &&
            list->benchmarks(0).state() == v1::BENCHMARK_STATE_CANCELLED;
   }

@@ -269,6 +269,32 @@ TEST(ResultView, OneRepetitionHasNoWinner) {
   EXPECT_FALSE(View(benchmark).rows[0].cells[1].fastest);
 }
 
+TEST(ResultView, NodesAreNamedAtEveryWidth) {
+  v1::Benchmark benchmark = FinishedBenchmark();
+  for (v1::Job& job : *benchmark.mutable_jobs()) {
+    job.mutable_node()->set_worker("node7");
+    job.mutable_node()->set_slot("gpu0");
+  }
+  *benchmark.mutable_fleet()->add_nodes()->mutable_node() = benchmark.jobs(0).node();
+  for (const int width : {0, 100, 70, 50}) {
+    const std::string table = Table(benchmark, width);
+    EXPECT_THAT(table.substr(0, table.find("\n\n")), HasSubstr("node7 gpu0")) << width;
+  }
+}
+
+TEST(ResultView, NothingWinsAgainstWhatRanOnAnotherDevice) {
+  for (const char* device : {"GPU-8b", "several"}) {
+    v1::Benchmark benchmark = FinishedBenchmark();
+    EXPECT_TRUE(View(benchmark).rows[0].cells[1].fastest);
+    benchmark.mutable_jobs(1)->mutable_summary()->set_device_uuid(device);
+    EXPECT_FALSE(View(benchmark).rows[0].cells[1].fastest);
+    EXPECT_THAT(Table(benchmark, 0), HasSubstr("several")) << "the row says that it has no one device";
+  }
+  v1::Benchmark benchmark = FinishedBenchmark();
+  for (v1::Job& job : *benchmark.mutable_jobs()) job.mutable_summary()->set_worker("several");
+  EXPECT_FALSE(View(benchmark).rows[0].cells[1].fastest);
+}
+
 // The check of the second job's first run.
 v1::NumericalCheck& CheckOf(v1::Benchmark& benchmark) {
   v1::NumericalCheck& check =

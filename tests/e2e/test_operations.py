@@ -54,6 +54,39 @@ class Logs(E2ETest):
         self.assertIn("--request-id: give 1 to 64 letters", bad.stderr)
 
 
+class StoreBesideOthers(E2ETest):
+    def test_check_and_backup_of_a_running_store_take_nothing_from_it(self):
+        """The server that reads an ended benchmark back must keep SQLite's locks: who comes beside it would else believe
+        itself alone and delete the log that the server writes to."""
+        listen = free_address()
+        state = f"--state-dir={self.state}"
+
+        def submit():
+            return self.attnfleet("submit", f"--server={listen}", "--preset=tiny").stdout.strip()
+        server = self.start_server(listen=listen, state=self.state)
+        submit()
+        self.attnfleet("cancel", "1", f"--server={listen}")
+        server.kill(signal.SIGTERM)
+        server.wait()
+        server = self.start_server(listen=listen, state=self.state)
+        self.attnfleet("results", "1", f"--server={listen}")
+        submit()
+        check, status = self.run_program("attnfleet-server", "check", state)
+        self.assertEqual(status, OK, check.dump())
+        self.assertEqual(submit(), "3")
+        backup, status = self.run_program("attnfleet-server", "backup", str(self.dir / "copy"), state)
+        self.assertEqual(status, OK, backup.dump())
+        self.assertEqual(submit(), "4")
+        check, status = self.run_program("attnfleet-server", "check", state)
+        self.assertIn("4 benchmarks", check.stdout + check.stderr)
+        server.kill(signal.SIGKILL)
+        server.wait()
+        self.start_server(listen=listen, state=self.state)
+        self.assertEqual(submit(), "5")
+        listed = json.loads(self.attnfleet("list", f"--server={listen}", "--format=json").stdout)
+        self.assertEqual(sorted(int(benchmark["id"]) for benchmark in listed["benchmarks"]), [1, 2, 3, 4, 5])
+
+
 class Shutdown(E2ETest):
     def test_connections_that_end_for_their_age_lose_nothing(self):
         server = self.start_server("--max-connection-age=1s", "--verbose")

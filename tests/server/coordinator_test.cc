@@ -418,6 +418,12 @@ TEST_F(CoordinatorTest, SecondWorkerOfANameIsRefusedForGoodOnceTheFirstIsHeardAg
   EXPECT_EQ(try_to_join().code(), absl::StatusCode::kAlreadyExists) << "it may have been under way";
   now_ += 10'000;
   EXPECT_EQ(try_to_join().code(), absl::StatusCode::kAlreadyExists) << "silent since";
+  heartbeat.mutable_heartbeat()->set_draining(true);
+  coordinator_->WorkerSaid("w", heartbeat, worker);
+  coordinator_->WorkerSaid("w", heartbeat, worker);
+  EXPECT_EQ(try_to_join().code(), absl::StatusCode::kAlreadyExists) << "makes room soon";
+  heartbeat.mutable_heartbeat()->set_draining(false);
+  coordinator_->WorkerSaid("w", heartbeat, worker);
   coordinator_->WorkerSaid("w", heartbeat, worker);
   const absl::Status refused = try_to_join();
   EXPECT_EQ(refused.code(), absl::StatusCode::kFailedPrecondition);

@@ -492,7 +492,7 @@ bool FleetSimulation::Fits(const v1::BenchmarkSpec& spec, const Backends& wanted
   const auto some = [&](const SimWorker& one) {
     Backends both;
     const std::optional<v1::WorkerStatus> known = scheduler_->FindWorker(one.name);
-    if (known.has_value() && (known->drained() || known->draining())) return both;
+    if (known.has_value() && known->drained()) return both;
     if (Meets(spec, one)) std::ranges::set_intersection(wanted, one.offers, std::inserter(both, both.end()));
     return both;
   };
@@ -504,10 +504,19 @@ bool FleetSimulation::Fits(const v1::BenchmarkSpec& spec, const Backends& wanted
   });
 }
 
-int FleetSimulation::FittingSlots(const v1::BenchmarkSpec& spec, const Backends& wanted) const {
-  int slots = 0;
-  for (const auto& worker : workers_) slots += Fits(spec, wanted, *worker) ? worker->slots : 0;
-  return slots;
+bool FleetSimulation::MayStart(const v1::BenchmarkSpec& spec, const Backends& wanted) const {
+  const Backends all = AllOf(spec);
+  int able = 0;
+  bool some = false;
+  for (const auto& worker : workers_) {
+    if (!Meets(spec, *worker)) continue;
+    const auto has_any_of = [&worker = *worker](const Backends& of) {
+      return std::ranges::find_first_of(of, worker.offers) != of.end();
+    };
+    if (has_any_of(all)) able += worker->slots;
+    some = some || has_any_of(wanted);
+  }
+  return some && able >= std::max(1, spec.requirements().count());
 }
 
 FleetSimulation::Backends FleetSimulation::AllOf(const v1::BenchmarkSpec& spec) {
@@ -541,13 +550,10 @@ bool FleetSimulation::PlainlyWaits(const Stored& stored, uint32_t group) const {
 
 bool FleetSimulation::MustEnd(const Stored& stored) const {
   const v1::BenchmarkSpec& spec = stored.head.spec();
-  const int count = std::max(1, spec.requirements().count());
-  if (spec.placement() == v1::PLACEMENT_EVERY) {
-    return stored.head.nodes_size() > 0 || FittingSlots(spec, AllOf(spec)) >= count;
-  }
+  if (spec.placement() == v1::PLACEMENT_EVERY) return stored.head.nodes_size() > 0 || MayStart(spec, AllOf(spec));
   for (uint32_t group = 0; group < static_cast<uint32_t>(spec.shapes_size()); ++group) {
     const Backends left = Left(stored, group);
-    if (!left.empty() && FittingSlots(spec, left) >= count) return true;
+    if (!left.empty() && MayStart(spec, left)) return true;
   }
   return std::ranges::any_of(stored.rows, [](const auto& row) { return IsActive(row.second); });
 }

@@ -118,7 +118,8 @@ class FleetSimulation {
   static bool Meets(const v1::BenchmarkSpec& spec, const SimWorker& worker);
   // Whether the requirements are met and the worker has some of the backends, of which no other has the same and more.
   bool Fits(const v1::BenchmarkSpec& spec, const Backends& wanted, const SimWorker& worker) const;
-  int FittingSlots(const v1::BenchmarkSpec& spec, const Backends& wanted) const;
+  // Whether some slot has some of these backends, and enough have any of the spec's.
+  bool MayStart(const v1::BenchmarkSpec& spec, const Backends& wanted) const;
   static Backends AllOf(const v1::BenchmarkSpec& spec);
   // Of a group, the backends with runs that are neither on a slot nor ended.
   static Backends Left(const Stored& stored, uint32_t group);

@@ -693,6 +693,9 @@ TEST_F(SchedulerTest, BackendsThatASlotHasTogetherStayTogether) {
   EXPECT_EQ(Explain(1)[2].waits(), "every slot that fits is busy (all cpu0 with benchmark 1); it is next");
   scheduler_.WorkerDisconnected("all", now_);
   EXPECT_TRUE(Take().assign.empty()) << "it may be back at any moment";
+  EXPECT_EQ(Explain(1)[2].waits(),
+            "no slot fits: some cpu0 has eager alone, and all cpu0 has more, which is not connected and may be back");
+  EXPECT_FALSE(Explain(1)[2].unfit()) << "it starts in a lease at most";
   now_ += kLease + 1;
   scheduler_.WorkerHeard("some", false, now_, effects_);
   EXPECT_EQ(TakeStart().backend(), "eager") << "nobody has flash2 any longer";
@@ -717,6 +720,41 @@ TEST_F(SchedulerTest, NothingWaitsForADrainedSlotWhileAnotherHasAPartOfIt) {
   EXPECT_TRUE(Take().assign.empty()) << "flash2 is left, of both shapes";
   EXPECT_TRUE(scheduler_.SetDrained("all", false, now_, effects_));
   EXPECT_EQ(TakeStart().backend(), "flash2");
+}
+
+TEST_F(SchedulerTest, WorkerThatStopsIsWaitedForAsOneThatCrashed) {
+  Join(MakeHello("some", 1));
+  Join(MakeHello("all", 1, {"eager", "flash2"}));
+  Submit(MakeSpec({"eager", "flash2"}, 2, 1));
+  Take();
+  scheduler_.WorkerHeard("all", /*draining=*/true, now_, effects_);
+  EXPECT_TRUE(Take().assign.empty()) << "it may be restarted";
+}
+
+TEST_F(SchedulerTest, CountAsksForSlotsThatHaveAnyOfTheBackends) {
+  Join(MakeHello("a", 1, {"eager"}));
+  Join(MakeHello("b", 1, {"eager"}));
+  Join(MakeHello("c", 1, {"flash2"}));
+  v1::BenchmarkSpec spec = MakeSpec({"eager", "flash2"}, 1, 1);
+  spec.mutable_requirements()->set_count(2);
+  Submit(spec);
+  Report("a", TakeStart(), v1::OUTCOME_MEASURED);
+  const v1::StartRun rest = TakeStart();
+  EXPECT_EQ(rest.backend(), "flash2") << "on the one slot that has it";
+  Report("c", rest, v1::OUTCOME_MEASURED);
+  EXPECT_EQ(StateOf(1), v1::BENCHMARK_STATE_FINISHED);
+  Take();
+}
+
+TEST_F(SchedulerTest, SlotThatHasMoreClosesNoBenchmarkThatCountsSlots) {
+  Join(MakeHello("a", 1, {"eager"}));
+  Join(MakeHello("b", 1, {"eager"}));
+  v1::BenchmarkSpec spec = MakeSpec({"eager", "flash2"}, 4, 1);
+  spec.mutable_requirements()->set_count(2);
+  Submit(spec);
+  EXPECT_EQ(Take().assign.size(), 2u);
+  Join(MakeHello("more", 1, {"eager", "flash2"}));
+  EXPECT_EQ(TakeStart().backend(), "eager") << "the third shape, on the new slot";
 }
 
 TEST_F(SchedulerTest, BackendsThatNoSlotHasTogetherGoToOneAfterTheOther) {
@@ -804,16 +842,17 @@ TEST_F(SchedulerTest, NodeOfAFleetComparisonIsUnsupportedWhereItLacksABackend) {
   spec.set_max_slots(1);
   Submit(spec);
   v1::StartRun start = TakeStart();
-  ASSERT_EQ(scheduler_.Head(1)->nodes_size(), 2) << "c has less than either";
+  ASSERT_EQ(scheduler_.Head(1)->nodes_size(), 3) << "also c, which has less than either";
   EXPECT_EQ(Whole(1).jobs(2).runs(1).result().reason(), "a cpu0 has no backend flash2 on cpu");
   EXPECT_EQ(Whole(1).jobs(4).runs(0).result().outcome(), v1::OUTCOME_UNSUPPORTED);
+  EXPECT_EQ(Whole(1).jobs(8).runs(1).result().reason(), "c cpu0 has no backend sdpa, flash2 on cpu");
 
   Scheduler restarted(kLease);
   ASSERT_EQ(restarted.Restore(*scheduler_.Head(1), RowsOf(1), now_), absl::OkStatus());
   EXPECT_EQ(restarted.CheckInvariants(), absl::OkStatus());
-  for (int i = 0; i < 8; ++i) {
-    Report(i < 4 ? "a" : "b", start, v1::OUTCOME_MEASURED);
-    if (i < 7) start = TakeStart();
+  for (int i = 0; i < 10; ++i) {
+    Report(i < 4 ? "a" : i < 8 ? "b" : "c", start, v1::OUTCOME_MEASURED);
+    if (i < 9) start = TakeStart();
   }
   EXPECT_EQ(StateOf(1), v1::BENCHMARK_STATE_FINISHED);
   Take();
