@@ -98,7 +98,7 @@ TEST_F(WorkerProgram, SaysReadyWithItsName) {
   ASSERT_EQ(info.slots_size(), 1);
   EXPECT_EQ(info.slots(0).id(), "cpu0");
   EXPECT_GT(info.slots(0).memory_bytes(), 0);
-  EXPECT_EQ(info.backends_size(), 3);
+  EXPECT_EQ(info.backends_size(), 4);
 }
 
 TEST_F(WorkerProgram, KilledLeavesNoTrainerRunning) {

@@ -28,9 +28,10 @@ absl::StatusOr<v1::TrainerCapabilities> Probe(const std::string& behaviour,
 TEST(TrainerProbe, LearnsWhatTheTrainerCanDo) {
   const auto capabilities = Probe("");
   ASSERT_TRUE(capabilities.ok()) << capabilities.status();
-  ASSERT_EQ(capabilities->backends_size(), 3);
+  ASSERT_EQ(capabilities->backends_size(), 4);
   EXPECT_EQ(capabilities->backends(1).name(), "sdpa");
   EXPECT_EQ(capabilities->backends(1).devices_size(), 2);
+  EXPECT_EQ(capabilities->backends(3).devices_size(), 1);
   EXPECT_EQ(capabilities->libtorch_version(), "2.11.0+double");
 }
 
