@@ -1,7 +1,6 @@
 // attnfleet-server: flags, start, and an orderly end.
 
 #include <grpcpp/health_check_service_interface.h>
-#include <malloc.h>
 #include <sys/resource.h>
 #include <unistd.h>
 
@@ -137,7 +136,6 @@ constexpr rlim_t kOtherDescriptors = 200;
 constexpr std::chrono::milliseconds kShutdownLimit{1'000};
 // How often a server on standby looks for the leader, and one that leads whether it still does.
 constexpr std::chrono::milliseconds kLook{250};
-constexpr std::chrono::minutes kTrimInterval{1};
 // How long `restore` waits for a leader that was killed to be given up.
 constexpr std::chrono::seconds kLeaderPatience{10};
 
@@ -317,13 +315,7 @@ absl::StatusOr<int> Coordinate(const Settings& settings, const ListenOptions& li
   LogInfo(absl::StrCat("listening on ", listener->address, ", ", store.name()));
   SayReady(listener->address);
 
-  // What bursts of calls took and gave back lies between what lives on: without this the heap only grows, burst by
-  // burst.
-  auto trim = std::chrono::steady_clock::now();
   while (!lost() && signals.Wait(kLook) == 0) {
-    if (std::chrono::steady_clock::now() - trim < kTrimInterval) continue;
-    malloc_trim(0);
-    trim = std::chrono::steady_clock::now();
   }
   LogInfo("stopping");
   listener->server->GetHealthCheckService()->SetServingStatus(false);
