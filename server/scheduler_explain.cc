@@ -111,7 +111,7 @@ WaitReasons::Lane Scheduler::ExplainClass(const BenchmarkEntry& entry, const Ben
   std::vector<std::string> misfits;
   std::string busy;
   bool connected = false;
-  bool in_time = false;  // a slot may fit by itself, once it is clear who comes back
+  std::string more;  // who has more than a slot that would do; such a slot may fit by itself, once that one is gone
   for (const auto& [name, worker] : fleet_.workers()) {
     if (!worker->connected) continue;
     connected = true;
@@ -119,9 +119,8 @@ WaitReasons::Lane Scheduler::ExplainClass(const BenchmarkEntry& entry, const Ben
       std::string misfit = Unavailable(*worker);
       if (misfit.empty()) misfit = Misfit(work_class, filing.wanted, *slot->kind);
       if (misfit.empty() && !Contains(work_class.kinds, slot->kind)) {
-        misfit = absl::StrCat("has ", BackendNames(work_class, slot->kind->OfferTo(work_class)), " alone, and ",
-                              WhoHasMore(work_class));
-        in_time = true;
+        if (more.empty()) more = WhoHasMore(work_class);  // looks at the whole fleet, so once
+        misfit = absl::StrCat("has ", BackendNames(work_class, slot->kind->OfferTo(work_class)), " alone, and ", more);
       }
       if (!misfit.empty()) {
         misfits.push_back(absl::StrCat(Where(*slot), " ", misfit));
@@ -150,7 +149,7 @@ WaitReasons::Lane Scheduler::ExplainClass(const BenchmarkEntry& entry, const Ben
   }
   const std::string list = FirstOf(std::move(misfits));
   if (work_class.open() || work_class.least_slots() == 1) {
-    return {.why = absl::StrCat("no slot fits: ", list), .unfit = !in_time};
+    return {.why = absl::StrCat("no slot fits: ", list), .unfit = more.empty()};
   }
   return {.why = absl::StrCat(Counted(work_class.able, "slot"), work_class.able == 1 ? " fits" : " fit",
                               " and it needs ", work_class.least_slots(), " (count)", list.empty() ? "" : ": ", list),

@@ -2,11 +2,13 @@
 
 #include <algorithm>
 #include <cstddef>
+#include <cstdint>
 #include <utility>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "proto/counted.h"
 #include "proto/spec.h"
 #include "proto/support/log.h"
 
@@ -43,9 +45,9 @@ std::string Undelivered(const std::map<Spool::Key, v1::RunReport>& reports) {
   });
   const auto results = static_cast<std::ptrdiff_t>(reports.size()) - handed_back;
   std::vector<std::string> parts;
-  if (results > 0) parts.push_back(absl::StrCat(results, results == 1 ? " result" : " results"));
+  if (results > 0) parts.push_back(Counted(static_cast<uint64_t>(results), "result"));
   if (handed_back > 0) {
-    parts.push_back(absl::StrCat("the return of ", handed_back, handed_back == 1 ? " run" : " runs"));
+    parts.push_back(absl::StrCat("the return of ", Counted(static_cast<uint64_t>(handed_back), "run")));
   }
   if (parts.empty()) return "";
   return absl::StrCat(absl::StrJoin(parts, " and "), parts.size() == 1 && results <= 1 ? " is" : " are");

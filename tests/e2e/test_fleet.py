@@ -115,15 +115,20 @@ class Faults(E2ETest):
         # for each slot and kill.
         self.assertLessEqual(sum(run["attempt"] - 1 for run in self.runs(benchmark)), 2 * 2)
 
-    def end_a_run_without_a_server(self):
-        """Where the server was, a worker with a result that it cannot deliver, and the benchmark of four runs."""
+    def lose_the_server_during_a_run(self, double):
+        """Where the server was, the worker that runs on, and the benchmark of four runs."""
         listen = free_address()
         server = self.start_server(listen=listen)
-        worker = self.start_worker(server, double="eager:slow=1,sdpa:slow=1")
+        worker = self.start_worker(server, double=double)
         number = self.submit(server, "--repetitions=1")
         wait_until("a trainer", self.trainer_starts)
         server.kill()
         server.wait()
+        return listen, worker, number
+
+    def end_a_run_without_a_server(self):
+        """The same, and the worker has a result that it cannot deliver."""
+        listen, worker, number = self.lose_the_server_during_a_run("eager:slow=1,sdpa:slow=1")
         wait_until("the run to end", lambda: not self.running("attnfleet-trainer-double"))
         return listen, worker, number
 
@@ -158,13 +163,7 @@ class Faults(E2ETest):
         self.assertNotIn("not delivered", again.stderr)
 
     def test_a_run_that_is_handed_back_while_the_server_is_away_is_no_result(self):
-        listen = free_address()
-        server = self.start_server(listen=listen)
-        worker = self.start_worker(server, double="eager:hang,sdpa:hang")
-        number = self.submit(server, "--repetitions=1")
-        wait_until("a trainer", self.trainer_starts)
-        server.kill()
-        server.wait()
+        listen, worker, number = self.lose_the_server_during_a_run("eager:hang,sdpa:hang")
         wait_until("the worker to notice", lambda: "connection to" in worker.stderr)
         worker.kill(signal.SIGTERM)
         self.assertEqual(worker.wait(), OK, worker.dump())

@@ -142,8 +142,7 @@ std::optional<std::string> RefuseStep(StepKind step, Precision precision) {
   }
   if (step == StepKind::kFusedBf16Stream && precision != Precision::kBf16Mixed) {
     return "fused-bf16-stream step: it keeps the residual stream in bf16 and weights in fp32; give precision "
-           "bf16-mixed "
-           "(auto is fp32 on the CPU), or step fused";
+           "bf16-mixed (auto is fp32 on the CPU), or step fused";
   }
   return std::nullopt;
 }
