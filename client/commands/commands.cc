@@ -95,8 +95,8 @@ absl::StatusOr<int> RunCommand(const CommandInfo& info, const std::vector<std::s
   }
   if (positional->size() > info.most_arguments) {
     return absl::InvalidArgumentError(absl::StrCat("what is \"", (*positional)[info.most_arguments],
-                                                   "\"? The form is: attnfleet ", info.name, " [FLAGS] ",
-                                                   info.arguments));
+                                                   "\"? The form is: attnfleet ", info.name, " [FLAGS]",
+                                                   info.arguments.empty() ? "" : " ", info.arguments));
   }
   return command->Run(*positional, signals);
 }
