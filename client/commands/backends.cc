@@ -3,6 +3,7 @@
 #include "client/commands/commands.h"
 #include "client/commands/flags.h"
 #include "client/connection.h"
+#include "client/output.h"
 #include "client/show.h"
 #include "proto/spec.h"
 #include "proto/support/exit_code.h"
@@ -26,6 +27,7 @@ class Backends : public Command {
   std::vector<Flag> Flags() override { return Join({output_.Flags(), connection_.Flags(), connection_.WorkerFlags()}); }
 
   absl::StatusOr<int> Run(const std::vector<std::string>&, StopSignals& signals) override {
+    if (const absl::Status status = CheckOutput(output_.path); !status.ok()) return status;
     const auto connection = Connection::OpenWithWorker(connection_, "attnfleet backends", signals);
     if (!connection.ok()) return connection.status();
     const absl::StatusOr<v1::ListBackendsResponse> response = (*connection)->server().ListBackends();

@@ -4,6 +4,7 @@
 #include "client/commands/commands.h"
 #include "client/commands/flags.h"
 #include "client/connection.h"
+#include "client/output.h"
 #include "client/show.h"
 #include "proto/support/exit_code.h"
 
@@ -71,6 +72,7 @@ class List : public Command {
   }
 
   absl::StatusOr<int> Run(const std::vector<std::string>&, StopSignals& signals) override {
+    if (const absl::Status status = CheckOutput(output_.path); !status.ok()) return status;
     const auto connection = Connection::Open(connection_, "attnfleet list", signals);
     if (!connection.ok()) return connection.status();
     const absl::StatusOr<v1::ListResponse> list = (*connection)->server().List(limit_, before_);

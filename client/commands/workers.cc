@@ -71,6 +71,7 @@ class Workers : public Command {
 
   absl::StatusOr<int> Run(const std::vector<std::string>& arguments, StopSignals& signals) override {
     if (!arguments.empty()) return Drain(arguments, signals);
+    if (const absl::Status status = CheckOutput(output_.path); !status.ok()) return status;
     const auto connection = Connection::OpenWithWorker(connection_, "attnfleet workers", signals);
     if (!connection.ok()) return connection.status();
     const absl::StatusOr<v1::ListWorkersResponse> response = (*connection)->server().ListWorkers();

@@ -73,6 +73,8 @@ class FakeService : public v1::BenchmarkService::Service {
     *response = benchmark;
     return before(context);
   }
+  grpc::Status Pause(grpc::ServerContext*, const v1::PauseRequest*, v1::Benchmark*) override { return Ended(); }
+  grpc::Status Resume(grpc::ServerContext*, const v1::ResumeRequest*, v1::Benchmark*) override { return Ended(); }
   grpc::Status Explain(grpc::ServerContext* context, const v1::ExplainRequest*,
                        v1::ExplainResponse* response) override {
     *response = explanations;
@@ -82,6 +84,9 @@ class FakeService : public v1::BenchmarkService::Service {
                      grpc::ServerWriter<v1::WatchResponse>* writer) override {
     return watch(context, writer);
   }
+
+ private:
+  static grpc::Status Ended() { return {grpc::StatusCode::FAILED_PRECONDITION, "benchmark 12 has ended"}; }
 };
 
 // Offers eager, sdpa and flash2, or nothing.
@@ -172,6 +177,10 @@ TEST_F(CommandsTest, HelpTeachesByExampleAndListsExitCodes) {
   EXPECT_EQ(Run({"--help"}), kExitOk);
   EXPECT_THAT(out_, HasSubstr("attnfleet run --preset=tiny"));
   EXPECT_THAT(out_, HasSubstr("Exit codes"));
+  for (const char* said :
+       {"of results: they were shown", "the benchmark was cancelled", "pause or resume what has ended"}) {
+    EXPECT_THAT(out_, HasSubstr(said));
+  }
   for (const char* command :
        {"run", "submit", "watch", "list", "results", "cancel", "workers", "backends", "explain"}) {
     EXPECT_EQ(Run({command, "--help"}), kExitOk);
@@ -210,6 +219,12 @@ TEST_F(CommandsTest, WrongUseIsOneLineOnStandardError) {
       {{"workers", "--server=x:1", "--torch=/x"}, "--torch: of a worker that is started here"},
       {{"run", "--server=x:1", "--trainer=/x", "--preset=tiny"}, "--trainer: of a worker that is started here"},
       {{"run", "--preset=tiny", "--output=/nowhere/x"}, "--output: /nowhere/x"},
+      {{"run", "--preset=tiny", "--output=/nowhere/x", "--dry-run"}, "--output: /nowhere/x"},
+      {{"submit", "--preset=tiny", "--output=/nowhere/x", "--dry-run"}, "--output: /nowhere/x"},
+      {{"list", "--server=x:1", "--output=/nowhere/x"}, "--output: /nowhere/x"},
+      {{"explain", "1", "--server=x:1", "--output=/nowhere/x"}, "--output: /nowhere/x"},
+      {{"workers", "--server=x:1", "--output=/nowhere/x"}, "--output: /nowhere/x"},
+      {{"backends", "--server=x:1", "--output=/nowhere/x"}, "--output: /nowhere/x"},
   };
   for (const auto& [arguments, text] : cases) {
     EXPECT_EQ(Run(arguments), kExitUsage) << text;
@@ -492,6 +507,26 @@ TEST_F(CommandsTest, AFailedRunIsExitCode1) {
   Start();
   EXPECT_EQ(RunOnServer({"watch", "12"}), kExitFailed);
   EXPECT_THAT(out_, HasSubstr("eager 32x128: failed: signal 11"));
+  EXPECT_EQ(RunOnServer({"results", "12"}), kExitOk) << "shows what was asked for";
+}
+
+TEST_F(CommandsTest, ACancelledBenchmarkIsExitCode1ForWatch) {
+  service_.benchmark.set_state(v1::BENCHMARK_STATE_CANCELLED);
+  service_.watch = [this](grpc::ServerContext*, grpc::ServerWriter<v1::WatchResponse>* writer) {
+    writer->Write(Whole(service_.benchmark));
+    return grpc::Status::OK;
+  };
+  Start();
+  EXPECT_EQ(RunOnServer({"watch", "12"}), kExitFailed);
+  EXPECT_EQ(RunOnServer({"results", "12"}), kExitOk) << "shows what was asked for";
+}
+
+TEST_F(CommandsTest, WhatTheServerCannotDoIsExitCode1) {
+  Start();
+  for (const char* command : {"pause", "resume"}) {
+    EXPECT_EQ(RunOnServer({command, "12"}), kExitFailed);
+    EXPECT_EQ(err_, "attnfleet: benchmark 12 has ended\n");
+  }
 }
 
 TEST_F(CommandsTest, CtrlCInWatchLeavesTheBenchmarkAlone) {
