@@ -94,6 +94,7 @@ std::string EscapeMarkdown(const std::string& text) {
 }  // namespace
 
 std::string GridText(const Grid& raw, bool color) {
+  if (raw.rows.empty() && !raw.empty.empty()) return raw.empty + "\n";
   Grid grid = raw;
   for (auto& row : grid.rows) {
     for (GridCell& cell : row) cell.text = Printable(cell.text);

@@ -26,6 +26,7 @@ struct GridColumn {
 struct Grid {
   std::vector<GridColumn> columns;
   std::vector<std::vector<GridCell>> rows;
+  std::string empty = {};  // what GridText says where there are no rows; "" = titles alone
 };
 
 // Aligned columns, one line a row, ending in a newline.

@@ -14,6 +14,7 @@ namespace {
 Grid MakeGrid(const v1::ListBackendsResponse& response) {
   Grid grid;
   grid.columns = {{"Backend"}, {"Devices"}, {"What it is"}};
+  grid.empty = "no worker is connected, and so no backend is known";
   for (const v1::Backend& backend : response.backends()) {
     std::vector<std::string> devices;
     for (const int device : backend.devices()) devices.push_back(DeviceKindName(static_cast<v1::DeviceKind>(device)));

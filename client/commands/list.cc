@@ -37,6 +37,7 @@ Grid MakeGrid(const v1::ListResponse& list) {
   Grid grid;
   grid.columns = {{"ID", true}, {"State"},        {"Runs", true}, {"Submitted"},        {"By"},
                   {"Backends"}, {"Shapes", true}, {"Name"},       {"Cancelled because"}};
+  grid.empty = "no benchmarks";
   for (const v1::Benchmark& benchmark : list.benchmarks()) {
     grid.rows.push_back({{absl::StrCat(benchmark.id())},
                          {StateName(benchmark)},

@@ -31,6 +31,7 @@ std::string StateOf(const v1::WorkerStatus& worker, const std::string& slot) {
 Grid MakeGrid(const v1::ListWorkersResponse& response) {
   Grid grid;
   grid.columns = {{"Worker"}, {"Host"}, {"Slot"}, {"State"}, {"Device"}, {"GB", true}, {"LibTorch"}, {"Labels"}};
+  grid.empty = "no worker is connected";
   for (const v1::WorkerStatus& worker : response.workers()) {
     const v1::WorkerInfo& info = worker.info();
     for (const v1::Slot& slot : info.slots()) {

@@ -439,6 +439,20 @@ TEST_F(CommandsTest, AListingDoesNotCountWhatACancellationEndedAsRun) {
   EXPECT_THAT(out_, HasSubstr(",cancelled,?/18,"));
 }
 
+TEST_F(CommandsTest, AFleetWithoutWorkersSaysSo) {
+  fleet_.connected = false;
+  Start();
+  for (const char* command : {"workers", "backends"}) {
+    EXPECT_EQ(RunOnServer({command}), kExitOk);
+    EXPECT_THAT(out_, StartsWith("no worker is connected"));
+    EXPECT_EQ(std::count(out_.begin(), out_.end(), '\n'), 1);
+    EXPECT_EQ(RunOnServer({command, "--format=json"}), kExitOk);
+    EXPECT_THAT(out_, StartsWith("{"));
+    EXPECT_EQ(RunOnServer({command, "--format=csv"}), kExitOk);
+    EXPECT_THAT(out_, Not(HasSubstr("no worker")));
+  }
+}
+
 TEST_F(CommandsTest, WorkersThatShareACpuAreSaid) {
   for (const char* name : {"w1", "w2", "w3"}) {
     v1::WorkerStatus& worker = *fleet_.workers.add_workers();

@@ -21,6 +21,15 @@ TEST(Grid, AlignsColumnsUnderTheirGroup) {
   EXPECT_EQ(GridWidth(Sample()), 26);
 }
 
+TEST(Grid, WithoutRowsTextSaysWhyWhereThatIsKnown) {
+  Grid grid = Sample();
+  grid.rows.clear();
+  EXPECT_EQ(GridText(grid, false), "       it/s ------\nName   eager  sdpa\n");
+  grid.empty = "nobody is here";
+  EXPECT_EQ(GridText(grid, true), "nobody is here\n");
+  EXPECT_EQ(GridCsv(grid), "Name,eager,sdpa\n");
+}
+
 TEST(Grid, ColorChangesNoColumn) {
   std::string text = GridText(Sample(), true);
   EXPECT_NE(text.find("\033[31mOOM\033[0m"), std::string::npos);
