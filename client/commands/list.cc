@@ -1,3 +1,5 @@
+#include <algorithm>
+
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "absl/time/time.h"
@@ -27,10 +29,11 @@ std::string StateName(const v1::Benchmark& benchmark) {
   }
 }
 
+bool IsCancelled(const v1::Benchmark& benchmark) { return benchmark.state() == v1::BENCHMARK_STATE_CANCELLED; }
+
 // A cancellation ends what has not run, and a listing does not tell how many those were.
 std::string RunsText(const v1::Benchmark& benchmark) {
-  const bool cancelled = benchmark.state() == v1::BENCHMARK_STATE_CANCELLED;
-  return absl::StrCat(cancelled ? "?" : absl::StrCat(benchmark.runs_ended()), "/", benchmark.runs_total());
+  return absl::StrCat(IsCancelled(benchmark) ? "?" : absl::StrCat(benchmark.runs_ended()), "/", benchmark.runs_total());
 }
 
 Grid MakeGrid(const v1::ListResponse& list) {
@@ -80,6 +83,12 @@ class List : public Command {
     if (!list.ok()) return list.status();
     (*connection)->Close();
     if (const absl::Status status = ShowList(MakeGrid(*list), *list, output_); !status.ok()) return status;
+    const auto& benchmarks = list->benchmarks();
+    if (output_.format == Format::kTable && std::any_of(benchmarks.begin(), benchmarks.end(), IsCancelled)) {
+      PrintNote(
+          absl::StrCat("? of a cancelled benchmark: how many of its runs had ended is not kept; what was measured: ",
+                       "attnfleet results ID", connection_.Suffix()));
+    }
     return kExitOk;
   }
 

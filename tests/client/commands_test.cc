@@ -437,6 +437,9 @@ TEST_F(CommandsTest, AListingDoesNotCountWhatACancellationEndedAsRun) {
   service_.benchmark.set_state(v1::BENCHMARK_STATE_CANCELLED);
   EXPECT_EQ(RunOnServer({"list", "--format=csv"}), kExitOk);
   EXPECT_THAT(out_, HasSubstr(",cancelled,?/18,"));
+  EXPECT_EQ(err_, "");
+  EXPECT_EQ(RunOnServer({"list"}), kExitOk);
+  EXPECT_THAT(err_, HasSubstr("? of a cancelled benchmark: "));
 }
 
 TEST_F(CommandsTest, AFleetWithoutWorkersSaysSo) {
