@@ -366,6 +366,25 @@ TEST_F(CommandsTest, AnUnreachableServerIsNamedWithinTheTimeout) {
   EXPECT_EQ(std::count(err_.begin(), err_.end(), '\n'), 1) << err_;
 }
 
+TEST_F(CommandsTest, AServerThatSaysThatItCannotWasReached) {
+  int calls = 0;
+  grpc::Status answer(grpc::StatusCode::UNAVAILABLE, "benchmark 12 cannot be read at present: its disk is away");
+  service_.before = [&](grpc::ServerContext*) {
+    ++calls;
+    return answer;
+  };
+  Start();
+  EXPECT_EQ(RunOnServer({"results", "12", "--timeout=0.5"}), kExitUnavailable);
+  EXPECT_EQ(
+      err_,
+      "attnfleet: the server at " + address_ +
+          " cannot do it at present (tried for 0.5 s): benchmark 12 cannot be read at present: its disk is away\n");
+  EXPECT_GT(calls, 1) << "it may pass";
+  answer = {grpc::StatusCode::CANCELLED, ""};
+  EXPECT_EQ(RunOnServer({"results", "12", "--timeout=0.5"}), kExitUnavailable);
+  EXPECT_THAT(err_, HasSubstr(" cannot do it at present (tried for 0.5 s): the server ended the call\n"));
+}
+
 TEST_F(CommandsTest, AServerThatDoesNotAnswerIsGivenUp) {
   service_.before = [](grpc::ServerContext* context) {
     while (!context->IsCancelled()) std::this_thread::sleep_for(std::chrono::milliseconds(5));
