@@ -173,7 +173,7 @@ std::string ResultTable(const ResultView& view, int width, bool color) {
   const auto found = std::find_if(layouts.begin(), layouts.end(), fits);
   const Layout& best = found == layouts.end() ? layouts.back() : *found;
   std::string text = GridText(best.grid, color);
-  for (const Grid& fleet : view.fleet) absl::StrAppend(&text, "\n", GridText(fleet, color));
+  for (const Grid& fleet : view.fleet) absl::StrAppend(&text, "\n", GridText(fleet, color, width));
   return absl::StrCat(text, "\n", Below(view, best.facts, width));
 }
 

@@ -475,6 +475,18 @@ TEST_F(CommandsTest, AFleetWithoutWorkersSaysSo) {
   }
 }
 
+TEST_F(CommandsTest, AListIsFittedToTheTerminal) {
+  service_.benchmark.mutable_spec()->set_submitter("somebody@a-host-with-a-long-name");
+  Start();
+  EXPECT_EQ(RunOnServer({"list"}), kExitOk);
+  EXPECT_THAT(out_, HasSubstr("Cancelled because\n"));
+  setenv("COLUMNS", "60", 1);
+  EXPECT_EQ(RunOnServer({"list"}), kExitOk);
+  unsetenv("COLUMNS");
+  EXPECT_THAT(out_, HasSubstr("By: somebody@a-host-with-a-long-name\n"));
+  EXPECT_THAT(out_, Not(HasSubstr("Cancelled because")));
+}
+
 TEST_F(CommandsTest, WorkersThatShareACpuAreSaid) {
   for (const char* name : {"w1", "w2", "w3"}) {
     v1::WorkerStatus& worker = *fleet_.workers.add_workers();

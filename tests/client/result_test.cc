@@ -310,11 +310,14 @@ TEST(ResultView, NodesAreNamedAtEveryWidth) {
     job.mutable_node()->set_worker("node7");
     job.mutable_node()->set_slot("gpu0");
   }
-  *benchmark.mutable_fleet()->add_nodes()->mutable_node() = benchmark.jobs(0).node();
+  v1::Node& node = *benchmark.mutable_fleet()->add_nodes()->mutable_node();
+  node = benchmark.jobs(0).node();
+  node.set_device_name("NVIDIA H100 80GB HBM3");
   for (const int width : {0, 100, 70, 50}) {
     const std::string table = Table(benchmark, width);
     EXPECT_THAT(table.substr(0, table.find("\n\n")), HasSubstr("node7 gpu0")) << width;
   }
+  EXPECT_LE(LongestLine(Table(benchmark, 60)), 60);
 }
 
 TEST(ResultView, NothingWinsAgainstWhatRanOnAnotherDevice) {
