@@ -28,14 +28,14 @@ class ContactNotes {
  public:
   void Update(const std::string& problem, ProgressDisplay& display) {
     if (problem.empty()) {
-      if (told_) display.Note("in contact with the server again");
+      if (told_) display.Note("there is news from the server again");
       lost_.reset();
       told_ = false;
       return;
     }
     if (!lost_.has_value()) lost_ = absl::Now();
     if (told_ || absl::Now() - *lost_ < kSilenceToTell) return;
-    display.Note(absl::StrCat("no contact with the server (", problem, "); trying again"));
+    display.Note(absl::StrCat("no news from the server (", problem, "); trying again"));
     told_ = true;
   }
 

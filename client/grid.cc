@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <string_view>
+#include <utility>
 
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
@@ -15,7 +16,7 @@ namespace {
 constexpr char kReset[] = "\033[0m";
 
 std::string Paint(const std::string& text, Style style, bool color) {
-  if (!color || style == Style::kPlain) return text;
+  if (!color || style == Style::kPlain || text.empty()) return text;
   return absl::StrCat(style == Style::kGood ? "\033[32m" : "\033[31m", text, kReset);
 }
 
@@ -39,8 +40,9 @@ std::vector<Group> Groups(const Grid& grid) {
   return groups;
 }
 
-constexpr int kGap = 2;       // between columns
-constexpr int kGroupGap = 3;  // before a group
+constexpr int kGap = 2;         // between columns
+constexpr int kGroupGap = 3;    // before a group
+constexpr int kLeastText = 12;  // in a narrower column text that goes on for lines is hard to read
 
 int GapBefore(const Grid& grid, size_t column) {
   if (column == 0) return 0;
@@ -87,47 +89,120 @@ std::string GroupLine(const Grid& grid, const std::vector<int>& widths) {
   return TrimRight(line);
 }
 
+int Total(const Grid& grid, const std::vector<int>& widths) {
+  int total = 0;
+  for (size_t i = 0; i < widths.size(); ++i) total += widths[i] + GapBefore(grid, i);
+  return total;
+}
+
+Grid WithoutEmptyColumns(Grid grid) {
+  for (size_t i = grid.columns.size(); i-- > 0;) {
+    const auto says = [i](const std::vector<GridCell>& row) { return !row[i].text.empty(); };
+    if (std::any_of(grid.rows.begin(), grid.rows.end(), says)) continue;
+    const auto at = static_cast<ptrdiff_t>(i);
+    grid.columns.erase(grid.columns.begin() + at);
+    for (auto& row : grid.rows) row.erase(row.begin() + at);
+  }
+  return grid;
+}
+
+int LongestWord(const std::string& text) {
+  int longest = 0;
+  for (const std::string& word : Wrap(text, 1)) longest = std::max(longest, DisplayWidth(word));
+  return longest;
+}
+
+// The columns' widths where a line takes no more than `width` columns (<= 0: no limit), at the cost of the widest,
+// whose cells have to be broken at spaces; numbers are not. Empty if that does not do.
+std::vector<int> WidthsWithin(const Grid& grid, int width) {
+  std::vector<int> widths = Widths(grid);
+  std::vector<int> least;
+  for (size_t i = 0; i < widths.size(); ++i) {
+    const bool right = grid.columns[i].right;
+    int narrowest = std::max(LongestWord(grid.columns[i].title), right ? 0 : std::min(widths[i], kLeastText));
+    for (const auto& row : grid.rows) {
+      narrowest = std::max(narrowest, right ? DisplayWidth(row[i].text) : LongestWord(row[i].text));
+    }
+    least.push_back(narrowest);
+  }
+  for (int over = width > 0 ? Total(grid, widths) - width : 0; over > 0; --over) {
+    int* widest = nullptr;
+    for (size_t i = 0; i < widths.size(); ++i) {
+      if (widths[i] > least[i] && (widest == nullptr || widths[i] > *widest)) widest = &widths[i];
+    }
+    if (widest == nullptr) return {};
+    --*widest;
+  }
+  return widths;
+}
+
+// A row, of as many lines as its highest cell.
+std::string RowLines(const Grid& grid, const std::vector<GridCell>& row, const std::vector<int>& widths, bool color) {
+  std::vector<std::vector<std::string>> cells;
+  size_t height = 1;
+  for (size_t i = 0; i < row.size(); ++i) {
+    const bool fits = DisplayWidth(row[i].text) <= widths[i];
+    cells.push_back(fits ? std::vector<std::string>{row[i].text} : Wrap(row[i].text, widths[i]));
+    height = std::max(height, cells.back().size());
+  }
+  std::string text;
+  for (size_t part = 0; part < height; ++part) {
+    std::string line;
+    for (size_t i = 0; i < row.size(); ++i) {
+      const std::string cell = part < cells[i].size() ? cells[i][part] : "";
+      const std::string gap(static_cast<size_t>(GapBefore(grid, i)), ' ');
+      const std::string fill(static_cast<size_t>(std::max(0, widths[i] - DisplayWidth(cell))), ' ');
+      const std::string painted = Paint(cell, row[i].style, color);
+      absl::StrAppend(&line, gap, grid.columns[i].right ? fill + painted : painted + fill);
+    }
+    absl::StrAppend(&text, TrimRight(line), "\n");
+  }
+  return text;
+}
+
+// One line for each cell, under each other; what is empty is left out.
+std::string Blocks(const Grid& grid, bool color, int width) {
+  std::string text;
+  for (const auto& row : grid.rows) {
+    if (!text.empty()) absl::StrAppend(&text, "\n");
+    for (size_t i = 0; i < row.size(); ++i) {
+      if (row[i].text.empty()) continue;
+      for (const std::string& line : Wrap(absl::StrCat(grid.columns[i].title, ": ", row[i].text), width)) {
+        absl::StrAppend(&text, Paint(line, row[i].style, color), "\n");
+      }
+    }
+  }
+  return text;
+}
+
 std::string EscapeMarkdown(const std::string& text) {
   return absl::StrReplaceAll(Printable(text), {{"|", "\\|"}, {"<", "&lt;"}});
 }
 
 }  // namespace
 
-std::string GridText(const Grid& raw, bool color) {
+std::string GridText(const Grid& raw, bool color, int width) {
+  if (raw.rows.empty() && !raw.empty.empty()) return raw.empty + "\n";
   Grid grid = raw;
   for (auto& row : grid.rows) {
     for (GridCell& cell : row) cell.text = Printable(cell.text);
   }
-  const std::vector<int> widths = Widths(grid);
-  const auto line = [&](const auto& cell_text, const auto& cell_style) {
-    std::string text;
-    for (size_t i = 0; i < grid.columns.size(); ++i) {
-      const std::string cell = cell_text(i);
-      const std::string gap(static_cast<size_t>(GapBefore(grid, i)), ' ');
-      const std::string fill(static_cast<size_t>(std::max(0, widths[i] - DisplayWidth(cell))), ' ');
-      const std::string painted = Paint(cell, cell_style(i), color);
-      absl::StrAppend(&text, gap, grid.columns[i].right ? fill + painted : painted + fill);
-    }
-    return TrimRight(text) + "\n";
-  };
+  if (width > 0 && GridWidth(grid) > width) grid = WithoutEmptyColumns(std::move(grid));
+  const std::vector<int> widths = WidthsWithin(grid, width);
+  if (widths.empty()) return Blocks(grid, color, width);
+  std::vector<GridCell> titles;
+  for (const GridColumn& column : grid.columns) titles.emplace_back(column.title);
   std::string header;
   const bool grouped = std::any_of(grid.columns.begin(), grid.columns.end(),
                                    [](const GridColumn& column) { return !column.group.empty(); });
   if (grouped) absl::StrAppend(&header, GroupLine(grid, widths), "\n");
-  absl::StrAppend(&header, line([&](size_t i) { return grid.columns[i].title; }, [](size_t) { return Style::kPlain; }));
+  absl::StrAppend(&header, RowLines(grid, titles, widths, color));
   std::string text = color ? absl::StrCat("\033[1m", header, kReset) : header;
-  for (const auto& row : grid.rows) {
-    absl::StrAppend(&text, line([&](size_t i) { return row[i].text; }, [&](size_t i) { return row[i].style; }));
-  }
+  for (const auto& row : grid.rows) absl::StrAppend(&text, RowLines(grid, row, widths, color));
   return text;
 }
 
-int GridWidth(const Grid& grid) {
-  const std::vector<int> widths = Widths(grid);
-  int total = 0;
-  for (size_t i = 0; i < widths.size(); ++i) total += widths[i] + GapBefore(grid, i);
-  return total;
-}
+int GridWidth(const Grid& grid) { return Total(grid, Widths(grid)); }
 
 std::string GridMarkdown(const Grid& grid) {
   std::string text = "|";

@@ -26,10 +26,13 @@ struct GridColumn {
 struct Grid {
   std::vector<GridColumn> columns;
   std::vector<std::vector<GridCell>> rows;
+  std::string empty = {};  // what GridText says where there are no rows; "" = titles alone
 };
 
-// Aligned columns, one line a row, ending in a newline.
-std::string GridText(const Grid& grid, bool color);
+// Aligned columns, one line a row, ending in a newline. A grid without groups can be fitted into `width` columns (0 =
+// no limit): columns that are empty in every row are left out, then text is broken at spaces, and where even so a line
+// would be longer, each row is a block of lines with one cell each.
+std::string GridText(const Grid& grid, bool color, int width = 0);
 
 // Columns that GridText's longest line takes.
 int GridWidth(const Grid& grid);

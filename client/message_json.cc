@@ -5,6 +5,9 @@
 
 #include <nlohmann/json.hpp>
 
+#include "absl/strings/str_replace.h"
+#include "client/text.h"
+
 namespace attnfleet::client {
 namespace {
 
@@ -77,6 +80,18 @@ void NameNulls(Json& value) {
   }
 }
 
+// What protobuf's reader says, without its names of types: `jobs[0].index: invalid value "x"`.
+std::string Plainly(std::string message) {
+  message = absl::StrReplaceAll(message,
+                                {{"invalid value Starting an object on a scalar field for type ", "no object can be "},
+                                 {": Cannot find field.", ": there is no such field"}});
+  message = message.substr(0, message.rfind(" for type "));
+  if (const size_t end = message.find(')'); message[0] == '(' && end != std::string::npos) {
+    message = message.substr(1, end - 1) + message.substr(end + 1);
+  }
+  return Printable(message);
+}
+
 }  // namespace
 
 std::string MessageJson(const Message& message) {
@@ -89,7 +104,7 @@ absl::Status ParseMessageJson(const std::string& text, Message& message) {
   if (document.is_discarded()) return absl::InvalidArgumentError("is no JSON");
   NameNulls(document);
   const auto status = google::protobuf::util::JsonStringToMessage(document.dump(), &message);
-  if (!status.ok()) return absl::InvalidArgumentError(std::string(status.message()));
+  if (!status.ok()) return absl::InvalidArgumentError(Plainly(std::string(status.message())));
   return absl::OkStatus();
 }
 

@@ -14,7 +14,8 @@ namespace attnfleet::client {
 // there, messages and optional fields when set, enums by name.
 std::string MessageJson(const google::protobuf::Message& message);
 
-// Reads that form; null becomes NaN. INVALID_ARGUMENT names a field that the message does not have.
+// Reads that form; null becomes NaN. INVALID_ARGUMENT names a field that the message does not have, or that
+// cannot have its value.
 absl::Status ParseMessageJson(const std::string& text, google::protobuf::Message& message);
 
 }  // namespace attnfleet::client

@@ -7,7 +7,7 @@
 
 namespace attnfleet::client {
 
-// Proves, before a long benchmark, that `path` can be written. Creates it if it is missing.
+// Proves, before anything is started or asked, that `path` can be written. Creates it if it is missing.
 absl::Status CheckOutput(const std::string& path);
 
 // Writes the result to `path`, or to standard output if it is empty. A reader that went away (`| head`) is no error.

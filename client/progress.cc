@@ -173,13 +173,14 @@ bool AnyRunActive(const v1::Benchmark& benchmark) {
   return false;
 }
 
-bool AnyRunFailed(const v1::Benchmark& benchmark) {
+bool Succeeded(const v1::Benchmark& benchmark) {
+  if (benchmark.state() != v1::BENCHMARK_STATE_FINISHED) return false;
   for (const v1::Job& job : benchmark.jobs()) {
     for (const v1::Run& run : job.runs()) {
-      if (run.result().outcome() == v1::OUTCOME_FAILED) return true;
+      if (run.result().outcome() == v1::OUTCOME_FAILED) return false;
     }
   }
-  return false;
+  return true;
 }
 
 }  // namespace attnfleet::client

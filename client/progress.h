@@ -36,8 +36,8 @@ std::string WaitText(const v1::ExplainResponse& response);
 // True if a run is on a slot.
 bool AnyRunActive(const v1::Benchmark& benchmark);
 
-// True if a run has ended as failed.
-bool AnyRunFailed(const v1::Benchmark& benchmark);
+// True if the benchmark has finished, was not cancelled, and no run of it has failed.
+bool Succeeded(const v1::Benchmark& benchmark);
 
 }  // namespace attnfleet::client
 

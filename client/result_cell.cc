@@ -79,7 +79,7 @@ void FillMeasured(const v1::Job& job, bool allocated, Notes& notes, ResultCell& 
     // Against itself there is nothing to be unsure of.
     if (job.backend() != kReference) {
       cell.interval = FormatInterval(summary.ratio_to_eager_low(), summary.ratio_to_eager_high(), 2);
-      cell.doubtful = HasDoubtfulRatio(job);
+      cell.doubtful = HasDoubtfulRatio(job) || HasSingleRatio(job);
     }
   }
   cell.mfu = summary.model_flops_utilization() > 0 ? FormatPercent(summary.model_flops_utilization()) + sign : kUnknown;
@@ -105,6 +105,8 @@ bool HasDoubtfulRatio(const v1::Job& job) {
   return job.backend() != kReference && summary.ratio_pairs() > 1 && summary.ratio_to_eager_low() < 1 &&
          summary.ratio_to_eager_high() > 1;
 }
+
+bool HasSingleRatio(const v1::Job& job) { return job.backend() != kReference && job.summary().ratio_pairs() == 1; }
 
 uint32_t CountedRuns(const v1::JobSummary& summary) {
   return summary.measured_runs() - (summary.includes_contaminated() ? 0 : summary.contaminated_runs());

@@ -17,7 +17,7 @@ struct ResultCell {
   std::string spread;     // "±0.53", or ""
   std::string ratio;      // "1.16x", or "-"
   std::string interval;   // of the ratio: "[1.15, 1.17]", or ""
-  bool doubtful = false;  // the interval holds 1: which of the two is faster is not told
+  bool doubtful = false;  // which of the two is faster is not told: the interval holds 1, or one pair alone has none
   std::string mfu;        // "41.2 %"
   std::string memory;     // GB: peak allocated or peak resident; or "OOM"
   std::string reserved;   // GB
@@ -46,6 +46,9 @@ class Notes {
 
 // Whether the repetitions leave open which of the job and eager is faster.
 bool HasDoubtfulRatio(const v1::Job& job);
+
+// Whether the ratio to eager is of one repetition alone, which tells no interval.
+bool HasSingleRatio(const v1::Job& job);
 
 // The runs that the job's figures are of.
 uint32_t CountedRuns(const v1::JobSummary& summary);

@@ -87,6 +87,23 @@ std::pair<uint32_t, uint32_t> CountedRepetitions(const v1::Benchmark& benchmark)
   return range;
 }
 
+// What stands beside the ratios, of which none has more than `most` pairs; "" where there is nothing to say.
+std::string Ratios(const v1::Benchmark& benchmark, const Beside& beside, uint32_t most) {
+  const auto any = [&benchmark](bool (*holds)(const v1::Job&)) {
+    return std::any_of(benchmark.jobs().begin(), benchmark.jobs().end(), holds);
+  };
+  const bool intervals = any([](const v1::Job& job) { return job.summary().ratio_pairs() > 1; });
+  std::vector<std::string> unsure;
+  if (!beside.interval && any(HasDoubtfulRatio)) unsure.emplace_back("their 95 % bootstrap interval holds 1");
+  if (any(HasSingleRatio)) unsure.emplace_back("one repetition alone has no interval");
+  if (!intervals && unsure.empty()) return "";
+  std::string text = "; ratios are paired by repetition";
+  if (intervals && beside.interval) {
+    absl::StrAppend(&text, ", [95 % bootstrap interval", most <= 5 ? ": of so few about their range]" : "]");
+  }
+  return absl::StrCat(text, unsure.empty() ? "" : ", ? where ", absl::StrJoin(unsure, " or "));
+}
+
 std::string Figures(const v1::Benchmark& benchmark, const Beside& beside) {
   const std::vector<v1::Benchmark> one = {benchmark};
   const v1::BenchmarkSpec& spec = benchmark.spec();
@@ -96,17 +113,10 @@ std::string Figures(const v1::Benchmark& benchmark, const Beside& beside) {
     absl::StrAppend(&text, ", median of ", fewest < most ? absl::StrCat(fewest, " to ") : "", most,
                     static_cast<int>(fewest) < spec.repetitions() ? absl::StrCat(" of ", spec.repetitions()) : "",
                     " repetitions", beside.spread ? " ± sample standard deviation" : "");
-    if (AnySummary(one, [](const v1::JobSummary& summary) { return summary.ratio_pairs() > 1; })) {
-      absl::StrAppend(&text, "; ratios are paired by repetition");
-      if (beside.interval) {
-        absl::StrAppend(&text, ", [95 % bootstrap interval", most <= 5 ? ": of so few about their range]" : "]");
-      } else if (std::any_of(benchmark.jobs().begin(), benchmark.jobs().end(), HasDoubtfulRatio)) {
-        absl::StrAppend(&text, ", ? where their 95 % bootstrap interval holds 1");
-      }
-    }
   } else if (most == 1 && spec.repetitions() > 1) {
     absl::StrAppend(&text, ", 1 of ", spec.repetitions(), " repetitions");
   }
+  absl::StrAppend(&text, Ratios(benchmark, beside, most));
   const bool allocated = HasAllocated(one);
   absl::StrAppend(&text, "; memory is ",
                   allocated ? "peak allocated (by tensors)" : "peak resident (of the trainer process)",

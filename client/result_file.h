@@ -15,7 +15,7 @@ std::string ResultJson(const std::vector<v1::Benchmark>& benchmarks);
 // The reverse; nothing is lost on the way. INVALID_ARGUMENT says what is wrong.
 absl::StatusOr<std::vector<v1::Benchmark>> ParseResultJson(const std::string& text);
 
-// The benchmarks of all the files, in order. Errors name the file.
+// The benchmarks of all the files, in order. Errors name the file, and say what would be right.
 absl::StatusOr<std::vector<v1::Benchmark>> ReadResultFiles(const std::vector<std::string>& paths);
 
 }  // namespace attnfleet::client

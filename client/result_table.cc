@@ -30,10 +30,11 @@ std::string SpeedText(const ResultCell& cell, bool narrow) {
   return absl::StrJoin(parts, " ");
 }
 
-// Without the interval, with a mark where it would say that the ratio may as well be on the other side of 1.
+// Without an interval, with a mark where one would say that the ratio may as well be on the other side of 1, or where
+// there is none.
 std::string RatioText(const ResultCell& cell, bool interval) {
   if (interval && !cell.interval.empty()) return absl::StrCat(cell.ratio, " ", cell.interval);
-  return !interval && cell.doubtful ? cell.ratio + "?" : cell.ratio;
+  return cell.doubtful ? cell.ratio + "?" : cell.ratio;
 }
 
 // One row for each shape, as in the published table. `markdown` puts the unit behind each backend's name instead of
@@ -172,7 +173,7 @@ std::string ResultTable(const ResultView& view, int width, bool color) {
   const auto found = std::find_if(layouts.begin(), layouts.end(), fits);
   const Layout& best = found == layouts.end() ? layouts.back() : *found;
   std::string text = GridText(best.grid, color);
-  for (const Grid& fleet : view.fleet) absl::StrAppend(&text, "\n", GridText(fleet, color));
+  for (const Grid& fleet : view.fleet) absl::StrAppend(&text, "\n", GridText(fleet, color, width));
   return absl::StrCat(text, "\n", Below(view, best.facts, width));
 }
 

@@ -29,6 +29,12 @@ const char* ClosedHint(bool secured) {
                  : " (does the server want TLS? give --ca, --cert and --key)";
 }
 
+// Whether the status of a call came from the server. The same code stands for a connection that failed, and gRPC tells
+// the two apart in this text alone.
+bool IsFromServer(const grpc::ClientContext& context) {
+  return absl::StrContains(context.debug_error_string(), "Error received from peer");
+}
+
 }  // namespace
 
 std::string RandomRequestId() {
@@ -65,6 +71,7 @@ absl::StatusOr<Response> Server::Call(
   const absl::Duration timeout = std::min(timeout_, patience);
   const absl::Time deadline = absl::Now() + timeout;
   std::string problem = "no answer";
+  bool answered = false;
   for (;;) {
     UseChannel();
     grpc::ClientContext context;
@@ -88,17 +95,24 @@ absl::StatusOr<Response> Server::Call(
     if (interrupted) return absl::CancelledError("interrupted");
     if (status.error_code() == grpc::StatusCode::UNAVAILABLE) {
       problem = ConnectionProblem(status.error_message());
+      answered = IsFromServer(context);
     } else if (status.error_code() == grpc::StatusCode::CANCELLED) {
       // By a server that stops, or no longer leads, before the answer was sent. To callers CANCELLED means a signal.
       problem = "the server ended the call";
+      answered = true;
     } else if (status.error_code() != grpc::StatusCode::DEADLINE_EXCEEDED) {
       return FromGrpc(status);
     }
     const bool followed = leader_->Failed(channel_, context);
     if (absl::Now() + kRetryPause >= deadline) {
-      return absl::UnavailableError(absl::StrCat(
-          "cannot reach the server at ", address_, " within ", FormatDuration(absl::ToDoubleSeconds(timeout)), ": ",
-          problem, absl::StrContains(problem, "Socket closed") ? ClosedHint(secured_) : ""));
+      const std::string tried = FormatDuration(absl::ToDoubleSeconds(timeout));
+      if (answered) {
+        return absl::UnavailableError(
+            absl::StrCat("the server at ", address_, " cannot do it at present (tried for ", tried, "): ", problem));
+      }
+      return absl::UnavailableError(
+          absl::StrCat("cannot reach the server at ", address_, " within ", tried, ": ", problem,
+                       absl::StrContains(problem, "Socket closed") ? ClosedHint(secured_) : ""));
     }
     if (followed) continue;
     if (signals_.Wait(absl::ToChronoMilliseconds(kRetryPause)) != 0) return absl::CancelledError("interrupted");

@@ -18,10 +18,10 @@
 
 namespace attnfleet::client {
 
-// The coordinator as the client calls it. Every call ends within the timeout: while the server cannot be reached it is
-// tried again, so that a restart goes unnoticed; of several servers the one that leads is found. UNAVAILABLE names the
-// address; CANCELLED means that a stop signal
-// came.
+// The coordinator as the client calls it. Every call ends within the timeout: while the server cannot be reached, or
+// says that it cannot answer at present, it is tried again, so that a restart goes unnoticed; of several servers the
+// one that leads is found. UNAVAILABLE names the address and says which of the two it was; CANCELLED means that a stop
+// signal came.
 class Server {
  public:
   // `address` may name several ("a:1,b:2"). `signals` must outlive it. `tls`: none for plain text.

@@ -115,7 +115,8 @@ absl::Status ShowList(const Grid& grid, const google::protobuf::Message& message
     case Format::kDetails:
       break;
   }
-  return Write(output, GridText(grid, TerminalOf(output).color));
+  const Terminal terminal = TerminalOf(output);
+  return Write(output, GridText(grid, terminal.color, terminal.width));
 }
 
 }  // namespace attnfleet::client

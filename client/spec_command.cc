@@ -27,7 +27,8 @@ std::string Shapes(const v1::BenchmarkSpec& spec) {
                        [](std::string* out, const v1::Shape& shape) { absl::StrAppend(out, FormatShape(shape)); });
 }
 
-// In the order of `run --help`.
+// In the order of `run --help`. Without priority, max-slots and deadline: they say when it ran among others, on a fleet
+// as it was then, and not how it was measured or when a run has failed.
 std::vector<Setting> Settings(const v1::BenchmarkSpec& spec) {
   const v1::TrainingSettings& training = spec.training();
   const v1::SlotRequirements& requirements = spec.requirements();
@@ -64,6 +65,10 @@ std::vector<Setting> Settings(const v1::BenchmarkSpec& spec) {
       {"min-memory", FormatExact(static_cast<double>(requirements.min_memory_bytes()) / 1e9)},
       {"count", absl::StrCat(std::max(requirements.count(), 1))},
       {"placement", spec.placement() == v1::PLACEMENT_EVERY ? "every" : "any"},
+      {"run-timeout", FormatExact(spec.run_timeout_seconds())},
+      {"max-attempts", absl::StrCat(spec.max_attempts())},
+      {"max-worker-losses",
+       absl::StrCat(spec.has_max_worker_losses() ? spec.max_worker_losses() : kDefaultWorkerLosses)},
   };
 }
 

@@ -7,9 +7,9 @@
 
 namespace attnfleet::client {
 
-// The shortest `attnfleet run ...` that measures the same as a complete spec: its preset, axes and whatever differs
-// from the preset. What only says for whom is left out. `where`: flags behind it, see
-// ResultSource.
+// The shortest `attnfleet run ...` that measures the same as a complete spec, and lets a run fail at the same limits:
+// its preset, axes and whatever differs from the preset. What only says for whom and how urgent it was is left out.
+// `where`: flags behind it, see ResultSource.
 std::string SpecCommand(const v1::BenchmarkSpec& spec, const std::string& where = "");
 
 }  // namespace attnfleet::client

@@ -123,7 +123,7 @@ void Watcher::Follow() {
     if (status.ok() || !IsTransient(status.code())) {
       end_ = status;
     } else if (now - last_contact_ > patience_) {
-      end_ = absl::UnavailableError(absl::StrCat("no contact with the server for ",
+      end_ = absl::UnavailableError(absl::StrCat("no news from the server for ",
                                                  FormatDuration(absl::ToDoubleSeconds(now - last_contact_)), ": ",
                                                  ConnectionProblem(std::string(status.message()))));
     }

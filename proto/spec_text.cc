@@ -6,16 +6,19 @@
 
 #include <vector>
 
+#include "absl/strings/ascii.h"
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
+#include "absl/strings/strip.h"
 #include "proto/suggest.h"
 
 namespace attnfleet {
 namespace {
 
-// For a message such as `Message type "attnfleet.v1.Shape" has no field named "bach".`: `; did you mean "batch"?`.
-std::string FieldHint(const std::string& message) {
+// For a message such as `Message type "attnfleet.v1.Shape" has no field named "bach".`: `unknown field "bach"; did you
+// mean "batch"?` and so on.
+std::string UnknownField(const std::string& message) {
   if (!absl::StrContains(message, "has no field named")) return "";
   const std::vector<std::string> parts = absl::StrSplit(message, '"');
   if (parts.size() < 4) return "";
@@ -24,7 +27,7 @@ std::string FieldHint(const std::string& message) {
   std::vector<std::string> names;
   names.reserve(static_cast<size_t>(type->field_count()));
   for (int i = 0; i < type->field_count(); ++i) names.push_back(type->field(i)->name());
-  return absl::StrCat(" (", UnknownName("field", parts[3], names), ")");
+  return UnknownName("field", parts[3], names);
 }
 
 // The enum that the field of that name has, in this message or one within it; null if there is none.
@@ -40,7 +43,7 @@ const google::protobuf::EnumDescriptor* FindEnum(const google::protobuf::Descrip
 }
 
 // For a message such as `Unknown enumeration value of "BF16" for field "precision".`: the values that there are.
-std::string ValueHint(const std::string& message) {
+std::string UnknownValue(const std::string& message) {
   if (!absl::StartsWith(message, "Unknown enumeration value of")) return "";
   const std::vector<std::string> parts = absl::StrSplit(message, '"');
   if (parts.size() < 4) return "";
@@ -50,7 +53,20 @@ std::string ValueHint(const std::string& message) {
   for (int i = 0; i < type->value_count(); ++i) {
     if (type->value(i)->number() != 0) names.push_back(type->value(i)->name());  // 0 is that none was given
   }
-  return absl::StrCat(" (", UnknownName("value", parts[1], names), ")");
+  return UnknownName(parts[3], parts[1], names);
+}
+
+// What the parser says, for someone who may not know the format.
+std::string Plainly(const std::string& message) {
+  for (std::string text : {UnknownField(message), UnknownValue(message)}) {
+    if (!text.empty()) return text;
+  }
+  std::string text(absl::StripSuffix(message, "."));
+  if (!text.empty()) text[0] = absl::ascii_tolower(static_cast<unsigned char>(text[0]));
+  if (absl::EndsWith(text, "got: ")) absl::StrAppend(&text, "the end of the file");
+  return absl::StrCat(text,
+                      " (a spec file holds fields such as repetitions: 3 and text in quotes as in preset: \"tiny\"; ",
+                      "attnfleet run --preset=tiny --dry-run prints one)");
 }
 
 // Keeps the first error: what follows it is mostly its consequence.
@@ -60,7 +76,7 @@ class FirstError : public google::protobuf::io::ErrorCollector {
 
   void AddError(int line, int column, const std::string& message) override {
     if (!text_.empty()) return;
-    text_ = absl::StrCat(file_, ":", line + 1, ":", column + 1, ": ", message, FieldHint(message), ValueHint(message));
+    text_ = absl::StrCat(file_, ":", line + 1, ":", column + 1, ": ", Plainly(message));
   }
 
   const std::string& text() const { return text_; }

@@ -3,6 +3,7 @@
 #include "client/commands/commands.h"
 #include "client/commands/flags.h"
 #include "client/connection.h"
+#include "client/output.h"
 #include "client/show.h"
 #include "proto/spec.h"
 #include "proto/support/exit_code.h"
@@ -13,6 +14,7 @@ namespace {
 Grid MakeGrid(const v1::ListBackendsResponse& response) {
   Grid grid;
   grid.columns = {{"Backend"}, {"Devices"}, {"What it is"}};
+  grid.empty = "no worker is connected, and so no backend is known";
   for (const v1::Backend& backend : response.backends()) {
     std::vector<std::string> devices;
     for (const int device : backend.devices()) devices.push_back(DeviceKindName(static_cast<v1::DeviceKind>(device)));
@@ -26,6 +28,7 @@ class Backends : public Command {
   std::vector<Flag> Flags() override { return Join({output_.Flags(), connection_.Flags(), connection_.WorkerFlags()}); }
 
   absl::StatusOr<int> Run(const std::vector<std::string>&, StopSignals& signals) override {
+    if (const absl::Status status = CheckOutput(output_.path); !status.ok()) return status;
     const auto connection = Connection::OpenWithWorker(connection_, "attnfleet backends", signals);
     if (!connection.ok()) return connection.status();
     const absl::StatusOr<v1::ListBackendsResponse> response = (*connection)->server().ListBackends();

@@ -76,6 +76,7 @@ absl::StatusOr<v1::BenchmarkSpec> BenchmarkFlags::Read() const {
 
 absl::StatusOr<int> BenchmarkFlags::DryRun(const v1::BenchmarkSpec& checked, const ConnectionFlags& connection,
                                            const OutputFlags& output, StopSignals& signals) const {
+  if (const absl::Status status = CheckOutput(output.path); !status.ok()) return status;
   if (connection.local()) {
     PrintNote("nothing is started, so whether this machine has these backends is not known");
     return ShowJobs(checked, output);

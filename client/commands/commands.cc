@@ -15,12 +15,15 @@ namespace {
 
 constexpr char kExitCodes[] =
     "Exit codes:\n"
-    "  0    done; out of memory and \"unsupported here\" are results, not failures\n"
-    "  1    at least one run failed, or the result could not be written\n"
-    "  2    wrong usage: a flag, a spec file, an unknown benchmark\n"
-    "  3    the server cannot be reached, the state directory is in use or cannot be written, or there is no LibTorch\n"
+    "  0    done; of run and watch: the benchmark finished and no run failed (out of memory and \"unsupported here\"\n"
+    "       are results, not failures); of results: they were shown, failures too\n"
+    "  1    of run and watch: at least one run failed, or the benchmark was cancelled; of any: the server could not\n"
+    "       do what was asked (such as pause or resume what has ended), or the result could not be written\n"
+    "  2    wrong usage: a flag, a file that cannot be opened or is damaged, an unknown benchmark or worker\n"
+    "  3    the server cannot be reached or cannot answer at present, the state directory is in use or cannot be\n"
+    "       written, or there is no LibTorch\n"
     "  4    the server refuses: it does not know the certificate, or its role may not do this\n"
-    "  130  interrupted; what was measured is kept and shown\n";
+    "  130  interrupted; what was measured is kept\n";
 
 constexpr int kNameWidth = 29;  // of a command with its arguments
 
@@ -95,8 +98,8 @@ absl::StatusOr<int> RunCommand(const CommandInfo& info, const std::vector<std::s
   }
   if (positional->size() > info.most_arguments) {
     return absl::InvalidArgumentError(absl::StrCat("what is \"", (*positional)[info.most_arguments],
-                                                   "\"? The form is: attnfleet ", info.name, " [FLAGS] ",
-                                                   info.arguments));
+                                                   "\"? The form is: attnfleet ", info.name, " [FLAGS]",
+                                                   info.arguments.empty() ? "" : " ", info.arguments));
   }
   return command->Run(*positional, signals);
 }

@@ -1,6 +1,7 @@
 #include "client/commands/commands.h"
 #include "client/commands/flags.h"
 #include "client/connection.h"
+#include "client/output.h"
 #include "client/show.h"
 #include "proto/spec.h"
 #include "proto/support/exit_code.h"
@@ -24,6 +25,7 @@ class Explain : public Command {
   absl::StatusOr<int> Run(const std::vector<std::string>& arguments, StopSignals& signals) override {
     const absl::StatusOr<uint64_t> id = ParseId(arguments[0]);
     if (!id.ok()) return id.status();
+    if (const absl::Status status = CheckOutput(output_.path); !status.ok()) return status;
     const auto connection = Connection::Open(connection_, "attnfleet explain", signals);
     if (!connection.ok()) return connection.status();
     const absl::StatusOr<v1::ExplainResponse> response = (*connection)->server().Explain(*id);

@@ -1,9 +1,12 @@
+#include <algorithm>
+
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "absl/time/time.h"
 #include "client/commands/commands.h"
 #include "client/commands/flags.h"
 #include "client/connection.h"
+#include "client/output.h"
 #include "client/show.h"
 #include "proto/support/exit_code.h"
 
@@ -26,16 +29,18 @@ std::string StateName(const v1::Benchmark& benchmark) {
   }
 }
 
+bool IsCancelled(const v1::Benchmark& benchmark) { return benchmark.state() == v1::BENCHMARK_STATE_CANCELLED; }
+
 // A cancellation ends what has not run, and a listing does not tell how many those were.
 std::string RunsText(const v1::Benchmark& benchmark) {
-  const bool cancelled = benchmark.state() == v1::BENCHMARK_STATE_CANCELLED;
-  return absl::StrCat(cancelled ? "?" : absl::StrCat(benchmark.runs_ended()), "/", benchmark.runs_total());
+  return absl::StrCat(IsCancelled(benchmark) ? "?" : absl::StrCat(benchmark.runs_ended()), "/", benchmark.runs_total());
 }
 
 Grid MakeGrid(const v1::ListResponse& list) {
   Grid grid;
   grid.columns = {{"ID", true}, {"State"},        {"Runs", true}, {"Submitted"},        {"By"},
                   {"Backends"}, {"Shapes", true}, {"Name"},       {"Cancelled because"}};
+  grid.empty = "no benchmarks";
   for (const v1::Benchmark& benchmark : list.benchmarks()) {
     grid.rows.push_back({{absl::StrCat(benchmark.id())},
                          {StateName(benchmark)},
@@ -71,12 +76,19 @@ class List : public Command {
   }
 
   absl::StatusOr<int> Run(const std::vector<std::string>&, StopSignals& signals) override {
+    if (const absl::Status status = CheckOutput(output_.path); !status.ok()) return status;
     const auto connection = Connection::Open(connection_, "attnfleet list", signals);
     if (!connection.ok()) return connection.status();
     const absl::StatusOr<v1::ListResponse> list = (*connection)->server().List(limit_, before_);
     if (!list.ok()) return list.status();
     (*connection)->Close();
     if (const absl::Status status = ShowList(MakeGrid(*list), *list, output_); !status.ok()) return status;
+    const auto& benchmarks = list->benchmarks();
+    if (output_.format == Format::kTable && std::any_of(benchmarks.begin(), benchmarks.end(), IsCancelled)) {
+      PrintNote(
+          absl::StrCat("? of a cancelled benchmark: how many of its runs had ended is not kept; what was measured: ",
+                       "attnfleet results ID", connection_.Suffix()));
+    }
     return kExitOk;
   }
 

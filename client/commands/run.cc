@@ -94,8 +94,7 @@ class RunBenchmark : public Command {
     const absl::Status shown = ShowBenchmark(result.benchmark, connection_, output_);
     if (!shown.ok()) return shown;
     if (result.interrupted) return kExitInterrupted;
-    const bool whole = result.benchmark.state() == v1::BENCHMARK_STATE_FINISHED && !AnyRunFailed(result.benchmark);
-    return whole ? kExitOk : kExitFailed;
+    return Succeeded(result.benchmark) ? kExitOk : kExitFailed;
   }
 
   BenchmarkFlags benchmark_;

@@ -34,7 +34,7 @@ class Watch : public Command {
     (*connection)->Close();
     const absl::Status shown = ShowBenchmark(result->benchmark, connection_, output_);
     if (!shown.ok()) return shown;
-    return AnyRunFailed(result->benchmark) ? kExitFailed : kExitOk;
+    return Succeeded(result->benchmark) ? kExitOk : kExitFailed;
   }
 
  private:

@@ -31,6 +31,7 @@ std::string StateOf(const v1::WorkerStatus& worker, const std::string& slot) {
 Grid MakeGrid(const v1::ListWorkersResponse& response) {
   Grid grid;
   grid.columns = {{"Worker"}, {"Host"}, {"Slot"}, {"State"}, {"Device"}, {"GB", true}, {"LibTorch"}, {"Labels"}};
+  grid.empty = "no worker is connected";
   for (const v1::WorkerStatus& worker : response.workers()) {
     const v1::WorkerInfo& info = worker.info();
     for (const v1::Slot& slot : info.slots()) {
@@ -71,6 +72,7 @@ class Workers : public Command {
 
   absl::StatusOr<int> Run(const std::vector<std::string>& arguments, StopSignals& signals) override {
     if (!arguments.empty()) return Drain(arguments, signals);
+    if (const absl::Status status = CheckOutput(output_.path); !status.ok()) return status;
     const auto connection = Connection::OpenWithWorker(connection_, "attnfleet workers", signals);
     if (!connection.ok()) return connection.status();
     const absl::StatusOr<v1::ListWorkersResponse> response = (*connection)->server().ListWorkers();

@@ -73,6 +73,8 @@ class FakeService : public v1::BenchmarkService::Service {
     *response = benchmark;
     return before(context);
   }
+  grpc::Status Pause(grpc::ServerContext*, const v1::PauseRequest*, v1::Benchmark*) override { return Ended(); }
+  grpc::Status Resume(grpc::ServerContext*, const v1::ResumeRequest*, v1::Benchmark*) override { return Ended(); }
   grpc::Status Explain(grpc::ServerContext* context, const v1::ExplainRequest*,
                        v1::ExplainResponse* response) override {
     *response = explanations;
@@ -82,6 +84,9 @@ class FakeService : public v1::BenchmarkService::Service {
                      grpc::ServerWriter<v1::WatchResponse>* writer) override {
     return watch(context, writer);
   }
+
+ private:
+  static grpc::Status Ended() { return {grpc::StatusCode::FAILED_PRECONDITION, "benchmark 12 has ended"}; }
 };
 
 // Offers eager, sdpa and flash2, or nothing.
@@ -172,6 +177,10 @@ TEST_F(CommandsTest, HelpTeachesByExampleAndListsExitCodes) {
   EXPECT_EQ(Run({"--help"}), kExitOk);
   EXPECT_THAT(out_, HasSubstr("attnfleet run --preset=tiny"));
   EXPECT_THAT(out_, HasSubstr("Exit codes"));
+  for (const char* said :
+       {"of results: they were shown", "the benchmark was cancelled", "pause or resume what has ended"}) {
+    EXPECT_THAT(out_, HasSubstr(said));
+  }
   for (const char* command :
        {"run", "submit", "watch", "list", "results", "cancel", "workers", "backends", "explain"}) {
     EXPECT_EQ(Run({command, "--help"}), kExitOk);
@@ -200,7 +209,8 @@ TEST_F(CommandsTest, WrongUseIsOneLineOnStandardError) {
       {{"rnu"}, "unknown command \"rnu\"; did you mean \"run\"?"},
       {{"help", "rnu"}, "did you mean \"run\"?"},
       {{"watch"}, "ID is needed: attnfleet watch ID"},
-      {{"watch", "1", "2"}, "what is \"2\"?"},
+      {{"watch", "1", "2"}, "what is \"2\"? The form is: attnfleet watch [FLAGS] ID\n"},
+      {{"list", "1"}, "what is \"1\"? The form is: attnfleet list [FLAGS]\n"},
       {{"results", "seven"}, "\"seven\" is no benchmark's number"},
       {{"list", "--steps=3"}, "unknown flag \"--steps\""},
       {{"list", "--server=nonsense"}, "--server: \"nonsense\" is no address"},
@@ -209,6 +219,12 @@ TEST_F(CommandsTest, WrongUseIsOneLineOnStandardError) {
       {{"workers", "--server=x:1", "--torch=/x"}, "--torch: of a worker that is started here"},
       {{"run", "--server=x:1", "--trainer=/x", "--preset=tiny"}, "--trainer: of a worker that is started here"},
       {{"run", "--preset=tiny", "--output=/nowhere/x"}, "--output: /nowhere/x"},
+      {{"run", "--preset=tiny", "--output=/nowhere/x", "--dry-run"}, "--output: /nowhere/x"},
+      {{"submit", "--preset=tiny", "--output=/nowhere/x", "--dry-run"}, "--output: /nowhere/x"},
+      {{"list", "--server=x:1", "--output=/nowhere/x"}, "--output: /nowhere/x"},
+      {{"explain", "1", "--server=x:1", "--output=/nowhere/x"}, "--output: /nowhere/x"},
+      {{"workers", "--server=x:1", "--output=/nowhere/x"}, "--output: /nowhere/x"},
+      {{"backends", "--server=x:1", "--output=/nowhere/x"}, "--output: /nowhere/x"},
   };
   for (const auto& [arguments, text] : cases) {
     EXPECT_EQ(Run(arguments), kExitUsage) << text;
@@ -350,6 +366,25 @@ TEST_F(CommandsTest, AnUnreachableServerIsNamedWithinTheTimeout) {
   EXPECT_EQ(std::count(err_.begin(), err_.end(), '\n'), 1) << err_;
 }
 
+TEST_F(CommandsTest, AServerThatSaysThatItCannotWasReached) {
+  int calls = 0;
+  grpc::Status answer(grpc::StatusCode::UNAVAILABLE, "benchmark 12 cannot be read at present: its disk is away");
+  service_.before = [&](grpc::ServerContext*) {
+    ++calls;
+    return answer;
+  };
+  Start();
+  EXPECT_EQ(RunOnServer({"results", "12", "--timeout=0.5"}), kExitUnavailable);
+  EXPECT_EQ(
+      err_,
+      "attnfleet: the server at " + address_ +
+          " cannot do it at present (tried for 0.5 s): benchmark 12 cannot be read at present: its disk is away\n");
+  EXPECT_GT(calls, 1) << "it may pass";
+  answer = {grpc::StatusCode::CANCELLED, ""};
+  EXPECT_EQ(RunOnServer({"results", "12", "--timeout=0.5"}), kExitUnavailable);
+  EXPECT_THAT(err_, HasSubstr(" cannot do it at present (tried for 0.5 s): the server ended the call\n"));
+}
+
 TEST_F(CommandsTest, AServerThatDoesNotAnswerIsGivenUp) {
   service_.before = [](grpc::ServerContext* context) {
     while (!context->IsCancelled()) std::this_thread::sleep_for(std::chrono::milliseconds(5));
@@ -421,6 +456,35 @@ TEST_F(CommandsTest, AListingDoesNotCountWhatACancellationEndedAsRun) {
   service_.benchmark.set_state(v1::BENCHMARK_STATE_CANCELLED);
   EXPECT_EQ(RunOnServer({"list", "--format=csv"}), kExitOk);
   EXPECT_THAT(out_, HasSubstr(",cancelled,?/18,"));
+  EXPECT_EQ(err_, "");
+  EXPECT_EQ(RunOnServer({"list"}), kExitOk);
+  EXPECT_THAT(err_, HasSubstr("? of a cancelled benchmark: "));
+}
+
+TEST_F(CommandsTest, AFleetWithoutWorkersSaysSo) {
+  fleet_.connected = false;
+  Start();
+  for (const char* command : {"workers", "backends"}) {
+    EXPECT_EQ(RunOnServer({command}), kExitOk);
+    EXPECT_THAT(out_, StartsWith("no worker is connected"));
+    EXPECT_EQ(std::count(out_.begin(), out_.end(), '\n'), 1);
+    EXPECT_EQ(RunOnServer({command, "--format=json"}), kExitOk);
+    EXPECT_THAT(out_, StartsWith("{"));
+    EXPECT_EQ(RunOnServer({command, "--format=csv"}), kExitOk);
+    EXPECT_THAT(out_, Not(HasSubstr("no worker")));
+  }
+}
+
+TEST_F(CommandsTest, AListIsFittedToTheTerminal) {
+  service_.benchmark.mutable_spec()->set_submitter("somebody@a-host-with-a-long-name");
+  Start();
+  EXPECT_EQ(RunOnServer({"list"}), kExitOk);
+  EXPECT_THAT(out_, HasSubstr("Cancelled because\n"));
+  setenv("COLUMNS", "60", 1);
+  EXPECT_EQ(RunOnServer({"list"}), kExitOk);
+  unsetenv("COLUMNS");
+  EXPECT_THAT(out_, HasSubstr("By: somebody@a-host-with-a-long-name\n"));
+  EXPECT_THAT(out_, Not(HasSubstr("Cancelled because")));
 }
 
 TEST_F(CommandsTest, WorkersThatShareACpuAreSaid) {
@@ -491,6 +555,26 @@ TEST_F(CommandsTest, AFailedRunIsExitCode1) {
   Start();
   EXPECT_EQ(RunOnServer({"watch", "12"}), kExitFailed);
   EXPECT_THAT(out_, HasSubstr("eager 32x128: failed: signal 11"));
+  EXPECT_EQ(RunOnServer({"results", "12"}), kExitOk) << "shows what was asked for";
+}
+
+TEST_F(CommandsTest, ACancelledBenchmarkIsExitCode1ForWatch) {
+  service_.benchmark.set_state(v1::BENCHMARK_STATE_CANCELLED);
+  service_.watch = [this](grpc::ServerContext*, grpc::ServerWriter<v1::WatchResponse>* writer) {
+    writer->Write(Whole(service_.benchmark));
+    return grpc::Status::OK;
+  };
+  Start();
+  EXPECT_EQ(RunOnServer({"watch", "12"}), kExitFailed);
+  EXPECT_EQ(RunOnServer({"results", "12"}), kExitOk) << "shows what was asked for";
+}
+
+TEST_F(CommandsTest, WhatTheServerCannotDoIsExitCode1) {
+  Start();
+  for (const char* command : {"pause", "resume"}) {
+    EXPECT_EQ(RunOnServer({command, "12"}), kExitFailed);
+    EXPECT_EQ(err_, "attnfleet: benchmark 12 has ended\n");
+  }
 }
 
 TEST_F(CommandsTest, CtrlCInWatchLeavesTheBenchmarkAlone) {

@@ -147,11 +147,17 @@ TEST(AnyRunActive, IsTrueOfOneThatIsAssigned) {
   EXPECT_TRUE(AnyRunActive(benchmark));
 }
 
-TEST(AnyRunFailed, OutOfMemoryAndUnsupportedAreNoFailures) {
+TEST(Succeeded, OutOfMemoryAndUnsupportedAreNoFailures) {
   v1::Benchmark benchmark = FinishedBenchmark();
-  EXPECT_FALSE(AnyRunFailed(benchmark));
+  EXPECT_TRUE(Succeeded(benchmark));
   EndWithout(*benchmark.mutable_jobs(0), v1::OUTCOME_FAILED, "x");
-  EXPECT_TRUE(AnyRunFailed(benchmark));
+  EXPECT_FALSE(Succeeded(benchmark));
+}
+
+TEST(Succeeded, IsFalseOfOneThatWasCancelled) {
+  v1::Benchmark benchmark = FinishedBenchmark();
+  benchmark.set_state(v1::BENCHMARK_STATE_CANCELLED);
+  EXPECT_FALSE(Succeeded(benchmark));
 }
 
 }  // namespace

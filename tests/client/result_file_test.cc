@@ -5,6 +5,8 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <filesystem>
+#include <fstream>
 #include <limits>
 
 #include "sample.h"
@@ -64,10 +66,23 @@ TEST(ResultFile, SeveralBenchmarksAreAnArray) {
 
 TEST(ResultFile, WhatIsNoResultIsToldApart) {
   const auto message = [](const std::string& text) { return std::string(ParseResultJson(text).status().message()); };
-  EXPECT_THAT(message("table"), HasSubstr("no JSON"));
+  EXPECT_EQ(message("table"), "is no JSON from line 1, column 2, on");
+  EXPECT_EQ(message("{\n  \"jobs\": [],\n  \"id\": nul}"), "is no JSON from line 3, column 12, on");
+  EXPECT_EQ(message("{\n  \"jobs\": [\n"), "is no whole JSON: it ends too early");
+  EXPECT_EQ(message(""), "is no whole JSON: it ends too early");
+  EXPECT_EQ(message("{\"id\": 1e999}"), "holds a number that is too large");
+  EXPECT_EQ(message("[1]"), "holds no benchmark");
   EXPECT_THAT(message("[]"), HasSubstr("no benchmark"));
   EXPECT_THAT(message("{}"), HasSubstr("no jobs"));
-  EXPECT_THAT(message("{\"speed\": 1}"), HasSubstr("speed"));
+  EXPECT_EQ(message("{\"speed\": 1}"), "speed: there is no such field");
+  EXPECT_EQ(message("{\"jobs\": [{\"speed\": 1}]}"), "jobs[0] speed: there is no such field");
+  EXPECT_EQ(message("{\"jobs\": [{\"index\": \"x\"}]}"), "jobs[0].index: invalid value \"x\"");
+  EXPECT_EQ(message("{\"jobs\": [{\"index\": {\"a\": 1}}]}"), "jobs[0]: no object can be index");
+  const std::string path = testing::TempDir() + "result_file_test.json";
+  std::ofstream(path) << "{}";
+  EXPECT_EQ(std::string(ReadResultFiles({path}).status().message()),
+            "--input: " + path + ": holds no jobs; give a file as attnfleet results --format=json writes it");
+  std::filesystem::remove(path);
   EXPECT_THAT(std::string(ReadResultFiles({"/nowhere/r.json"}).status().message()), HasSubstr("/nowhere/r.json"));
 }
 

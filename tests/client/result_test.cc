@@ -252,6 +252,41 @@ TEST(ResultView, WithoutRoomForTheIntervalADoubtfulRatioHasAMarkThatIsExplained)
   EXPECT_THAT(Table(benchmark, 0), Not(HasSubstr("? where")));
 }
 
+// Makes the job's ratio one of a single repetition.
+void KeepOnePair(v1::Job& job) {
+  job.mutable_summary()->set_ratio_pairs(1);
+  job.mutable_summary()->clear_ratio_to_eager_low();
+  job.mutable_summary()->clear_ratio_to_eager_high();
+}
+
+TEST(ResultView, ARatioOfOneRepetitionHasAMarkThatIsExplained) {
+  const std::string explained = "; ratios are paired by repetition, ? where one repetition alone has no interval;";
+  v1::Benchmark benchmark = QueuedBenchmark({"eager", "sdpa"}, 1);
+  Measure(*benchmark.mutable_jobs(0), 23.4, 1, 5'130'000'000);
+  Measure(*benchmark.mutable_jobs(1), 29.35, 1.254, 4'410'000'000);
+  for (const int job : {0, 1}) KeepOnePair(*benchmark.mutable_jobs(job));
+  EXPECT_THAT(Table(benchmark, 0), HasSubstr("  1.25x?  "));
+  EXPECT_THAT(Table(benchmark, 0), HasSubstr(explained));
+  EXPECT_THAT(ResultMarkdown({benchmark}, View(benchmark)), HasSubstr("| 1.25x? |"));
+  EXPECT_THAT(Table(benchmark, 60), HasSubstr("  1.00x  ")) << "eager itself is no doubt";
+}
+
+TEST(ResultView, ARatioOfOneRepetitionIsToldFromThoseWithAnInterval) {
+  v1::Benchmark benchmark = DisturbedBenchmark();
+  Measure(*benchmark.mutable_jobs(3), 2, 1, 26'910'000'000);
+  Measure(*benchmark.mutable_jobs(4), 3, 1.5, 26'910'000'000);
+  KeepOnePair(*benchmark.mutable_jobs(4));
+  const std::string wide = Table(benchmark, 0);
+  EXPECT_THAT(wide, HasSubstr("1.25x [0.40, 1.30]"));
+  EXPECT_THAT(wide, HasSubstr("1.50x?"));
+  EXPECT_THAT(wide, HasSubstr(" range], ? where one repetition alone has no interval;"));
+  const std::string narrow = Table(benchmark, 60);
+  EXPECT_THAT(narrow, HasSubstr("1.25x?"));
+  EXPECT_THAT(narrow, HasSubstr("1.50x?"));
+  EXPECT_THAT(absl::StrJoin(absl::StrSplit(narrow, absl::ByAnyChar(" \n"), absl::SkipEmpty()), " "),
+              HasSubstr("? where their 95 % bootstrap interval holds 1 or one repetition alone has no interval;"));
+}
+
 TEST(ResultView, TheWinnerIsToldApartByItsPairedRatioToo) {
   v1::Benchmark benchmark = FinishedBenchmark();
   v1::JobSummary& sdpa = *benchmark.mutable_jobs(1)->mutable_summary();
@@ -275,11 +310,14 @@ TEST(ResultView, NodesAreNamedAtEveryWidth) {
     job.mutable_node()->set_worker("node7");
     job.mutable_node()->set_slot("gpu0");
   }
-  *benchmark.mutable_fleet()->add_nodes()->mutable_node() = benchmark.jobs(0).node();
+  v1::Node& node = *benchmark.mutable_fleet()->add_nodes()->mutable_node();
+  node = benchmark.jobs(0).node();
+  node.set_device_name("NVIDIA H100 80GB HBM3");
   for (const int width : {0, 100, 70, 50}) {
     const std::string table = Table(benchmark, width);
     EXPECT_THAT(table.substr(0, table.find("\n\n")), HasSubstr("node7 gpu0")) << width;
   }
+  EXPECT_LE(LongestLine(Table(benchmark, 60)), 60);
 }
 
 TEST(ResultView, NothingWinsAgainstWhatRanOnAnotherDevice) {

@@ -39,8 +39,20 @@ TEST(SpecCommand, EverySettingComesBack) {
       "--optimizer=adamw --step=fused --learning-rate=1e-3 --data-loader-threads=3 --seed=18446744073709551615 "
       "--boxes=random "
       "--data-file=d.jsonl --weights-file=w.safetensors --device=cuda --device-name=H100 --min-memory=79.5 --count=2 "
-      "--placement=every --label=rack=7");
+      "--placement=every --run-timeout=5400 --max-attempts=1 --max-worker-losses=4 --label=rack=7");
   EXPECT_EQ(SpecOf(SpecCommand(spec)).SerializeAsString(), spec.SerializeAsString()) << SpecCommand(spec);
+}
+
+TEST(SpecCommand, LeavesOutHowUrgentItWas) {
+  EXPECT_EQ(SpecCommand(SpecOf("attnfleet run --preset=tiny --priority=5 --max-slots=2 --deadline=2h --name=x")),
+            "attnfleet run --preset=tiny");
+}
+
+// Specs of before there was a choice have none.
+TEST(SpecCommand, KnowsNoLossesOfWorkersThatTheSpecDoesNot) {
+  v1::BenchmarkSpec spec = SpecOf("attnfleet run --preset=tiny");
+  spec.clear_max_worker_losses();
+  EXPECT_EQ(SpecCommand(spec), "attnfleet run --preset=tiny");
 }
 
 TEST(SpecCommand, QuotesWhatAShellWouldRead) {

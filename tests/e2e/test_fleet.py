@@ -65,6 +65,9 @@ class Commands(E2ETest):
         self.assertIn("is cancelled; what was measured is kept", first.stderr)
         second = self.attnfleet("cancel", self.to_server, number)
         self.assertIn("was cancelled already (cancelled by its user)", second.stderr)
+        self.attnfleet("watch", self.to_server, number, expect=FAILED)
+        for command in ("pause", "resume"):
+            self.assertIn("has ended", self.attnfleet(command, self.to_server, number, expect=FAILED).stderr)
         benchmark = self.results(self.to_server, number)
         self.assertEqual(benchmark["state"], "BENCHMARK_STATE_CANCELLED")
         outcomes = self.outcomes(benchmark)
