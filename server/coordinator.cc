@@ -357,6 +357,7 @@ void Coordinator::WorkerJoined(v1::WorkerHello hello, std::shared_ptr<WorkerLink
       return;
     }
     if (found != links_.end()) found->second.link->End(absl::AbortedError("the worker has connected anew"));
+    LogInfo(absl::StrCat("worker ", name, " is connected: ", hello.worker().slots_size(), " slot(s)"));
     links_[name] = {hello.worker().instance(), link, hello.takes_batches()};
     to_welcome_.push_back(link);
     scheduler_.WorkerJoined(hello, now, effects_);
@@ -417,6 +418,7 @@ void Coordinator::WorkerSaid(const std::string& worker, v1::WorkerEvent event,
 void Coordinator::WorkerGone(const std::string& worker, const std::shared_ptr<WorkerLink>& link) {
   const absl::Status posted = Post([this, worker, link](int64_t now) {
     if (!IsCurrent(worker, link)) return;
+    LogInfo(absl::StrCat("worker ", worker, " is disconnected"));
     links_.erase(worker);
     scheduler_.WorkerDisconnected(worker, now);
   });

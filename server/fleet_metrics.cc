@@ -38,15 +38,16 @@ std::vector<prometheus::MetricFamily> FleetMetrics::Collect() const {
 }
 
 std::vector<prometheus::MetricFamily> CountFleet(const std::vector<v1::WorkerStatus>& statuses) {
-  std::map<std::string, double> workers = {{"connected", 0}, {"draining", 0}, {"lost", 0}};
-  std::map<std::string, double> slots = {{"busy", 0}, {"idle", 0}, {"draining", 0}, {"lost", 0}};
+  std::map<std::string, double> workers = {{"connected", 0}, {"draining", 0}, {"stopped", 0}, {"lost", 0}};
+  std::map<std::string, double> slots = {{"busy", 0}, {"idle", 0}, {"draining", 0}, {"stopped", 0}, {"lost", 0}};
   for (const v1::WorkerStatus& worker : statuses) {
-    const std::string state = !worker.connected() ? "lost" : worker.draining() ? "draining" : "connected";
+    const std::string state =
+        worker.connected() ? (worker.draining() ? "draining" : "connected") : (worker.draining() ? "stopped" : "lost");
     ++workers[state];
     const int busy = std::min(worker.active_size(), worker.info().slots_size());
     const double others = worker.info().slots_size() - busy;
-    if (state == "lost") {
-      slots["lost"] += worker.info().slots_size();
+    if (!worker.connected()) {
+      slots[state] += worker.info().slots_size();
     } else {
       slots["busy"] += busy;
       slots[state == "draining" ? "draining" : "idle"] += others;

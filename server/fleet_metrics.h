@@ -25,8 +25,9 @@ class FleetMetrics : public prometheus::Collectable {
   Coordinator& coordinator_;
 };
 
-// Workers: "connected" (takes runs), "draining" (connected, takes nothing new), "lost" (no stream; forgotten in time).
-// Slots: "busy" (a run is on it), "idle", "draining" (idle, its worker is draining), "lost" (of a lost worker). Pure.
+// Workers: "connected" (takes runs), "draining" (connected, takes nothing new), "stopped" (left after draining) and
+// "lost" (no stream), which are forgotten in time. Slots: "busy" (a run is on it), "idle", "draining" (idle, its worker
+// is draining), "stopped", "lost" (their worker is). Pure.
 std::vector<prometheus::MetricFamily> CountFleet(const std::vector<v1::WorkerStatus>& workers);
 
 // Of benchmarks that are not over: "queued" (waits for a slot) and "active" (is on one), by class of priority: "low"

@@ -279,7 +279,7 @@ bool Scheduler::SetPaused(uint64_t id, bool paused, int64_t now, Effects& effect
 void Scheduler::WorkerJoined(const v1::WorkerHello& hello, int64_t now, Effects& effects) {
   Worker& worker = fleet_.FindOrAdd(hello.worker().name(), now);
   fleet_.Heard(worker, now);
-  SetConnected(worker, false);  // its slots are filed anew below
+  SetConnected(worker, false);  // its slots are counted and filed anew below
   worker.info = hello.worker();
   worker.draining = hello.draining();
   worker.drained = drained_.contains(worker.name());
@@ -291,9 +291,8 @@ void Scheduler::WorkerJoined(const v1::WorkerHello& hello, int64_t now, Effects&
   }
   TakeHello(worker, hello, now, effects);
   DropMissingSlots(worker, now, effects);
-  FileSlots(worker, now, effects);
   SetConnected(worker, true);
-  EndWhatNoSlotOffers(now, effects);
+  FileSlots(worker, now, effects);
   Schedule(now, effects);
 }
 
@@ -386,6 +385,7 @@ void Scheduler::WorkerDisconnected(const std::string& name, int64_t now) {
   if (worker == nullptr) return;
   fleet_.Heard(*worker, now);
   SetConnected(*worker, false);
+  UpdateSlots(*worker);
 }
 
 void Scheduler::ForgiveSilence(int64_t silence, int64_t now) {
@@ -418,6 +418,7 @@ void Scheduler::LoseWorker(Worker& worker, const std::string& reason, int64_t no
   // A stream that lingers is ended: the worker's next hello says what it still does, and it is told what to stop.
   if (worker.connected) effects.disconnect.push_back(worker.name());
   SetConnected(worker, false);
+  UpdateSlots(worker);
   fleet_.MarkLost(worker);
   std::vector<v1::RunKey> lost;
   for (const auto& [id, slot] : worker.slots) {

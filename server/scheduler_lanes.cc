@@ -30,7 +30,6 @@ void Scheduler::SetConnected(Worker& worker, bool connected) {
     counts_.slots += slots;
   }
   backends_known_ = false;
-  UpdateSlots(worker);
 }
 
 void Scheduler::UpdateSlots(Worker& worker) {

@@ -37,7 +37,8 @@ Snapshots::Snapshots(Options options) : options_(std::move(options)) {}
 void Snapshots::Ask(const Key& key, Reply reply) {
   if (const auto kept = kept_by_key_.find(key); kept != kept_by_key_.end()) {
     kept_.splice(kept_.end(), kept_, kept->second);
-    return reply(kept->second->second);
+    kept->second->asked = options_.now();
+    return reply(kept->second->wire);
   }
   const bool large = options_.is_large(key.first);
   if (large && refusal_) return reply(*refusal_);
@@ -62,6 +63,8 @@ void Snapshots::Changed(uint64_t id) {
 }
 
 void Snapshots::Begin() {
+  const Clock::time_point asked_before = options_.now() - options_.kept_for;
+  while (!kept_.empty() && kept_.front().asked < asked_before) Drop(kept_.front().key);
   for (Lane& lane : lanes_) {
     while (!lane.making && !lane.queue.empty()) BeginNext(lane);
   }
@@ -91,15 +94,15 @@ void Snapshots::Done(Lane& lane, const Answer& answer) {
 void Snapshots::Keep(const Key& key, Wire wire) {
   Drop(key);
   kept_bytes_ += wire->size();
-  kept_.emplace_back(key, std::move(wire));
+  kept_.push_back({key, std::move(wire), options_.now()});
   kept_by_key_[key] = std::prev(kept_.end());
-  while (kept_bytes_ > options_.kept_bytes && kept_.size() > 1) Drop(kept_.front().first);
+  while (kept_bytes_ > options_.kept_bytes && kept_.size() > 1) Drop(kept_.front().key);
 }
 
 void Snapshots::Drop(const Key& key) {
   const auto found = kept_by_key_.find(key);
   if (found == kept_by_key_.end()) return;
-  kept_bytes_ -= found->second->second->size();
+  kept_bytes_ -= found->second->wire->size();
   kept_.erase(found->second);
   kept_by_key_.erase(found);
 }

@@ -13,7 +13,6 @@
 #include "proto/name.h"
 #include "proto/spec.h"
 #include "proto/status.h"
-#include "proto/support/log.h"
 #include "proto/utf8.h"
 #include "proto/version.h"
 #include "server/access.h"
@@ -108,9 +107,7 @@ class WorkerStream : public grpc::ServerBidiReactor<v1::WorkerEvent, v1::WorkerC
       self = std::move(self_);
       worker = worker_;
     }
-    if (worker.empty()) return;
-    LogInfo(absl::StrCat("worker ", worker, " is disconnected"));
-    coordinator_.WorkerGone(worker, self);
+    if (!worker.empty()) coordinator_.WorkerGone(worker, self);
   }
 
  private:
@@ -135,8 +132,6 @@ class WorkerStream : public grpc::ServerBidiReactor<v1::WorkerEvent, v1::WorkerC
       }
     }
     if (worker.empty()) {
-      LogInfo(absl::StrCat("worker ", event.hello().worker().name(),
-                           " is connected: ", event.hello().worker().slots_size(), " slot(s)"));
       coordinator_.WorkerJoined(std::move(*event.mutable_hello()), shared_from_this());
     } else {
       coordinator_.WorkerSaid(worker, std::move(event), shared_from_this());

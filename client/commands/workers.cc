@@ -18,7 +18,7 @@ namespace attnfleet::client {
 namespace {
 
 std::string StateOf(const v1::WorkerStatus& worker, const std::string& slot) {
-  if (!worker.connected()) return "lost";
+  if (!worker.connected()) return worker.draining() ? "stopped" : "lost";
   for (const v1::ActiveRun& run : worker.active()) {
     if (run.slot() != slot) continue;
     return absl::StrCat("runs ", FormatRunKey(run.run()), worker.drained() ? ", then drained" : "");

@@ -227,6 +227,7 @@ class Faults(E2ETest):
         self.assertEqual(first.wait(), OK, first.dump())
         self.start_worker(server, "w2")
         self.finish(server, number, 4)  # though one attempt is all: handing back counts as none
+        self.assertRegex(self.attnfleet("workers", f"--server={server.address}").stdout, r"(?m)^w1 .* stopped ")
 
     def test_second_worker_of_the_same_name_or_state_is_told(self):
         server = self.start_server()

@@ -114,7 +114,8 @@ scrape_configs:
         self.expect("attnfleet_runs > 0", {(("priority", "normal"), ("state", "active")): 1,
                                            (("priority", "normal"), ("state", "queued")): 2})
         self.expect("sum by (state) (attnfleet_workers)",
-                    {(("state", "connected"),): 1, (("state", "draining"),): 0, (("state", "lost"),): 0})
+                    {(("state", "connected"),): 1, (("state", "draining"),): 0, (("state", "lost"),): 0,
+                     (("state", "stopped"),): 0})
         self.expect("sum(attnfleet_slots)", 2)
         self.expect("attnfleet:slots_busy:ratio", 0.5)
         self.expect("sum(attnfleet_run_queue_seconds_count)", 5)

@@ -19,6 +19,8 @@ class SnapshotsTest : public testing::Test {
   void SetUp() override {
     snapshots_ = std::make_unique<Snapshots>(Snapshots::Options{
         .kept_bytes = 1'000,
+        .kept_for = std::chrono::seconds(5),
+        .now = [this] { return now_; },
         .take = [this](const Snapshots::Key& key) { return Take(key); },
         .is_large = [](uint64_t id) { return id >= kLarge; },
         .post =
@@ -76,6 +78,7 @@ class SnapshotsTest : public testing::Test {
   std::deque<std::function<void()>> posted_;  // guarded by mutex_
   std::promise<void> gate_;                   // what large benchmarks wait for
   std::shared_future<void> open_ = gate_.get_future().share();
+  Snapshots::Clock::time_point now_;
   std::map<uint64_t, int> changes_;
   int taken_ = 0;
   int padding_ = 0;
@@ -159,6 +162,20 @@ TEST_F(SnapshotsTest, WhatIsNotAskedForTheLongestTimeIsNotKept) {
   EXPECT_EQ(Ask(1)->size(), 1u);
   EXPECT_EQ(Ask(2)->size(), 0u);
   FinishAll();
+}
+
+TEST_F(SnapshotsTest, WhatNobodyHasAskedForLatelyIsNotKept) {
+  Ask(1);
+  Ask(2);
+  FinishAll();
+  now_ += std::chrono::seconds(4);
+  EXPECT_EQ(Ask(1)->size(), 1u);
+  now_ += std::chrono::seconds(4);
+  snapshots_->Begin();
+  EXPECT_EQ(Ask(1)->size(), 1u);
+  EXPECT_EQ(Ask(2)->size(), 0u) << "8 seconds after the last question";
+  FinishAll();
+  EXPECT_EQ(taken_, 3);
 }
 
 TEST_F(SnapshotsTest, WhatIsGoneIsAnErrorForAllWhoAskedAndTheNextGoesOn) {
