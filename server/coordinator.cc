@@ -339,7 +339,7 @@ void Coordinator::Unwatch(uint64_t id, const std::shared_ptr<Watcher>& watcher) 
       it = it->second.empty() ? watchers_.erase(it) : std::next(it);
     }
   });
-  posted.IgnoreError();  // then it goes with the coordinator
+  posted.IgnoreError();  // then everybody is told of the end
 }
 
 absl::Status Coordinator::Look(std::function<void(const Scheduler&)> look) {
@@ -356,7 +356,10 @@ void Coordinator::WorkerJoined(v1::WorkerHello hello, std::shared_ptr<WorkerLink
       link->End(taken);
       return;
     }
-    if (found != links_.end()) found->second.link->End(absl::AbortedError("the worker has connected anew"));
+    if (found != links_.end()) {
+      found->second.link->End(absl::AbortedError("the worker has connected anew"));
+      ForgetUnsent(name, found->second.link);
+    }
     LogInfo(absl::StrCat("worker ", name, " is connected: ", hello.worker().slots_size(), " slot(s)"));
     links_[name] = {hello.worker().instance(), link, hello.takes_batches()};
     to_welcome_.push_back(link);
@@ -415,10 +418,21 @@ void Coordinator::WorkerSaid(const std::string& worker, v1::WorkerEvent event,
   if (!posted.ok()) link->End(posted);
 }
 
+void Coordinator::ForgetUnsent(const std::string& worker, const std::shared_ptr<WorkerLink>& link) {
+  if (store_status_.ok()) return;  // then it is sent at the end of this batch, to who is there
+  std::erase(to_welcome_, link);
+  const auto is_its = [&worker](const auto& one) { return one.worker == worker; };
+  std::erase_if(effects_.assign, is_its);
+  std::erase_if(effects_.stop, is_its);
+  std::erase_if(effects_.acknowledge, is_its);
+  std::erase(effects_.disconnect, worker);
+}
+
 void Coordinator::WorkerGone(const std::string& worker, const std::shared_ptr<WorkerLink>& link) {
   const absl::Status posted = Post([this, worker, link](int64_t now) {
     if (!IsCurrent(worker, link)) return;
     LogInfo(absl::StrCat("worker ", worker, " is disconnected"));
+    ForgetUnsent(worker, link);
     links_.erase(worker);
     scheduler_.WorkerDisconnected(worker, now);
   });

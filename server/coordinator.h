@@ -168,6 +168,9 @@ class Coordinator {
   // For a worker whose name `linked` has: whether it is to try again.
   static absl::Status NameTaken(LinkedWorker& linked, const v1::WorkerInfo& rival, int64_t now);
   bool IsCurrent(const std::string& worker, const std::shared_ptr<WorkerLink>& link) const;
+  // While the store fails, what is to be sent waits. The worker has left: its next hello makes it all anew, and a
+  // worker that comes and goes must not make it more and more.
+  void ForgetUnsent(const std::string& worker, const std::shared_ptr<WorkerLink>& link);
   // NOT_FOUND; but UNAVAILABLE from a coordinator that was passed over, which knows nothing of what came since.
   absl::Status NoSuchBenchmark(uint64_t id);
   // PERMISSION_DENIED if there is such a benchmark and it is not `owner`'s; an empty one is everybody.

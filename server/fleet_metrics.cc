@@ -41,8 +41,8 @@ std::vector<prometheus::MetricFamily> CountFleet(const std::vector<v1::WorkerSta
   std::map<std::string, double> workers = {{"connected", 0}, {"draining", 0}, {"stopped", 0}, {"lost", 0}};
   std::map<std::string, double> slots = {{"busy", 0}, {"idle", 0}, {"draining", 0}, {"stopped", 0}, {"lost", 0}};
   for (const v1::WorkerStatus& worker : statuses) {
-    const std::string state =
-        worker.connected() ? (worker.draining() ? "draining" : "connected") : (worker.draining() ? "stopped" : "lost");
+    const std::string state = worker.connected() ? (worker.draining() || worker.drained() ? "draining" : "connected")
+                                                 : (worker.draining() ? "stopped" : "lost");
     ++workers[state];
     const int busy = std::min(worker.active_size(), worker.info().slots_size());
     const double others = worker.info().slots_size() - busy;

@@ -25,7 +25,8 @@ class FleetMetrics : public prometheus::Collectable {
   Coordinator& coordinator_;
 };
 
-// Workers: "connected" (takes runs), "draining" (connected, takes nothing new), "stopped" (left after draining) and
+// Workers: "connected" (takes runs), "draining" (connected, takes nothing new, of its own accord
+// or an administrator's), "stopped" (left after draining) and
 // "lost" (no stream), which are forgotten in time. Slots: "busy" (a run is on it), "idle", "draining" (idle, its worker
 // is draining), "stopped", "lost" (their worker is). Pure.
 std::vector<prometheus::MetricFamily> CountFleet(const std::vector<v1::WorkerStatus>& workers);

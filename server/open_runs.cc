@@ -1,5 +1,7 @@
 #include "server/open_runs.h"
 
+#include <utility>
+
 #include "absl/strings/str_cat.h"
 #include "proto/spec.h"
 
@@ -23,15 +25,14 @@ absl::Status OpenRuns::CheckRoom(const std::string& submitter, uint64_t runs) co
 }
 
 void OpenRuns::Update(const v1::Benchmark& benchmark) {
-  const auto found = benchmarks_.find(benchmark.id());
   if (!HasEnded(benchmark)) {
-    if (found != benchmarks_.end()) return;
-    const Open open{benchmark.spec().submitter(), benchmark.runs_total()};
-    all_ += open.runs;
-    by_submitter_[open.submitter] += open.runs;
-    benchmarks_.emplace(benchmark.id(), open);
+    Open& open = benchmarks_.try_emplace(benchmark.id(), Open{benchmark.spec().submitter()}).first->second;
+    const uint64_t more = benchmark.runs_total() - std::exchange(open.runs, benchmark.runs_total());
+    all_ += more;
+    by_submitter_[open.submitter] += more;
     return;
   }
+  const auto found = benchmarks_.find(benchmark.id());
   if (found == benchmarks_.end()) return;
   const Open& open = found->second;
   all_ -= open.runs;

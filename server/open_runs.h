@@ -24,7 +24,8 @@ class OpenRuns {
   // RESOURCE_EXHAUSTED, which says what to wait for, if there is no room for a benchmark of so many runs.
   absl::Status CheckRoom(const std::string& submitter, uint64_t runs) const;
 
-  // Counts a benchmark as long as it has not ended. May be told of any change of it, more than once.
+  // Counts a benchmark as long as it has not ended. May be told of any change of it, more than once; one that is placed
+  // on every node may come to have more runs than there was room for.
   void Update(const v1::Benchmark& benchmark);
 
  private:

@@ -274,20 +274,21 @@ std::vector<v1::Explanation> Explain(const v1::Benchmark& benchmark, const WaitR
       if (!run.quarantined() || &run == last) continue;
       absl::StrAppend(&text, "; repetition ", run.key().repetition(), " is ", run.result().reason());
     }
-    // A group's jobs are one lane; with PLACEMENT_EVERY all groups of a node are.
+    // A group's jobs are one lane; with PLACEMENT_EVERY all groups of a node are. What is over has none, though in a
+    // damaged store it may have runs that have not ended.
     const uint32_t index = job.group() / (every ? static_cast<uint32_t>(shapes) : 1);
+    const WaitReasons::Lane lane = index < reasons.lanes.size() ? reasons.lanes[index] : WaitReasons::Lane{};
     const uint32_t backend = job.index() % static_cast<uint32_t>(benchmark.spec().backends_size());
     if (active != nullptr) {
       const std::string where = absl::StrCat(active->worker(), " ", active->slot());
       absl::StrAppend(&text, "; repetition ", active->key().repetition());
-      if (reasons.lanes[index].away) {
+      if (lane.away) {
         absl::StrAppend(&text, ", attempt ", active->attempt(), ", was on ", where,
                         ", which is not connected: unless it comes back in time, the attempt is lost");
       } else {
         absl::StrAppend(&text, " is on ", where, ", attempt ", active->attempt());
       }
     } else if (ended < job.runs_size()) {
-      const WaitReasons::Lane& lane = reasons.lanes[index];
       const bool offered = reasons.unoffered.empty() || reasons.unoffered[backend].empty();
       std::string why = lane.why;
       if (!offered) {

@@ -3,6 +3,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <atomic>
 #include <chrono>
 #include <future>
@@ -238,6 +239,41 @@ TEST_F(CoordinatorTest, NothingIsSentOrAcknowledgedWhileTheStoreFailsAndAllOfItA
   faulty_.fault = FaultyStore::Fault::kNone;
   EXPECT_TRUE(Eventually([&] { return worker->acknowledged == 1 && worker->starts == 2; }));
   EXPECT_EQ(worker->unsaved, 0);
+}
+
+TEST_F(CoordinatorTest, WorkersThatComeAndGoWhileTheStoreFailsLeaveNothingBehind) {
+  faulty_.fault = FaultyStore::Fault::kFull;
+  ASSERT_FALSE(Submit(MakeSpec({"eager"}, 1, 1)).ok());
+  std::vector<std::weak_ptr<FakeWorker>> gone;
+  for (int i = 0; i < 3; ++i) {
+    const auto left = std::make_shared<FakeWorker>(store_, false);
+    left->Join(*coordinator_, MakeHello("w", 1));
+    coordinator_->WorkerGone("w", left);
+    const auto replaced = std::make_shared<FakeWorker>(store_, false);
+    replaced->Join(*coordinator_, MakeHello("v", 1));
+    gone.insert(gone.end(), {left, replaced});
+  }
+  const auto last = std::make_shared<FakeWorker>(store_, false);
+  last->Join(*coordinator_, MakeHello("v", 1));
+  coordinator_->WorkerGone("v", last);
+  last->Join(*coordinator_, MakeHello("w", 1));
+  EXPECT_TRUE(Eventually([&] { return std::ranges::all_of(gone, [](const auto& link) { return link.expired(); }); }));
+  faulty_.fault = FaultyStore::Fault::kNone;
+  EXPECT_TRUE(Eventually([&] { return last->starts == 1; }));
+  EXPECT_TRUE(last->Commands()[0].has_welcome());
+}
+
+TEST_F(CoordinatorTest, RunsThatPlacementAddsTakeRoomToo) {
+  Restart({}, {.submitter = 10});
+  v1::BenchmarkSpec spec = MakeSpec({"eager"}, 1, 4);
+  spec.set_placement(v1::PLACEMENT_EVERY);
+  const uint64_t id = Submit(spec)->id();
+  const auto worker = std::make_shared<FakeWorker>(store_, false);
+  worker->Join(*coordinator_, MakeHello("w", 3));
+  ASSERT_TRUE(Eventually([&] { return Get(id)->runs_total() == 12; }));
+  EXPECT_EQ(Submit(MakeSpec({"eager"}, 1, 1)).status().code(), absl::StatusCode::kResourceExhausted);
+  ASSERT_TRUE(Cancel(id, "test").ok());
+  EXPECT_EQ(Submit(MakeSpec({"eager"}, 1, 10)).status(), absl::OkStatus());
 }
 
 TEST_F(CoordinatorTest, AnswerThatWasLostOnItsWayFromTheStoreMakesNothingCountTwice) {

@@ -206,10 +206,12 @@ TEST(CountFleet, EveryStateIsThereAndEverySlotCountedOnce) {
   add(3, 1, true, true);
   add(8, 1, false, false);
   add(5, 0, false, true);
+  add(6, 1, true, false);
+  workers.back().set_drained(true);
   const std::string text = Text(CountFleet(workers));
-  for (const char* line : {"attnfleet_workers{state=\"connected\"} 2\n", "attnfleet_workers{state=\"draining\"} 1\n",
-                           "attnfleet_workers{state=\"lost\"} 1\n", "attnfleet_slots{state=\"busy\"} 4\n",
-                           "attnfleet_slots{state=\"idle\"} 3\n", "attnfleet_slots{state=\"draining\"} 2\n",
+  for (const char* line : {"attnfleet_workers{state=\"connected\"} 2\n", "attnfleet_workers{state=\"draining\"} 2\n",
+                           "attnfleet_workers{state=\"lost\"} 1\n", "attnfleet_slots{state=\"busy\"} 5\n",
+                           "attnfleet_slots{state=\"idle\"} 3\n", "attnfleet_slots{state=\"draining\"} 7\n",
                            "attnfleet_slots{state=\"lost\"} 8\n", "attnfleet_workers{state=\"stopped\"} 1\n",
                            "attnfleet_slots{state=\"stopped\"} 5\n"}) {
     EXPECT_THAT(text, HasSubstr(line));

@@ -934,5 +934,17 @@ TEST_F(SchedulerTest, ExplainSaysWhoseTurnComesFirst) {
   EXPECT_EQ(Explain(Submit(spec))[0].waits(), "no slot fits: w cpu0 has the device Test CPU, needs \"H100\"");
 }
 
+// As a damaged store may have it.
+TEST(Explanations, OfABenchmarkThatIsOverThoughItsRunsAreNot) {
+  v1::Benchmark benchmark;
+  *benchmark.mutable_spec() = MakeSpec({"eager"}, 2, 1);
+  benchmark.set_state(v1::BENCHMARK_STATE_FINISHED);
+  for (v1::Job& job : ExpandJobs(benchmark)) *benchmark.add_jobs() = std::move(job);
+  benchmark.mutable_jobs(1)->mutable_runs(0)->set_state(v1::RUN_STATE_RUNNING);
+  const std::vector<v1::Explanation> explanations = server::Explain(benchmark, {});
+  ASSERT_EQ(explanations.size(), 2u);
+  EXPECT_EQ(explanations[0].text().substr(0, 17), "0 of 1 runs ended");
+}
+
 }  // namespace
 }  // namespace attnfleet::server
