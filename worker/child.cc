@@ -1,6 +1,7 @@
 #include "worker/child.h"
 
 #include <fcntl.h>
+#include <poll.h>
 #include <sys/resource.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
@@ -9,16 +10,22 @@
 #include <array>
 #include <cerrno>
 #include <csignal>
+#include <filesystem>
+#include <system_error>
 #include <utility>
 
 #include "absl/status/status.h"
+#include "absl/strings/str_cat.h"
+#include "proto/support/log.h"
 #include "proto/support/process.h"
+#include "proto/support/state_dir.h"
 
 namespace attnfleet::worker {
 namespace {
 
 constexpr size_t kReadBytes = 64 << 10;
 constexpr int kReadsAtOnce = 16;
+constexpr int kReapMilliseconds = 100;  // between two looks at a process that does not tell of its end
 
 struct Pipe {
   int reader = -1;
@@ -33,11 +40,29 @@ absl::StatusOr<Pipe> MakePipe() {
   return Pipe{ends[0], ends[1]};
 }
 
+// The letter in /proc/PID/stat, of a thread that has not ended if there is one: when the first thread has, it is a
+// zombie until the last one has. "?" if it cannot be read.
+std::string StateOf(pid_t pid) {
+  std::string state = "?";
+  std::error_code error;
+  std::filesystem::directory_iterator thread(absl::StrCat("/proc/", pid, "/task"), error);
+  for (; !error && thread != std::filesystem::directory_iterator(); thread.increment(error)) {
+    const absl::StatusOr<std::string> stat = ReadFile(thread->path().string() + "/stat");
+    // After the program's name, which may hold anything.
+    const size_t name_end = stat.ok() ? stat->rfind(") ") : std::string::npos;
+    if (name_end == std::string::npos) continue;
+    state = stat->substr(name_end + 2, 1);
+    if (state != "Z") break;
+  }
+  return state;
+}
+
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<Child>> Child::Start(EventLoop& loop, const std::vector<std::string>& argv,
-                                                    const std::vector<std::string>& environment, Callbacks callbacks) {
-  std::unique_ptr<Child> child(new Child(loop, std::move(callbacks)));
+                                                    const std::vector<std::string>& environment, Callbacks callbacks,
+                                                    std::chrono::milliseconds kill_limit) {
+  std::unique_ptr<Child> child(new Child(loop, std::move(callbacks), kill_limit));
   absl::StatusOr<Pipe> output = MakePipe();
   if (!output.ok()) return output.status();
   child->output_.descriptor = output->reader;
@@ -56,14 +81,16 @@ absl::StatusOr<std::unique_ptr<Child>> Child::Start(EventLoop& loop, const std::
   return child;
 }
 
-Child::Child(EventLoop& loop, Callbacks callbacks) : loop_(loop), callbacks_(std::move(callbacks)) {}
+Child::Child(EventLoop& loop, Callbacks callbacks, std::chrono::milliseconds kill_limit)
+    : loop_(loop), callbacks_(std::move(callbacks)), kill_limit_(kill_limit) {}
 
 Child::~Child() {
   if (pid_ > 0 && !reaped_) {
     Kill();
-    waitpid(pid_, nullptr, 0);
+    if (!ReapUntil(give_up_time_)) LogError(absl::StrCat(DescribeStuck(), "; it is left behind"));
   }
   loop_.CancelTimer(kill_timer_);
+  loop_.CancelTimer(stuck_timer_);
   for (Stream* stream : {&output_, &error_, &process_}) Close(*stream);
 }
 
@@ -89,8 +116,35 @@ void Child::Stop(std::chrono::milliseconds grace) {
 }
 
 void Child::Kill() {
+  if (reaped_) return;
   // Safe until the process is reaped: until then nobody else can get its id.
-  if (!reaped_) kill(-pid_, SIGKILL);
+  kill(-pid_, SIGKILL);
+  if (stuck_timer_ != 0) return;
+  give_up_time_ = EventLoop::Clock::now() + kill_limit_;
+  stuck_timer_ = loop_.RunAt(give_up_time_, [this] { Stuck(); });
+}
+
+void Child::Stuck() {
+  pollfd ended{process_.descriptor, POLLIN, 0};
+  if (poll(&ended, 1, 0) > 0) return;  // it is this worker that was stopped for so long; Exited() comes
+  for (Stream* stream : {&output_, &error_}) Close(*stream);
+  // A local copy: the callback may destroy this.
+  const auto stuck = std::move(callbacks_.stuck);
+  if (stuck) stuck(DescribeStuck());
+}
+
+bool Child::ReapUntil(EventLoop::Clock::time_point time) {
+  while (waitpid(pid_, nullptr, WNOHANG) == 0) {
+    if (EventLoop::Clock::now() >= time) return false;
+    pollfd ended{process_.descriptor, POLLIN, 0};
+    poll(&ended, 1, kReapMilliseconds);
+  }
+  return true;
+}
+
+std::string Child::DescribeStuck() const {
+  const double seconds = std::chrono::duration<double>(kill_limit_).count();
+  return absl::StrCat("process ", pid_, " (state ", StateOf(pid_), ") has not ended ", seconds, " s after SIGKILL");
 }
 
 void Child::Read(Stream& stream, const std::function<void(std::string_view)>& consume) {

@@ -114,13 +114,24 @@ void Link::Send(v1::WorkerEvent event) {
   if (!stream_->Send(std::move(event)) && !droppable) stream_->Cancel();
 }
 
-void Link::Lost(const grpc::Status& status, const std::string& leader) {
+bool Link::DropStream() {
   const bool was_connected = std::exchange(connected_, false);
   if (was_connected && callbacks_.disconnected) callbacks_.disconnected();
   stream_.reset();
   ++generation_;
   loop_.CancelTimer(welcome_timer_);
   loop_.CancelTimer(heartbeat_timer_);
+  return was_connected;
+}
+
+void Link::Reconnect() {
+  if (over_ || stream_ == nullptr) return;
+  DropStream();
+  retry_timer_ = loop_.RunAfter(std::chrono::milliseconds(0), [this] { Open(); });
+}
+
+void Link::Lost(const grpc::Status& status, const std::string& leader) {
+  const bool was_connected = DropStream();
   if (closed_) {
     std::exchange(closed_, nullptr)();
     return;

@@ -64,12 +64,18 @@ class Link {
   // reports come from the spool, progress does not matter.
   void Send(v1::WorkerEvent event);
 
+  // Drops the stream, and what is queued on it, and opens another at once: its hello tells what has changed. Nothing
+  // without a stream: there is one to come, or none any more.
+  void Reconnect();
+
   // Sends what is queued, closes the stream and does not connect again. `closed` comes when the coordinator has closed
   // it too, or at once if there is none.
   void Close(std::function<void()> closed);
 
  private:
   void Open();
+  // Whether it was connected.
+  bool DropStream();
   // `leader`: whom the server named instead of itself, or "".
   void Lost(const grpc::Status& status, const std::string& leader);
   void Retry(const std::string& why, bool at_once);

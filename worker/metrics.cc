@@ -30,6 +30,11 @@ void Metrics::SetUndelivered(size_t results) {
   undelivered_ = results;
 }
 
+void Metrics::SetOutOfService(size_t slots) {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  out_of_service_ = slots;
+}
+
 void Metrics::TrainerStarted(const v1::StartRun& start) {
   trainer_starts_.Increment();
   const std::lock_guard<std::mutex> lock(mutex_);
@@ -67,7 +72,8 @@ std::vector<prometheus::MetricFamily> Metrics::Collect() const {
                1);
     }
     AddGauge(slots, {{"state", "busy"}}, busy);
-    AddGauge(slots, {{"state", "idle"}}, static_cast<double>(slots_.size()) - busy);
+    AddGauge(slots, {{"state", "idle"}}, static_cast<double>(slots_.size() - out_of_service_) - busy);
+    AddGauge(slots, {{"state", "out_of_service"}}, static_cast<double>(out_of_service_));
   }
   std::vector<prometheus::MetricFamily> families = registry_.Collect();
   for (prometheus::MetricFamily* family : {&connected, &undelivered, &slots, &runs}) {

@@ -24,6 +24,8 @@ class Metrics : public prometheus::Collectable {
 
   void SetConnected(bool connected);
   void SetUndelivered(size_t results);
+  // Slots that are neither busy nor idle.
+  void SetOutOfService(size_t slots);
   void TrainerStarted(const v1::StartRun& start);
   // CANCELLED: it was stopped.
   void TrainerEnded(const v1::StartRun& start, v1::Outcome outcome);
@@ -40,6 +42,7 @@ class Metrics : public prometheus::Collectable {
   std::map<std::string, std::optional<v1::StartRun>> slots_;  // by id; what runs there
   bool connected_ = false;
   size_t undelivered_ = 0;
+  size_t out_of_service_ = 0;
 };
 
 }  // namespace attnfleet::worker

@@ -15,9 +15,14 @@ constexpr size_t kMaxOutputBytes = 1 << 20;
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<TrainerProbe>> TrainerProbe::Start(EventLoop& loop, const TrainerCommand& command,
-                                                                  std::chrono::milliseconds limit, Answer answer) {
+                                                                  std::chrono::milliseconds limit, Answer answer,
+                                                                  std::chrono::milliseconds kill_limit) {
   std::unique_ptr<TrainerProbe> probe(new TrainerProbe(loop, limit, std::move(answer)));
   TrainerProbe* self = probe.get();
+  const auto answer_with = [self](ExitState state) {
+    const Answer local = std::move(self->answer_);  // it may destroy *self
+    local(self->Result(state));
+  };
   absl::StatusOr<std::unique_ptr<Child>> child =
       Child::Start(loop, command.argv, command.environment,
                    {.output =
@@ -26,10 +31,15 @@ absl::StatusOr<std::unique_ptr<TrainerProbe>> TrainerProbe::Start(EventLoop& loo
                         },
                     .error = [self](std::string_view bytes) { self->log_.Add(bytes); },
                     .exited =
-                        [self](ExitState state) {
-                          const Answer local = std::move(self->answer_);  // it may destroy *self
-                          local(self->Result(state));
-                        }});
+                        [self, answer_with](ExitState state) {
+                          if (!self->given_up_) answer_with(state);
+                        },
+                    .stuck =
+                        [self, answer_with](const std::string&) {
+                          self->given_up_ = true;
+                          answer_with(ExitState());
+                        }},
+                   kill_limit);
   if (!child.ok()) return child.status();
   probe->child_ = std::move(*child);
   probe->timer_ = loop.RunAfter(limit, [self] {

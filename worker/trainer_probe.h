@@ -22,7 +22,8 @@ class TrainerProbe {
   // `answer` comes once, later, on the loop's thread; an error carries the trainer's own message, and is
   // FAILED_PRECONDITION where there is no usable LibTorch. It may destroy the TrainerProbe.
   static absl::StatusOr<std::unique_ptr<TrainerProbe>> Start(EventLoop& loop, const TrainerCommand& command,
-                                                             std::chrono::milliseconds limit, Answer answer);
+                                                             std::chrono::milliseconds limit, Answer answer,
+                                                             std::chrono::milliseconds kill_limit = kKillLimit);
   ~TrainerProbe();
   TrainerProbe(const TrainerProbe&) = delete;
   TrainerProbe& operator=(const TrainerProbe&) = delete;
@@ -37,6 +38,7 @@ class TrainerProbe {
   std::unique_ptr<Child> child_;
   EventLoop::Id timer_ = 0;
   bool timed_out_ = false;
+  bool given_up_ = false;
   std::string output_;
   LogTail log_;
 };

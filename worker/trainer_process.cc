@@ -19,7 +19,8 @@ constexpr double kLongestTimeoutSeconds = 1e8;
 
 absl::StatusOr<std::unique_ptr<TrainerProcess>> TrainerProcess::Start(EventLoop& loop, OomKillCounter& oom_kills,
                                                                       const TrainerCommand& command,
-                                                                      double timeout_seconds, Callbacks callbacks) {
+                                                                      double timeout_seconds, Callbacks callbacks,
+                                                                      std::chrono::milliseconds kill_limit) {
   std::unique_ptr<TrainerProcess> process(new TrainerProcess(loop, oom_kills, std::move(callbacks)));
   TrainerProcess* self = process.get();
   process->oom_kills_ = process->oom_kills_before_ = oom_kills.Lately();
@@ -27,7 +28,9 @@ absl::StatusOr<std::unique_ptr<TrainerProcess>> TrainerProcess::Start(EventLoop&
       Child::Start(loop, command.argv, command.environment,
                    {.output = [self](std::string_view bytes) { self->TakeOutput(bytes); },
                     .error = [self](std::string_view bytes) { self->log_.Add(bytes); },
-                    .exited = [self](ExitState state) { self->Exited(state); }});
+                    .exited = [self](ExitState state) { self->Exited(state); },
+                    .stuck = [self](const std::string& what) { self->Stuck(what); }},
+                   kill_limit);
   if (!child.ok()) return child.status();
   process->child_ = std::move(*child);
   if (timeout_seconds > 0) {
@@ -107,6 +110,12 @@ void TrainerProcess::Exited(ExitState state) {
   // A local copy: the callback may destroy this.
   const auto ended = std::move(callbacks_.ended);
   ended(MakeResult(state));
+}
+
+void TrainerProcess::Stuck(const std::string& what) {
+  v1::RunResult result = MakeResult(ExitState());
+  if (result.outcome() == v1::OUTCOME_FAILED) result.set_reason(absl::StrCat(result.reason(), "; its ", what));
+  if (callbacks_.given_up) callbacks_.given_up(std::move(result), what);
 }
 
 bool TrainerProcess::KilledByKernel(ExitState state) const {

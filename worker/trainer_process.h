@@ -32,6 +32,9 @@ class TrainerProcess {
     // Comes once and last, when the process is gone. Every result has an outcome; one that is not MEASURED has a
     // reason. CANCELLED means that Stop() or Kill() ended it. May destroy the TrainerProcess.
     std::function<void(v1::RunResult)> ended;
+    // The process has not ended `kill_limit` after SIGKILL, as `what` says: the result is this one. `ended` comes all
+    // the same, should the process end; its result counts no more. Must not destroy the TrainerProcess. May be empty.
+    std::function<void(v1::RunResult, const std::string& what)> given_up{};
   };
 
   // `timeout_seconds` 0 = no limit; one that takes longer has failed and its failure says timed_out. A trainer that
@@ -39,7 +42,8 @@ class TrainerProcess {
   // heard of was that of another process. On the loop's thread.
   static absl::StatusOr<std::unique_ptr<TrainerProcess>> Start(EventLoop& loop, OomKillCounter& oom_kills,
                                                                const TrainerCommand& command, double timeout_seconds,
-                                                               Callbacks callbacks);
+                                                               Callbacks callbacks,
+                                                               std::chrono::milliseconds kill_limit = kKillLimit);
   ~TrainerProcess();
   TrainerProcess(const TrainerProcess&) = delete;
   TrainerProcess& operator=(const TrainerProcess&) = delete;
@@ -57,6 +61,7 @@ class TrainerProcess {
   void Fail(std::string reason);
   void TimedOut(double timeout_seconds);
   void Exited(ExitState state);
+  void Stuck(const std::string& what);
   bool KilledByKernel(ExitState state) const;
   v1::RunResult MakeResult(ExitState state);
 

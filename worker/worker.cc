@@ -53,6 +53,10 @@ std::string Undelivered(const std::map<Spool::Key, v1::RunReport>& reports) {
   return absl::StrCat(absl::StrJoin(parts, " and "), parts.size() == 1 && results <= 1 ? " is" : " are");
 }
 
+std::string OutOfServiceReason(const std::string& slot) {
+  return absl::StrCat("slot ", slot, " is out of service: its last trainer does not end");
+}
+
 void LogAboutRun(Severity severity, const v1::StartRun& start, std::string_view text) {
   const std::string key = FormatRunKey(start.run());
   Log(severity, absl::StrCat("run ", key, " ", std::string(text)),
@@ -71,7 +75,7 @@ Worker::Worker(EventLoop& loop, WorkerOptions options, std::unique_ptr<Spool> sp
       spool_(std::move(spool)),
       link_(loop, options_.link,
             {.hello = [this] { return Hello(); },
-             .draining = [this] { return draining_; },
+             .draining = [this] { return TakesNothing(); },
              .welcomed = [this](const v1::Welcome&) { Welcomed(); },
              .disconnected = [this] { Disconnected(); },
              .command = [this](const v1::WorkerCommand& command) { Take(command); },
@@ -80,12 +84,24 @@ Worker::Worker(EventLoop& loop, WorkerOptions options, std::unique_ptr<Spool> sp
   CountUndelivered();
 }
 
-Worker::~Worker() { loop_.CancelTimer(drain_timer_); }
+Worker::~Worker() {
+  loop_.CancelTimer(drain_timer_);
+  // All at once, so that those that do not end are waited for together.
+  for (auto& [id, state] : slots_) {
+    if (state.process != nullptr) state.process->Kill(kStopping);
+  }
+}
 
 v1::WorkerHello Worker::Hello() {
   v1::WorkerHello hello;
   *hello.mutable_worker() = options_.info;
-  hello.set_draining(draining_);
+  hello.set_draining(TakesNothing());
+  if (OutOfService() < slots_.size()) {
+    auto& slots = *hello.mutable_worker()->mutable_slots();
+    slots.erase(std::remove_if(slots.begin(), slots.end(),
+                               [this](const v1::Slot& slot) { return slots_.at(slot.id()).out_of_service(); }),
+                slots.end());
+  }
   hello.set_takes_batches(true);
   for (const auto& [id, state] : slots_) {
     if (state.active && !state.forgotten) AddActive(*state.active, hello);
@@ -110,6 +126,10 @@ void Worker::Disconnected() {
 
 void Worker::CountUndelivered() const {
   if (options_.metrics != nullptr) options_.metrics->SetUndelivered(spool_->reports().size());
+}
+
+void Worker::CountOutOfService() const {
+  if (options_.metrics != nullptr) options_.metrics->SetOutOfService(OutOfService());
 }
 
 void Worker::Welcomed() {
@@ -159,6 +179,8 @@ void Worker::Assign(const v1::StartRun& start) {
   }
   if (draining_) {
     HandBack(start, kStopping);
+  } else if (state.out_of_service()) {
+    HandBack(start, OutOfServiceReason(start.slot()));
   } else if (!state.active) {
     Launch(state, start);
   } else if (state.forgotten && !state.next) {
@@ -185,7 +207,10 @@ void Worker::Launch(SlotState& state, const v1::StartRun& start) {
                     absl::StrCat("has begun, says its trainer", started.request_id().empty() ? "" : " of request ",
                                  started.request_id()));
            },
-       .ended = [this, &state](v1::RunResult result) { Ended(state, std::move(result)); }});
+       .ended = [this, &state](v1::RunResult result) { Ended(state, std::move(result)); },
+       .given_up = [this, &state](v1::RunResult result,
+                                  const std::string& what) { GivenUp(state, std::move(result), what); }},
+      options_.kill_limit);
   if (!process.ok()) {
     Report(start, MakeFailed(process.status()));
     return;
@@ -214,9 +239,36 @@ void Worker::Acknowledge(const v1::Acknowledge& acknowledge) {
 }
 
 void Worker::Ended(SlotState& state, v1::RunResult result) {
-  const v1::StartRun start = std::move(*std::exchange(state.active, std::nullopt));
-  const std::optional<v1::StartRun> next = std::exchange(state.next, std::nullopt);
+  const bool was_out_of_service = state.out_of_service();
   state.process.reset();
+  if (was_out_of_service) {
+    LogInfo(absl::StrCat("slot ", state.slot.id(), " is in service again: its last trainer has ended"));
+    CountOutOfService();
+    if (!draining_) link_.Reconnect();
+    return;
+  }
+  Conclude(state, std::move(result));
+  if (state.next) Launch(state, *std::exchange(state.next, std::nullopt));
+  AdvanceEnding();
+}
+
+void Worker::GivenUp(SlotState& state, v1::RunResult result, const std::string& what) {
+  const std::string& slot = state.slot.id();
+  LogAboutRun(Severity::kError, *state.active,
+              absl::StrCat("is given up: the trainer's ", what, ". Slot ", slot,
+                           " is out of service until it has. The kernel's log (dmesg) may tell what its driver or its "
+                           "file system waits for; if that does not end, restart the host"));
+  // The coordinator is to hear of the slot before, or with, what makes it give the slot to others. While draining it
+  // gives nothing.
+  if (!draining_) link_.Reconnect();
+  Conclude(state, std::move(result));
+  CountOutOfService();
+  if (state.next) HandBack(*std::exchange(state.next, std::nullopt), OutOfServiceReason(slot));
+  AdvanceEnding();
+}
+
+void Worker::Conclude(SlotState& state, v1::RunResult result) {
+  const v1::StartRun start = std::move(*std::exchange(state.active, std::nullopt));
   if (options_.metrics != nullptr) options_.metrics->TrainerEnded(start, result.outcome());
   if (std::exchange(state.forgotten, false)) {
     LogRun(start, "is stopped");
@@ -225,8 +277,6 @@ void Worker::Ended(SlotState& state, v1::RunResult result) {
   } else {
     Report(start, std::move(result));
   }
-  if (next) Launch(state, *next);
-  AdvanceEnding();
 }
 
 void Worker::LogRun(const v1::StartRun& start, std::string_view text) const {
@@ -303,7 +353,7 @@ void Worker::Drain() {
 
 void Worker::StopActive() {
   for (auto& [id, state] : slots_) {
-    if (state.process != nullptr) state.process->Stop(kStopping);
+    if (state.active) state.process->Stop(kStopping);
   }
 }
 
@@ -312,6 +362,11 @@ bool Worker::Idle() const {
     if (state.active) return false;
   }
   return true;
+}
+
+size_t Worker::OutOfService() const {
+  return static_cast<size_t>(
+      std::count_if(slots_.begin(), slots_.end(), [](const auto& slot) { return slot.second.out_of_service(); }));
 }
 
 void Worker::AdvanceEnding() {

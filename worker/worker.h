@@ -26,10 +26,11 @@ struct WorkerOptions {
   TrainerProgram trainer;
   v1::TrainerCapabilities capabilities;
   LinkOptions link;
-  std::chrono::milliseconds drain_timeout{0};  // how long a drain lets active runs go on
-  std::chrono::milliseconds ack_limit{5'000};  // how long a drain waits for the coordinator in the end
-  bool verbose = false;                        // log every run
-  std::shared_ptr<Metrics> metrics;            // kept up to date; may be null
+  std::chrono::milliseconds drain_timeout{0};         // how long a drain lets active runs go on
+  std::chrono::milliseconds ack_limit{5'000};         // how long a drain waits for the coordinator in the end
+  std::chrono::milliseconds kill_limit = kKillLimit;  // for a trainer's end after SIGKILL
+  bool verbose = false;                               // log every run
+  std::shared_ptr<Metrics> metrics;                   // kept up to date; may be null
 };
 
 // The daemon's state: one trainer for each slot at most, results until they are acknowledged. Lives on the loop's
@@ -38,12 +39,13 @@ class Worker {
  public:
   struct Callbacks {
     std::function<void()> ready;  // first Welcome
-    // Drained, or refused by the coordinator (see Link). No trainer runs any more. Comes once and last.
+    // Drained, or refused by the coordinator (see Link). No trainer runs any more, but one that could not be killed.
+    // Comes once and last.
     std::function<void(const absl::Status&)> ended;
   };
 
   Worker(EventLoop& loop, WorkerOptions options, std::unique_ptr<Spool> spool, Callbacks callbacks);
-  // Kills what still runs.
+  // Kills what still runs; leaves behind what does not end.
   ~Worker();
   Worker(const Worker&) = delete;
   Worker& operator=(const Worker&) = delete;
@@ -60,9 +62,12 @@ class Worker {
   struct SlotState {
     v1::Slot slot;
     std::optional<v1::StartRun> active;
-    std::unique_ptr<TrainerProcess> process;  // of `active`
+    std::unique_ptr<TrainerProcess> process;  // of `active`, or of a run before it that was given up
     bool forgotten = false;                   // `active` was stopped by the coordinator: nobody waits for a report
     std::optional<v1::StartRun> next;
+
+    // Until a trainer that could not be killed has ended.
+    bool out_of_service() const { return process != nullptr && !active; }
   };
 
   // How far the end of this worker has come.
@@ -82,6 +87,8 @@ class Worker {
   void Stop(const v1::StopRun& stop);
   void Acknowledge(const v1::Acknowledge& acknowledge);
   void Ended(SlotState& state, v1::RunResult result);
+  void GivenUp(SlotState& state, v1::RunResult result, const std::string& what);
+  void Conclude(SlotState& state, v1::RunResult result);
   // A line about a run, if every run is logged.
   void LogRun(const v1::StartRun& start, std::string_view text) const;
   void Report(const v1::StartRun& start, v1::RunResult result);
@@ -91,10 +98,14 @@ class Worker {
   void Refused(const absl::Status& status);
   void StopActive();
   bool Idle() const;
+  size_t OutOfService() const;  // slots
+  // A worker without any slot is none to a coordinator: one whose slots are all out of service is said to drain.
+  bool TakesNothing() const { return draining_ || OutOfService() == slots_.size(); }
   // Takes the next steps of the ending, if there is one.
   void AdvanceEnding();
   void CloseLink();
   void CountUndelivered() const;
+  void CountOutOfService() const;
   void End();
 
   // Constant after construction.

@@ -13,6 +13,9 @@
 //              crash=SIGNAL | exit=STATUS        no result
 //              crash-first=FILE                  SIGSEGV unless FILE exists, which is then made
 //              hang | stubborn                   progress, then nothing; stubborn ignores SIGTERM too
+//              unkillable=LINE like hang, with LINE instead of progress if it is given; it has left its process group,
+//              so
+//                              that signals to that miss it
 //              linger          result, then it does not exit
 //              garbage | half | huge             a line that is no JSON; half a line; a line without end
 //              chatty=BYTES    so many bytes on standard error, then exit status 1
@@ -325,6 +328,10 @@ int Run(const Arguments& arguments, const Behaviour& behaviour) {
   } else if (name == "hang" || name == "stubborn") {
     if (name == "stubborn") std::signal(SIGTERM, SIG_IGN);
     Write(STDOUT_FILENO, Progress(arguments, 0, 0));
+    Hang();
+  } else if (name == "unkillable") {
+    setpgid(0, getpgid(getppid()));
+    Write(STDOUT_FILENO, behaviour.value.empty() ? Progress(arguments, 0, 0) : behaviour.value + "\n");
     Hang();
   } else if (name == "linger") {
     Write(STDOUT_FILENO, Measured(arguments));

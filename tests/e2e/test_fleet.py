@@ -229,6 +229,29 @@ class Faults(E2ETest):
         self.finish(server, number, 4)  # though one attempt is all: handing back counts as none
         self.assertRegex(self.attnfleet("workers", f"--server={server.address}").stdout, r"(?m)^w1 .* stopped ")
 
+    def test_slot_of_a_trainer_that_cannot_be_killed_is_out_of_service_until_it_has_ended(self):
+        server = self.start_server()
+        to_server = f"--server={server.address}"
+
+        def submit(shapes):
+            return self.attnfleet("submit", to_server, "--preset=tiny", f"--shapes={shapes}",
+                                  "--backends=eager", "--repetitions=1").stdout.split()[0]
+
+        stuck = self.start_worker(server, "w1", double="*:unkillable")
+        cancelled = submit("1x64")
+        pid = int(wait_until("a trainer", self.trainer_starts)[0].split()[0])
+        self.start_worker(server, "w2")
+        self.attnfleet("cancel", to_server, cancelled)
+        number = submit("1x64,2x64,3x64,4x64")  # the first of them waits for the trainer that is to be killed
+        self.attnfleet("watch", to_server, number)
+        benchmark = self.results(to_server, number)
+        self.assertEqual(self.outcomes(benchmark), {"MEASURED": 4})
+        self.assertEqual([run.get("failed_attempts", []) for run in self.runs(benchmark)], [[]] * 4)
+        self.assertRegex(stuck.stderr, rf"error .*process {pid} \(state S\) has not ended 30 s after SIGKILL")
+        self.assertRegex(self.attnfleet("workers", to_server).stdout, "w1 .*draining")
+        os.kill(pid, signal.SIGKILL)
+        wait_until("the slot", lambda: "draining" not in self.attnfleet("workers", to_server).stdout)
+
     def test_second_worker_of_the_same_name_or_state_is_told(self):
         server = self.start_server()
         self.start_worker(server, "w1")

@@ -136,7 +136,8 @@ scrape_configs:
         self.expect("attnfleet_benchmark_peak_allocated_bytes", {eager: 256e6, sdpa: 128e6})
 
         self.expect("attnfleet_worker_connected", 1)
-        self.expect("attnfleet_worker_slots", {(("state", "busy"),): 1, (("state", "idle"),): 1})
+        self.expect("attnfleet_worker_slots",
+                    {(("state", "busy"),): 1, (("state", "idle"),): 1, (("state", "out_of_service"),): 0})
         self.expect("sum by (backend, shape, model) (attnfleet_worker_run_info)",
                     {(("backend", "flash2"), ("model", "tiny"), ("shape", "4x64")): 1})
         self.expect("attnfleet_worker_trainer_starts_total", 5)

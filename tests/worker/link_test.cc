@@ -110,6 +110,21 @@ TEST_F(LinkTest, CommandsOfABatchArriveOneByOne) {
   for (uint32_t i = 0; i < 4; ++i) EXPECT_EQ(commands_[i].stop().attempt(), i);
 }
 
+TEST_F(LinkTest, ReconnectsAtOnceWithANewHello) {
+  options_.first_backoff = options_.longest_backoff = kPatience * 2;
+  StartCoordinator();
+  Connect();
+  link_->Reconnect();  // before it is welcomed
+  ASSERT_TRUE(Until([&] { return welcomes_ == 1; }));
+  EXPECT_EQ(hellos_, 2U);
+  link_->Reconnect();
+  EXPECT_FALSE(link_->connected());
+  link_->Reconnect();  // changes nothing
+  ASSERT_TRUE(Until([&] { return welcomes_ == 2; }));
+  EXPECT_EQ(hellos_, 3U);
+  EXPECT_EQ(coordinator_->last().events()[0].hello().active(0).attempt(), 3U);
+}
+
 TEST_F(LinkTest, ConnectsAgainWithANewHelloWhenTheStreamEnds) {
   StartCoordinator();
   Connect();

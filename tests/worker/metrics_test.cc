@@ -31,9 +31,12 @@ TEST(Metrics, WhatRunsIsThereWhileItRuns) {
   metrics.TrainerEnded(start, v1::OUTCOME_OUT_OF_MEMORY);
   metrics.SetConnected(true);
   metrics.SetUndelivered(3);
+  metrics.SetOutOfService(1);
   text = Text(metrics);
   EXPECT_THAT(text, HasSubstr("attnfleet_worker_trainer_exits_total{outcome=\"out_of_memory\"} 1\n"));
   EXPECT_THAT(text, HasSubstr("attnfleet_worker_slots{state=\"busy\"} 0\n"));
+  EXPECT_THAT(text, HasSubstr("attnfleet_worker_slots{state=\"idle\"} 1\n"));
+  EXPECT_THAT(text, HasSubstr("attnfleet_worker_slots{state=\"out_of_service\"} 1\n"));
   EXPECT_THAT(text, Not(HasSubstr("attnfleet_worker_run_info")));
   EXPECT_THAT(text, HasSubstr("attnfleet_worker_connected 1\n"));
   EXPECT_THAT(text, HasSubstr("attnfleet_worker_undelivered_results 3\n"));

@@ -11,16 +11,18 @@ namespace {
 
 using testing::HasSubstr;
 
-absl::StatusOr<v1::TrainerCapabilities> Probe(const std::string& behaviour,
-                                              std::chrono::milliseconds limit = kPatience) {
+absl::StatusOr<v1::TrainerCapabilities> Probe(const std::string& behaviour, std::chrono::milliseconds limit = kPatience,
+                                              std::chrono::milliseconds kill_limit = kKillLimit) {
   const ScopedEnvironment environment("ATTNFLEET_DOUBLE", behaviour);
   const std::unique_ptr<EventLoop> loop = *EventLoop::Create();
   std::optional<absl::StatusOr<v1::TrainerCapabilities>> answer;
-  std::unique_ptr<TrainerProbe> probe =
-      *TrainerProbe::Start(*loop, MakeProbeCommand(DoubleProgram()), limit, [&](auto result) {
+  std::unique_ptr<TrainerProbe> probe = *TrainerProbe::Start(
+      *loop, MakeProbeCommand(DoubleProgram()), limit,
+      [&](auto result) {
         answer = std::move(result);
         probe.reset();
-      });
+      },
+      kill_limit);
   EXPECT_TRUE(RunUntil(*loop, [&] { return answer.has_value(); }));
   return *answer;
 }
@@ -51,6 +53,11 @@ TEST(TrainerProbe, WithoutLibTorchTheTrainersLastLineIsAll) {
 TEST(TrainerProbe, ATrainerThatHangsIsGivenUp) {
   EXPECT_THAT(std::string(Probe("list:stubborn", std::chrono::milliseconds(200)).status().message()),
               HasSubstr("within 200 ms"));
+}
+
+TEST(TrainerProbe, ATrainerThatCannotBeKilledIsGivenUpToo) {
+  const std::chrono::milliseconds limit(200);
+  EXPECT_THAT(std::string(Probe("list:unkillable", limit, limit).status().message()), HasSubstr("within 200 ms"));
 }
 
 }  // namespace

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "absl/strings/numbers.h"
+#include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
 #include "support.h"
 
@@ -18,6 +19,7 @@ namespace {
 using std::chrono::milliseconds;
 using testing::HasSubstr;
 using testing::IsEmpty;
+using testing::MatchesRegex;
 using testing::Not;
 using testing::StartsWith;
 
@@ -35,7 +37,13 @@ class TrainerProcessTest : public testing::Test {
              [this](v1::RunResult result) {
                result_ = std::move(result);
                process_.reset();
-             }});
+             },
+         .given_up =
+             [this](v1::RunResult result, const std::string& what) {
+               given_up_ = std::move(result);
+               what_ = what;
+             }},
+        kill_limit_);
     ASSERT_TRUE(process.ok()) << process.status();
     process_ = *std::move(process);
   }
@@ -65,6 +73,9 @@ class TrainerProcessTest : public testing::Test {
   const std::unique_ptr<EventLoop> loop_ = *EventLoop::Create();
   std::vector<v1::TrainerProgress> progress_;
   std::optional<v1::RunResult> result_;
+  milliseconds kill_limit_ = kKillLimit;
+  std::optional<v1::RunResult> given_up_;
+  std::string what_;
   std::unique_ptr<TrainerProcess> process_;
 };
 
@@ -176,6 +187,39 @@ TEST_F(TrainerProcessTest, KillEndsAStubbornOneAtOnce) {
   process_->Kill("now");
   EXPECT_EQ(Wait().outcome(), v1::OUTCOME_CANCELLED);
   EXPECT_LT(EventLoop::Clock::now() - start, kStopGrace);
+}
+
+TEST_F(TrainerProcessTest, OneThatCannotBeKilledIsGivenUpAndItsEndIsStillHeardOf) {
+  kill_limit_ = milliseconds(100);
+  Start("eager:unkillable=nonsense");
+  ASSERT_TRUE(RunUntil(*loop_, [this] { return given_up_.has_value(); }));
+  EXPECT_THAT(what_, MatchesRegex(absl::StrCat("process ", Pid(), " .state S. has not ended 0.1 s after SIGKILL")));
+  EXPECT_EQ(given_up_->outcome(), v1::OUTCOME_FAILED);
+  EXPECT_EQ(given_up_->reason(), "a line of its output is no TrainerEvent: \"nonsense\"; its " + what_);
+  EXPECT_FALSE(result_.has_value());
+  kill(Pid(), SIGKILL);
+  Wait();
+}
+
+TEST_F(TrainerProcessTest, OneThatIsStoppedAndCannotBeKilledIsCancelled) {
+  kill_limit_ = milliseconds(100);
+  Start("eager:unkillable");
+  ASSERT_TRUE(RunUntil(*loop_, [this] { return !progress_.empty(); }));
+  process_->Kill("not wanted any more");
+  ASSERT_TRUE(RunUntil(*loop_, [this] { return given_up_.has_value(); }));
+  EXPECT_EQ(given_up_->outcome(), v1::OUTCOME_CANCELLED);
+  EXPECT_EQ(given_up_->reason(), "not wanted any more");
+  kill(Pid(), SIGKILL);
+  Wait();
+}
+
+TEST_F(TrainerProcessTest, OneThatCannotBeKilledIsLeftBehind) {
+  kill_limit_ = milliseconds(100);
+  Start("eager:unkillable");
+  ASSERT_TRUE(RunUntil(*loop_, [this] { return !progress_.empty(); }));
+  process_.reset();
+  EXPECT_TRUE(IsRunning(Pid()));
+  kill(Pid(), SIGKILL);
 }
 
 TEST_F(TrainerProcessTest, KilledFromOutsideIsAFailure) {

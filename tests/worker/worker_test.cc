@@ -2,6 +2,7 @@
 
 #include <gmock/gmock.h>
 
+#include <csignal>
 #include <optional>
 #include <vector>
 
@@ -13,6 +14,7 @@ namespace attnfleet::worker {
 namespace {
 
 using std::chrono::milliseconds;
+using testing::AllOf;
 using testing::HasSubstr;
 using testing::IsEmpty;
 using Session = FakeCoordinator::Session;
@@ -44,6 +46,7 @@ class WorkerTest : public testing::Test {
     options.link.longest_backoff = milliseconds(20);
     options.drain_timeout = drain_timeout_;
     options.ack_limit = ack_limit_;
+    options.kill_limit = kill_limit_;
     worker_.emplace(*loop_, options, *Spool::Open(scratch_ / "spool"),
                     Worker::Callbacks{.ready = [this] { ++ready_; },
                                       .ended = [this](const absl::Status& status) { ended_ = status; }});
@@ -83,6 +86,11 @@ class WorkerTest : public testing::Test {
   bool UntilEvents(v1::WorkerEvent::EventCase kind, size_t count) {
     return Until([&] { return coordinator_->sessions() > 0 && session().events(kind).size() >= count; });
   }
+  // A new stream, and what it began with.
+  v1::WorkerHello NextHello(size_t sessions) {
+    EXPECT_TRUE(Until([&] { return coordinator_->sessions() == sessions && !session().events().empty(); }));
+    return session().events()[0].hello();
+  }
   // Long enough for something wrong to show.
   void Linger() {
     RunUntil(
@@ -102,6 +110,7 @@ class WorkerTest : public testing::Test {
   const std::unique_ptr<EventLoop> loop_ = *EventLoop::Create();
   milliseconds drain_timeout_{0};
   milliseconds ack_limit_{5'000};
+  milliseconds kill_limit_ = kKillLimit;
   std::unique_ptr<FakeCoordinator> coordinator_;
   std::optional<ScopedEnvironment> behaviour_;
   std::optional<ScopedEnvironment> log_;
@@ -242,6 +251,84 @@ TEST_F(WorkerTest, WaitingRunIsActiveInTheHelloAndTheStoppedOneIsNot) {
   ASSERT_EQ(hello.active_size(), 2);
   EXPECT_EQ(hello.active(0).run().job_index(), 2U);
   EXPECT_EQ(hello.active(1).run().job_index(), 3U);
+}
+
+TEST_F(WorkerTest, SlotOfATrainerThatCannotBeKilledIsOutOfServiceUntilItHasEnded) {
+  kill_limit_ = milliseconds(100);
+  StartBoth("eager:unkillable=nonsense,sdpa:hang");
+  SendStart(MakeStart(1, 1, "cpu0", "eager"));
+  ASSERT_TRUE(Until([&] { return TrainerStarts().size() == 1; }));
+  SendStart(MakeStart(2, 1, "cpu1", "sdpa"));
+  v1::WorkerHello hello = NextHello(2);
+  ASSERT_EQ(hello.worker().slots_size(), 1);
+  EXPECT_EQ(hello.worker().slots(0).id(), "cpu1");
+  EXPECT_FALSE(hello.draining());
+  ASSERT_EQ(hello.active_size(), 1) << "what runs elsewhere goes on";
+  EXPECT_EQ(hello.active(0).run().job_index(), 2U);
+  ASSERT_EQ(hello.unacknowledged_size(), 1);
+  const v1::RunReport& report = hello.unacknowledged(0);
+  EXPECT_EQ(report.run().job_index(), 1U);
+  EXPECT_EQ(report.result().outcome(), v1::OUTCOME_FAILED);
+  EXPECT_THAT(report.result().reason(), AllOf(HasSubstr("nonsense"), HasSubstr("has not ended")));
+  SendStart(MakeStart(3, 1, "cpu0", "sdpa"));
+  ASSERT_TRUE(UntilEvents(kHandedBack, 1));
+  EXPECT_THAT(session().events(kHandedBack)[0].handed_back().reason(), HasSubstr("slot cpu0 is out of service"));
+  EXPECT_TRUE(IsRunning(TrainerPid(0)));
+
+  kill(TrainerPid(0), SIGKILL);
+  hello = NextHello(3);
+  EXPECT_EQ(hello.worker().slots_size(), 2);
+  EXPECT_EQ(hello.active_size(), 1);
+  SendStart(MakeStart(4, 1, "cpu0", "sdpa"));
+  EXPECT_TRUE(UntilEvents(kProgress, 1));
+}
+
+TEST_F(WorkerTest, RunThatWaitsForATrainerThatCannotBeKilledIsHandedBack) {
+  kill_limit_ = milliseconds(100);
+  StartBoth("*:unkillable");
+  SendStart(MakeStart(1, 1, "cpu0", "eager"));
+  ASSERT_TRUE(UntilEvents(kProgress, 1));
+  SendStop(1, 1);
+  SendStart(MakeStart(2, 1, "cpu0", "eager"));
+  const v1::WorkerHello hello = NextHello(2);
+  EXPECT_EQ(hello.active_size(), 0);
+  ASSERT_EQ(hello.unacknowledged_size(), 1) << "the one that was stopped is not reported";
+  EXPECT_EQ(hello.unacknowledged(0).run().job_index(), 2U);
+  EXPECT_EQ(hello.unacknowledged(0).result().outcome(), v1::OUTCOME_CANCELLED);
+  kill(TrainerPid(0), SIGKILL);
+}
+
+TEST_F(WorkerTest, WorkerWithoutASlotInServiceDrainsUntilOneIs) {
+  kill_limit_ = milliseconds(100);
+  StartBoth("*:unkillable=nonsense");
+  SendStart(MakeStart(1, 1, "cpu0", "eager"));
+  SendStart(MakeStart(2, 1, "cpu1", "eager"));
+  ASSERT_TRUE(Until([&] {
+    if (coordinator_->sessions() < 2 || session().events().empty()) return false;
+    const v1::WorkerHello hello = session().events()[0].hello();
+    return hello.draining() && hello.worker().slots_size() == 2;
+  }));
+  kill(TrainerPid(0), SIGKILL);
+  ASSERT_TRUE(Until([&] {
+    if (session().events().empty()) return false;
+    const v1::WorkerHello hello = session().events()[0].hello();
+    return !hello.draining() && hello.worker().slots_size() == 1;
+  }));
+  kill(TrainerPid(1), SIGKILL);
+}
+
+TEST_F(WorkerTest, DrainEndsWithATrainerThatCannotBeKilled) {
+  kill_limit_ = milliseconds(100);
+  StartBoth("*:unkillable");
+  SendStart(MakeStart(1, 1, "cpu0", "eager"));
+  ASSERT_TRUE(UntilEvents(kProgress, 1));
+  worker_->Drain();
+  ASSERT_TRUE(Until([&] { return ended_.has_value(); }));
+  EXPECT_TRUE(ended_->ok());
+  EXPECT_EQ(session().events(kHandedBack).size(), 1U);
+  StopWorker();
+  EXPECT_TRUE(IsRunning(TrainerPid(0)));
+  kill(TrainerPid(0), SIGKILL);
 }
 
 TEST_F(WorkerTest, StopOfAnOldAttemptOrAnUnknownRunChangesNothing) {
