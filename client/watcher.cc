@@ -8,6 +8,7 @@
 #include <random>
 #include <utility>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "client/server.h"
@@ -22,9 +23,15 @@ constexpr std::chrono::hours kStreamDeadline{1};
 constexpr absl::Duration kFirstPause = absl::Milliseconds(50);
 constexpr absl::Duration kLongestPause = absl::Seconds(2);
 
+// A message beyond the limit of one side. gRPC says so with the code that also means "slow down".
+bool IsTooLarge(const absl::Status& status) {
+  return absl::IsResourceExhausted(status) && absl::StrContains(status.message(), "message larger than max");
+}
+
 // Whether asking again can help: the server is away, restarting, or the stream's own deadline has passed.
-bool IsTransient(absl::StatusCode code) {
-  switch (code) {
+bool IsTransient(const absl::Status& status) {
+  if (IsTooLarge(status)) return false;
+  switch (status.code()) {
     case absl::StatusCode::kUnavailable:
     case absl::StatusCode::kDeadlineExceeded:
     case absl::StatusCode::kAborted:
@@ -104,7 +111,7 @@ absl::Status Watcher::ReadStream() {
     last_contact_ = absl::Now();
     leader_->Worked();
   }
-  followed_ = IsTransient(FromGrpc(status).code()) && leader_->Failed(channel, context);
+  followed_ = IsTransient(FromGrpc(status)) && leader_->Failed(channel, context);
   const std::lock_guard<std::mutex> lock(mutex_);
   context_ = nullptr;
   return FromGrpc(status);
@@ -120,7 +127,7 @@ void Watcher::Follow() {
     if (last_contact_ != before) pause = kFirstPause;
     std::unique_lock<std::mutex> lock(mutex_);
     if (stop_) return;
-    if (status.ok() || !IsTransient(status.code())) {
+    if (status.ok() || !IsTransient(status)) {
       end_ = status;
     } else if (now - last_contact_ > patience_) {
       end_ = absl::UnavailableError(absl::StrCat("no news from the server for ",

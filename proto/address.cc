@@ -66,7 +66,7 @@ bool IsLocalAddress(const std::string& address) {
 
 grpc::ChannelArguments MakeChannelArguments() {
   grpc::ChannelArguments arguments;
-  arguments.SetMaxReceiveMessageSize(kMaxMessageBytes);
+  arguments.SetMaxReceiveMessageSize(kMaxAnswerBytes);
   arguments.SetMaxSendMessageSize(kMaxMessageBytes);
   // A coordinator that hangs is noticed within ten seconds, when another may lead already.
   arguments.SetInt(GRPC_ARG_KEEPALIVE_TIME_MS, 6'000);
@@ -90,7 +90,7 @@ std::shared_ptr<grpc::Channel> MakeChannel(const std::string& address, const Tls
 
 void ApplyServerLimits(grpc::ServerBuilder& builder) {
   builder.SetMaxReceiveMessageSize(kMaxMessageBytes);
-  builder.SetMaxSendMessageSize(kMaxMessageBytes);
+  builder.SetMaxSendMessageSize(kMaxAnswerBytes);
   builder.AddChannelArgument(GRPC_ARG_MAX_CONCURRENT_STREAMS, kMaxStreamsPerConnection);
   builder.AddChannelArgument(GRPC_ARG_MAX_METADATA_SIZE, kMaxMetadataBytes);
   builder.AddChannelArgument(GRPC_ARG_SERVER_HANDSHAKE_TIMEOUT_MS, kHandshakeLimitMs);

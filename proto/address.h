@@ -10,11 +10,9 @@
 
 #include "absl/status/status.h"
 #include "proto/credentials.h"
+#include "proto/message_size.h"
 
 namespace attnfleet {
-
-// One message holds at most this; the largest is a benchmark of kMaxRuns runs.
-inline constexpr int kMaxMessageBytes = 64 << 20;
 
 inline constexpr char kDefaultAddress[] = "127.0.0.1:7600";
 

@@ -13,8 +13,9 @@
 
 namespace attnfleet {
 
-// Bounds that validation enforces; a benchmark within them, with a time for each step, fits in one gRPC message
-// (kMaxMessageBytes).
+// Bounds that validation enforces, and the scheduler for all nodes together once it has placed the benchmark. One
+// within them, with a time for each step, fits in one answer of the server (kMaxAnswerBytes); what texts of its runs
+// are too long for that are left out of it (server/answer_size.h).
 inline constexpr int kMaxBatch = 65536;
 inline constexpr int kMaxSequenceLength = 8192;
 inline constexpr int kMaxRepetitions = 1000;
@@ -23,8 +24,8 @@ inline constexpr int kMaxSlots = 100'000;
 inline constexpr int kMaxDeadlineSeconds = 366 * 86400;
 inline constexpr int kDefaultWorkerLosses = 2;
 inline constexpr int kMaxSteps = 1'000'000;
-inline constexpr int kMaxRuns = 100'000;              // jobs x repetitions, of all nodes
-inline constexpr int64_t kMaxTimedSteps = 4'000'000;  // of all runs together
+inline constexpr int kMaxRuns = 100'000;               // jobs x repetitions, of all nodes
+inline constexpr int64_t kMaxTimedSteps = 32'000'000;  // of all runs together: half of an answer
 inline constexpr int kMaxBackends = 64;
 inline constexpr int kMaxText = 200;  // bytes of a name or other text
 inline constexpr int kMaxRequiredLabels = 32;

@@ -58,12 +58,6 @@ absl::Status NotYetSaved(const char* what, uint64_t id, const absl::Status& save
                                      "lost if the server stops before")};
 }
 
-Snapshots::Answer Serialize(const google::protobuf::MessageLite& message) {
-  auto wire = std::make_shared<std::string>();
-  if (message.SerializeToString(wire.get())) return wire;
-  return absl::ResourceExhaustedError("the answer is larger than a message can be");
-}
-
 Snapshots::Kind KindFor(bool include_contaminated) {
   return include_contaminated ? Snapshots::Kind::kWithContaminated : Snapshots::Kind::kBenchmark;
 }
@@ -320,12 +314,10 @@ void Coordinator::Watch(const v1::WatchRequest& request, std::shared_ptr<Watcher
     const std::optional<v1::Benchmark> head = scheduler_.Head(id);
     const bool goes_on = head && !IsOver(head->state());
     if (goes_on) watchers_[id][watcher] = kind;
-    Ask(id, kind, [watcher, goes_on](const absl::StatusOr<Wire>& benchmark) {
-      if (goes_on && benchmark.ok()) {
-        watcher->Started(*benchmark);
-      } else {
-        watcher->Ended(benchmark);
-      }
+    Ask(id, kind, [this, id, watcher, goes_on](const absl::StatusOr<Wire>& benchmark) {
+      if (goes_on && benchmark.ok()) return watcher->Started(*benchmark);
+      if (const auto found = watchers_.find(id); found != watchers_.end()) found->second.erase(watcher);
+      watcher->Ended(benchmark);
     });
   });
   if (!posted.ok()) watcher->Ended(posted);
@@ -719,7 +711,7 @@ absl::StatusOr<Snapshots::Make> Coordinator::TakeParts(const Snapshots::Key& key
   WaitReasons reasons;
   if (kind == Snapshots::Kind::kExplanations) reasons = scheduler_.WhyItWaits(id);
   return [picture = std::move(picture), reasons = std::move(reasons), finished = std::move(finished), id = id,
-          kind = kind, &readers = readers_]() -> Snapshots::Answer {
+          kind = kind, limit = options_.max_answer_bytes, &readers = readers_]() -> Snapshots::Answer {
     absl::StatusOr<v1::Benchmark> benchmark = picture ? WithRuns(*picture) : readers.Read(id);
     if (!benchmark.ok()) return benchmark.status();
     if (kind == Snapshots::Kind::kExplanations) {
@@ -727,12 +719,13 @@ absl::StatusOr<Snapshots::Make> Coordinator::TakeParts(const Snapshots::Key& key
       for (v1::Explanation& explanation : server::Explain(*benchmark, reasons)) {
         *response.add_explanations() = std::move(explanation);
       }
-      return Serialize(response);
+      return SerializeWithin(limit, id, response);
     }
     Summarize(*benchmark, kind == Snapshots::Kind::kWithContaminated);
     SummarizeFleet(*benchmark);
     if (finished) finished(*benchmark);
-    return Serialize(*benchmark);
+    FitInto(limit, *benchmark);
+    return SerializeWithin(limit, id, *benchmark);
   };
 }
 

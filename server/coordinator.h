@@ -18,6 +18,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "attnfleet/v1/service.pb.h"
+#include "server/answer_size.h"
 #include "server/job_store.h"
 #include "server/open_runs.h"
 #include "server/request_ids.h"
@@ -74,7 +75,8 @@ class Coordinator {
     // Told of each benchmark that has finished, with its summaries, on threads of its own. `order` counts the
     // benchmarks that ended, from 1 on: they may be told of in another. May be empty.
     std::function<void(const v1::Benchmark&, uint64_t order)> finished;
-    uint64_t most_small_runs = 1'000;  // beyond it a benchmark is large; see Snapshots
+    uint64_t most_small_runs = 1'000;                 // beyond it a benchmark is large; see Snapshots
+    size_t max_answer_bytes = kMaxFramedAnswerBytes;  // about a benchmark
   };
 
   // Loads the store and starts the thread. The store must outlive the coordinator.
@@ -93,7 +95,8 @@ class Coordinator {
 
   // A request id that the submitter has used returns that benchmark; ALREADY_EXISTS if its spec is another one.
   // RESOURCE_EXHAUSTED also if too many runs have not ended.
-  // Answers about a benchmark are a Benchmark with its jobs, runs and summaries, serialized.
+  // Answers about a benchmark are a Benchmark with its jobs, runs and summaries, serialized. OUT_OF_RANGE: it would be
+  // too large, whenever it is asked for.
   void Submit(v1::SubmitRequest request, const Reply<Wire>& reply);
   // `owner` not empty: PERMISSION_DENIED unless the benchmark is that submitter's.
   void Cancel(v1::CancelRequest request, const Reply<Wire>& reply, std::string owner = "");

@@ -1,6 +1,7 @@
 #include <algorithm>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/string_view.h"
 #include "proto/spec.h"
 #include "server/scheduler.h"
 
@@ -247,12 +248,16 @@ void Scheduler::PlaceOnEverySlot(BenchmarkEntry& entry, int64_t now, Effects& ef
   if (slots.empty()) return;
   std::sort(slots.begin(), slots.end(), BySerial());
   const uint64_t runs = uint64_t{entry.runs_total()} * slots.size();
-  if (runs > kMaxRuns) {
+  const auto timed_steps = static_cast<uint64_t>(entry.Spec().training().timed_steps());
+  const auto refuse = [&](absl::string_view bound) {
     CancelEntry(entry,
-                absl::StrCat("placement every: ", slots.size(), " slots fit, which makes ", runs, " runs; at most ",
-                             kMaxRuns, " are possible in one benchmark"),
+                absl::StrCat("placement every: ", slots.size(), " slots fit, which makes ", runs, " runs", bound,
+                             " are possible in one benchmark"),
                 now, effects);
-    return;
+  };
+  if (runs > kMaxRuns) return refuse(absl::StrCat("; at most ", kMaxRuns));
+  if (runs * timed_steps > kMaxTimedSteps) {
+    return refuse(absl::StrCat(" of ", timed_steps, " timed steps; at most ", kMaxTimedSteps, " steps"));
   }
   std::vector<v1::Node> nodes;
   for (const Slot* slot : slots) {

@@ -62,6 +62,35 @@ TEST(Watcher, SilenceOnALivingStreamIsContact) {
   EXPECT_EQ(service.streams(), 2);
 }
 
+// Its first message is longer than what the channel takes.
+class LongService : public v1::BenchmarkService::Service {
+ public:
+  grpc::Status Watch(grpc::ServerContext*, const v1::WatchRequest*,
+                     grpc::ServerWriter<v1::WatchResponse>* writer) override {
+    v1::WatchResponse response;
+    response.mutable_benchmark()->set_cancel_reason(std::string(5 << 20, '.'));
+    writer->Write(response);
+    return grpc::Status::OK;
+  }
+};
+
+TEST(Watcher, EndsAtOnceWhenAnAnswerIsTooLarge) {
+  for (const bool by_the_sender : {true, false}) {
+    LongService service;
+    grpc::ServerBuilder builder;
+    builder.RegisterService(&service);
+    builder.SetMaxSendMessageSize(by_the_sender ? 1 << 20 : -1);
+    const std::unique_ptr<grpc::Server> server = builder.BuildAndStart();
+    const auto leader =
+        std::make_shared<LeaderChannel>("unix:x", [&](const std::string&) { return server->InProcessChannel({}); });
+    Watcher watcher(leader, WatchRequest(), absl::InfiniteDuration());
+    const absl::Status end = WaitForEnd(watcher);
+    EXPECT_EQ(end.code(), absl::StatusCode::kResourceExhausted) << end;
+    EXPECT_THAT(std::string(end.message()), testing::HasSubstr(by_the_sender ? "Sent message larger than max"
+                                                                             : "Received message larger than max"));
+  }
+}
+
 TEST(Watcher, GivesUpOnAServerThatIsNotThere) {
   Watcher watcher(std::make_shared<LeaderChannel>("unix:/nonexistent/attnfleet.sock"), WatchRequest(), kPatience);
   EXPECT_EQ(WaitForEnd(watcher).code(), absl::StatusCode::kUnavailable);

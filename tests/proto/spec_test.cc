@@ -296,10 +296,10 @@ TEST(ValidateSpec, ABenchmarkFitsInOneMessage) {
   v1::BenchmarkSpec spec;
   spec.set_preset("tiny");
   spec.set_repetitions(1000);
-  spec.mutable_training()->set_timed_steps(1001);  // x 2 backends x 2 shapes x 1,000 repetitions
+  spec.mutable_training()->set_timed_steps(8001);  // x 2 backends x 2 shapes x 1,000 repetitions
   ASSERT_EQ(ApplyPreset(spec), absl::OkStatus());
-  EXPECT_THAT(std::string(ValidateSpec(spec, {}).message()), testing::StartsWith("training.timed_steps: 1001"));
-  spec.mutable_training()->set_timed_steps(1000);
+  EXPECT_THAT(std::string(ValidateSpec(spec, {}).message()), testing::StartsWith("training.timed_steps: 8001"));
+  spec.mutable_training()->set_timed_steps(8000);
   EXPECT_EQ(ValidateSpec(spec, {}), absl::OkStatus());
 }
 

@@ -105,11 +105,13 @@ class CoordinatorTest : public testing::Test {
  protected:
   void SetUp() override { Restart(); }
 
-  void Restart(const Retention& retention = {}, const OpenRuns::Limits& limits = {}) {
+  void Restart(const Retention& retention = {}, const OpenRuns::Limits& limits = {},
+               size_t max_answer_bytes = kMaxFramedAnswerBytes) {
     coordinator_.reset();
     Coordinator::Options options;
     options.retention = retention;
     options.open_runs = limits;
+    options.max_answer_bytes = max_answer_bytes;
     options.lease_ms = kLeaseMs;
     options.now_unix_ms = [this] { return now_.load(); };
     options.observe = [this](const BatchReport& report) { Observe(report); };
@@ -545,6 +547,42 @@ TEST_F(CoordinatorTest, ReportsWaitingTimesFinishedBenchmarksAndFailedCommits) {
   EXPECT_THAT(finished_, testing::ElementsAre(testing::Pair(1, id), testing::Pair(2, next)));
   EXPECT_GE(saves_, 2);
   EXPECT_GE(save_failures_, 1);
+}
+
+TEST_F(CoordinatorTest, LogsAreLeftOutOfAnAnswerThatWouldBeTooLargeAndStayInTheStore) {
+  constexpr size_t kMost = 2'000;
+  Restart({}, {}, kMost);
+  const auto worker = std::make_shared<FakeWorker>(store_, false);
+  worker->Join(*coordinator_, MakeHello("w", 1));
+  const auto watcher = std::make_shared<FakeWatcher>();
+  const uint64_t id = Submit(MakeSpec({"eager"}, 1, 1))->id();
+  Watch(id, watcher);
+  ASSERT_TRUE(Eventually([&] { return worker->starts == 1; }));
+  v1::WorkerEvent event;
+  *event.mutable_report() = MakeReport(worker->Commands().back().start(), v1::OUTCOME_FAILED);
+  const std::string log(kMost, 'x');
+  event.mutable_report()->mutable_result()->mutable_failure()->set_log_tail(log);
+  event.mutable_report()->mutable_result()->mutable_failure()->set_timed_out(true);  // for good
+  coordinator_->WorkerSaid("w", event, worker);
+  const absl::StatusOr<v1::Benchmark> ended = watcher->result.get_future().get();
+  ASSERT_EQ(ended.status(), absl::OkStatus());
+  const auto log_of = [](const v1::Benchmark& benchmark) {
+    return benchmark.jobs(0).runs(0).result().failure().log_tail();
+  };
+  EXPECT_THAT(log_of(*ended), testing::StartsWith("(left out: "));
+  Restart();
+  EXPECT_EQ(log_of(*Get(id)), log);
+}
+
+TEST_F(CoordinatorTest, AnswerThatIsTooLargeIsAnErrorForGood) {
+  const uint64_t id = Submit(MakeSpec({"eager"}, 10, 10))->id();
+  Restart({}, {}, 100);
+  EXPECT_EQ(Get(id).status().code(), absl::StatusCode::kOutOfRange);
+  const auto watcher = std::make_shared<FakeWatcher>();
+  Watch(id, watcher);
+  const absl::Status ended = watcher->result.get_future().get().status();
+  EXPECT_EQ(ended.code(), absl::StatusCode::kOutOfRange);
+  EXPECT_THAT(std::string(ended.message()), testing::StartsWith("benchmark 1: the answer would be "));
 }
 
 TEST_F(CoordinatorTest, StopAnswersWhatCameBeforeAndTellsWorkersAndWatchers) {

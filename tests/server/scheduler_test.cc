@@ -585,6 +585,29 @@ TEST_F(SchedulerTest, PlacementEveryGivesEachSlotTheWholeBenchmark) {
   EXPECT_EQ(Whole(1).jobs(5).node().worker(), "w2");
 }
 
+TEST_F(SchedulerTest, PlacementEveryIsBoundedInTheRunsAndStepsOfAllNodesTogether) {
+  Join(MakeHello("w1", 2));
+  v1::BenchmarkSpec spec = MakeSpec({"eager"}, 1, 16);
+  spec.set_placement(v1::PLACEMENT_EVERY);
+  spec.mutable_training()->set_timed_steps(kMaxSteps);
+  const uint64_t fits = Submit(spec);
+  EXPECT_EQ(StateOf(fits), v1::BENCHMARK_STATE_RUNNING);
+  EXPECT_EQ(scheduler_.Head(fits)->runs_total(), 32u);
+  spec.set_repetitions(17);
+  EXPECT_EQ(ValidateSpec(spec, {}), absl::OkStatus()) << "on one node it fits";
+  const uint64_t steps = Submit(spec);
+  EXPECT_EQ(StateOf(steps), v1::BENCHMARK_STATE_CANCELLED);
+  EXPECT_EQ(scheduler_.Head(steps)->cancel_reason(),
+            "placement every: 2 slots fit, which makes 34 runs of 1000000 timed steps; at most 32000000 steps are "
+            "possible in one benchmark");
+  spec = MakeSpec({"eager"}, 51, 1000);
+  spec.set_placement(v1::PLACEMENT_EVERY);
+  const uint64_t runs = Submit(spec);
+  EXPECT_EQ(scheduler_.Head(runs)->cancel_reason(),
+            "placement every: 2 slots fit, which makes 102000 runs; at most 100000 are possible in one benchmark");
+  Take();
+}
+
 TEST_F(SchedulerTest, NodeOfAFleetComparisonWaitsForItsWorkerAndFailsWhenItsSlotIsGoneForGood) {
   v1::BenchmarkSpec spec = MakeSpec({"eager"}, 1, 2);
   spec.set_placement(v1::PLACEMENT_EVERY);
