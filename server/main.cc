@@ -366,7 +366,7 @@ int ServeDatabase(const Settings& settings, const ListenOptions& listen, Metrics
     if (!epoch.ok()) return Fail(kExitUnavailable, epoch.status().message());
     if (*epoch == 0) return kExitOk;
     LogWarning(absl::StrCat("leads, epoch ", *epoch));
-    absl::StatusOr<std::unique_ptr<PostgresStore>> store = PostgresStore::Open(settings.store, *epoch);
+    absl::StatusOr<std::unique_ptr<PostgresStore>> store = PostgresStore::Open(settings.store, &leadership);
     const absl::StatusOr<int> code =
         store.ok() ? Coordinate(settings, listen, **store, metrics, signals, [&] { return leadership.lost(); })
                    : store.status();
@@ -417,7 +417,7 @@ int Administer(const Settings& settings, const std::vector<std::string>& words) 
       return SqliteStore::Open(DatabaseFile(settings));
     };
   } else {
-    access.read = [&] { return PostgresStore::Open(settings.store, 0); };
+    access.read = [&] { return PostgresStore::Open(settings.store, nullptr); };
     access.write = [&]() -> absl::StatusOr<std::unique_ptr<JobStore>> {
       if (absl::Status status = PostgresStore::Migrate(settings.store); !status.ok()) return status;
       leadership.emplace(settings.store, "attnfleet-server restore");
@@ -425,7 +425,7 @@ int Administer(const Settings& settings, const std::vector<std::string>& words) 
       for (;;) {
         const absl::StatusOr<int64_t> epoch = leadership->TryToLead();
         if (!epoch.ok()) return epoch.status();
-        if (*epoch > 0) return PostgresStore::Open(settings.store, *epoch);
+        if (*epoch > 0) return PostgresStore::Open(settings.store, &*leadership);
         if (std::chrono::steady_clock::now() > deadline) break;
         std::this_thread::sleep_for(kLook);
       }
