@@ -256,6 +256,18 @@ TEST_F(LeadershipTest, StatementThatFailsIsReportedAndTheConnectionGoesOn) {
   EXPECT_EQ(postgres.connections(), 1);
 }
 
+TEST_F(LeadershipTest, OptionsInTheUrlHoldBesideThoseOfTheServer) {
+  Postgres postgres(url_ + "&options=-csearch_path%3Dapp", milliseconds(60'000));
+  const auto setting = [&](const std::string& name) {
+    const absl::StatusOr<PostgresRows> rows =
+        postgres.Execute("SELECT current_setting($1)", PostgresParameters().Add(std::string_view(name)));
+    return rows.ok() ? std::string(rows->Bytes(0, 0)) : rows.status().ToString();
+  };
+  EXPECT_EQ(setting("search_path"), "app");
+  EXPECT_EQ(setting("lock_timeout"), "1min");
+  EXPECT_EQ(setting("jit"), "off");
+}
+
 TEST_F(LeadershipTest, StatementThatTakesTooLongEndsInTime) {
   Postgres postgres(url_, milliseconds(200));
   const absl::Status status = postgres.Execute("SELECT pg_sleep(600)").status();
