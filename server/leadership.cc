@@ -2,6 +2,8 @@
 
 #include <utility>
 
+#include "absl/strings/str_cat.h"
+
 namespace attnfleet::server {
 namespace {
 
@@ -64,7 +66,7 @@ absl::StatusOr<int64_t> Leadership::TryToLead() {
     const std::lock_guard<std::mutex> lock(mutex_);
     leader_ = address_;
   }
-  thread_ = std::thread([this, epoch = epoch_] { KeepUp(epoch); });
+  thread_ = std::thread([this] { KeepUp(); });
   return epoch_;
 }
 
@@ -76,18 +78,38 @@ absl::Status Leadership::HoldSession() {
   return status;
 }
 
-void Leadership::KeepUp(int64_t epoch) {
+absl::Status Leadership::Renew() {
+  const std::lock_guard<std::mutex> lock(database_);
+  // A write that holds the row is not waited for: heartbeats would wait too.
+  const absl::StatusOr<PostgresRows> renewed = postgres_.Execute(
+      "UPDATE leadership SET epoch = epoch + 1 "
+      "WHERE epoch = (SELECT epoch FROM leadership WHERE epoch = $1 FOR UPDATE NOWAIT) RETURNING epoch",
+      PostgresParameters().Add(epoch_));
+  if (!renewed.ok()) return renewed.status();
+  if (renewed->size() != 1) {
+    // Or it is this leader's own, of a renewal without an answer. That cannot be told apart, and is as good as lost.
+    lost_ = true;
+    return absl::UnavailableError(absl::StrCat(postgres_.name(), ": this coordinator does not lead (any more)"));
+  }
+  epoch_ = renewed->Int(0, 0);
+  return absl::OkStatus();
+}
+
+void Leadership::KeepUp() {
   SteadyTime contact = std::chrono::steady_clock::now();
   for (;;) {
-    const absl::StatusOr<PostgresRows> rows = postgres_.Execute(
-        "UPDATE leadership SET beat = beat + 1 WHERE epoch = $1 RETURNING beat", PostgresParameters().Add(epoch));
-    const SteadyTime now = std::chrono::steady_clock::now();
-    if (rows.ok() && rows->size() == 0) {
-      lost_ = true;
-    } else if (rows.ok() && HoldSession().ok()) {
-      contact = now;
-    } else if (now - contact >= timing_.step_down) {
-      lost_ = true;
+    {
+      const std::lock_guard<std::mutex> lock(database_);
+      const absl::StatusOr<PostgresRows> rows = postgres_.Execute(
+          "UPDATE leadership SET beat = beat + 1 WHERE epoch = $1 RETURNING beat", PostgresParameters().Add(epoch_));
+      const SteadyTime now = std::chrono::steady_clock::now();
+      if (rows.ok() && rows->size() == 0) {
+        lost_ = true;
+      } else if (rows.ok() && HoldSession().ok()) {
+        contact = now;
+      } else if (now - contact >= timing_.step_down) {
+        lost_ = true;
+      }
     }
     std::unique_lock<std::mutex> lock(mutex_);
     if (lost_ || wake_.wait_for(lock, timing_.beat, [this] { return stopping_; })) return;

@@ -52,7 +52,8 @@ class LeaderWatch {
 
 // Which of the coordinators that share a PostgreSQL database leads. One row of it holds an epoch, which grows with each
 // change of the leader, and the leader's heartbeat. Every write of a leader checks the epoch in the same statement
-// (PostgresStore), so one that was paused and passed over cannot write any more.
+// (PostgresStore), so one that was paused and passed over cannot write any more. A leader takes a new epoch itself
+// before it repeats a write whose answer did not come: then the first one cannot happen after the second.
 class Leadership {
  public:
   // `address` is where clients reach this coordinator.
@@ -64,6 +65,14 @@ class Leadership {
   // One look; to be repeated while it says 0 (another leads, or has not been silent for long enough). Else the epoch of
   // this coordinator, which leads from now on, and a thread keeps up the heartbeat until Resign() or a loss.
   absl::StatusOr<int64_t> TryToLead();
+
+  // What to write with, on the thread that calls Renew().
+  int64_t epoch() const { return epoch_; }
+
+  // Takes a new epoch for the same leader: nothing of what was begun with the old one happens from now on. An error if
+  // something of it is happening just now, if another leads, or if the database does not answer. To be called on one
+  // thread, between TryToLead() and Resign().
+  absl::Status Renew();
 
   // Whether what TryToLead() gave is over: another leads, or the database has been away for too long.
   bool lost() const { return lost_; }
@@ -77,17 +86,18 @@ class Leadership {
  private:
   absl::StatusOr<LeaderRow> Look();
   absl::Status HoldSession();
-  void KeepUp(int64_t epoch);
+  void KeepUp();
   void StopBeating();
 
   // Constant after construction.
   const std::string address_;
   const LeadershipTiming timing_;
 
-  Postgres postgres_;  // of the thread while it runs
+  std::mutex database_;  // for the thread and Renew()
+  Postgres postgres_;    // guarded by database_ while the thread runs
   LeaderWatch watch_;
-  int64_t epoch_ = 0;
-  int session_ = 0;  // the connection that holds the lock
+  std::atomic<int64_t> epoch_ = 0;  // changed under database_ while the thread runs
+  int session_ = 0;                 // the connection that holds the lock
   std::atomic<bool> lost_{false};
 
   mutable std::mutex mutex_;

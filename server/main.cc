@@ -272,10 +272,11 @@ void SayReady(const std::string& address) {
   std::fflush(stdout);
 }
 
-// Coordinates with `store` until a signal comes or `lost` says that it is over. Returns the exit code; an error if the
-// store cannot be read.
-absl::StatusOr<int> Coordinate(const Settings& settings, const ListenOptions& listen, JobStore& store, Metrics& metrics,
-                               StopSignals& signals, const std::function<bool()>& lost) {
+// Coordinates with `store` until a signal comes or `lost` says that it is over. Returns the exit code, none if it was
+// `lost`; an error if the store cannot be read.
+absl::StatusOr<std::optional<int>> Coordinate(const Settings& settings, const ListenOptions& listen, JobStore& store,
+                                              Metrics& metrics, StopSignals& signals,
+                                              const std::function<bool()>& lost) {
   Coordinator::Options options;
   options.lease_ms = absl::ToInt64Milliseconds(settings.lease);
   options.heartbeat_interval_ms = absl::ToInt64Milliseconds(settings.heartbeat);
@@ -315,12 +316,13 @@ absl::StatusOr<int> Coordinate(const Settings& settings, const ListenOptions& li
   LogInfo(absl::StrCat("listening on ", listener->address, ", ", store.name()));
   SayReady(listener->address);
 
-  while (!lost() && signals.Wait(kLook) == 0) {
-  }
+  bool told_to_stop = false;
+  while (!told_to_stop && !lost()) told_to_stop = signals.Wait(kLook) != 0;
   LogInfo("stopping");
   listener->server->GetHealthCheckService()->SetServingStatus(false);
   (*coordinator)->Stop();  // tells workers and watchers, so that few are left for the server to cut off
   listener->server->Shutdown(std::chrono::system_clock::now() + kShutdownLimit);
+  if (!told_to_stop) return std::nullopt;
   return kExitOk;
 }
 
@@ -329,8 +331,9 @@ int ServeFile(const Settings& settings, const ListenOptions& listen, Metrics& me
   if (!lock.ok()) return Fail(kExitUnavailable, lock.status().message());
   absl::StatusOr<std::unique_ptr<SqliteStore>> store = SqliteStore::Open(DatabaseFile(settings));
   if (!store.ok()) return FailStore(store.status());
-  const absl::StatusOr<int> code = Coordinate(settings, listen, **store, metrics, signals, [] { return false; });
-  return code.ok() ? *code : FailStore(code.status());
+  const absl::StatusOr<std::optional<int>> code =
+      Coordinate(settings, listen, **store, metrics, signals, [] { return false; });
+  return code.ok() ? code->value_or(kExitOk) : FailStore(code.status());
 }
 
 // Refuses calls until this server leads, and returns its epoch; 0: a signal came.
@@ -366,16 +369,18 @@ int ServeDatabase(const Settings& settings, const ListenOptions& listen, Metrics
     if (!epoch.ok()) return Fail(kExitUnavailable, epoch.status().message());
     if (*epoch == 0) return kExitOk;
     LogWarning(absl::StrCat("leads, epoch ", *epoch));
-    absl::StatusOr<std::unique_ptr<PostgresStore>> store = PostgresStore::Open(settings.store, *epoch);
-    const absl::StatusOr<int> code =
+    absl::StatusOr<std::unique_ptr<PostgresStore>> store = PostgresStore::Open(settings.store, &leadership);
+    const absl::StatusOr<std::optional<int>> code =
         store.ok() ? Coordinate(settings, listen, **store, metrics, signals, [&] { return leadership.lost(); })
                    : store.status();
-    if (leadership.lost()) {
+    const bool lost = leadership.lost();
+    if (lost) {
       LogWarning("leads no more");
-      continue;
+    } else {
+      leadership.Resign();
     }
-    leadership.Resign();
-    if (code.ok()) return *code;
+    if (code.ok() && code->has_value()) return **code;
+    if (lost) continue;
     // A database may go away at this moment as at any other; then somebody leads when it is back.
     if (!absl::IsUnavailable(code.status())) return FailStore(code.status());
     LogWarning(std::string(code.status().message()));
@@ -417,7 +422,7 @@ int Administer(const Settings& settings, const std::vector<std::string>& words) 
       return SqliteStore::Open(DatabaseFile(settings));
     };
   } else {
-    access.read = [&] { return PostgresStore::Open(settings.store, 0); };
+    access.read = [&] { return PostgresStore::Open(settings.store, nullptr); };
     access.write = [&]() -> absl::StatusOr<std::unique_ptr<JobStore>> {
       if (absl::Status status = PostgresStore::Migrate(settings.store); !status.ok()) return status;
       leadership.emplace(settings.store, "attnfleet-server restore");
@@ -425,7 +430,7 @@ int Administer(const Settings& settings, const std::vector<std::string>& words) 
       for (;;) {
         const absl::StatusOr<int64_t> epoch = leadership->TryToLead();
         if (!epoch.ok()) return epoch.status();
-        if (*epoch > 0) return PostgresStore::Open(settings.store, *epoch);
+        if (*epoch > 0) return PostgresStore::Open(settings.store, &*leadership);
         if (std::chrono::steady_clock::now() > deadline) break;
         std::this_thread::sleep_for(kLook);
       }

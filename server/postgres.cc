@@ -142,19 +142,22 @@ absl::Status Postgres::Connect() {
   // `url` is expanded as the value of dbname; what follows stands over what it says.
   const std::string seconds = absl::StrCat(std::max<int64_t>(2, limit_.count() / 1000));
   const std::string milliseconds = absl::StrCat(limit_.count());
-  const std::string options =
-      absl::StrCat("-c client_min_messages=warning -c jit=off -c idle_in_transaction_session_timeout=", milliseconds,
-                   " -c lock_timeout=", milliseconds);
   const char* const keywords[] = {
-      "dbname", "connect_timeout", "tcp_user_timeout", "fallback_application_name", "options", "client_encoding",
-      nullptr};
-  const char* const values[] = {
-      url_.c_str(), seconds.c_str(), milliseconds.c_str(), "attnfleet-server", options.c_str(), "UTF8", nullptr};
+      "dbname", "connect_timeout", "tcp_user_timeout", "fallback_application_name", "client_encoding", nullptr};
+  const char* const values[] = {url_.c_str(),       seconds.c_str(), milliseconds.c_str(),
+                                "attnfleet-server", "UTF8",          nullptr};
   connection_.reset(PQconnectdbParams(keywords, values, /*expand_dbname=*/1));
   if (PQstatus(connection_.get()) != CONNECTION_OK) return Broken(OneLine(PQerrorMessage(connection_.get())));
   PQsetnonblocking(connection_.get(), 1);
   ++connections_;
-  return absl::OkStatus();
+  // As statements: the parameter `options` is the user's, who may give it in the URL, a service file or PGOPTIONS.
+  const std::string ours = absl::StrCat(
+      "SET client_min_messages = warning; SET jit = off; SET idle_in_transaction_session_timeout = ", milliseconds,
+      "; SET lock_timeout = ", milliseconds);
+  if (PQsendQuery(connection_.get(), ours.c_str()) == 0) return Broken(OneLine(PQerrorMessage(connection_.get())));
+  absl::Status status = Receive().status();
+  if (!status.ok()) connection_.reset();
+  return status;
 }
 
 absl::Status Postgres::Broken(const std::string& why) {

@@ -76,6 +76,9 @@ class Postgres {
   // Ends the connection, and with it an open transaction.
   void Close() { connection_.reset(); }
 
+  // False after a statement that may have been carried out or not, or may still be.
+  bool connected() const { return connection_ != nullptr; }
+
   // How many connections there have been: a session's locks are gone when this has grown.
   int connections() const { return connections_; }
 

@@ -8,8 +8,6 @@
 namespace attnfleet::server {
 namespace {
 
-// A statement is one batch; a database that takes longer is treated as one that is away.
-constexpr std::chrono::milliseconds kStatementLimit{10'000};
 // So many rows of usual runs are what a socket's buffer holds: then the database need not wait for their reader.
 constexpr int kRowsPerFetch = 400;
 // Held while the tables are changed. Any number that nothing else in the database uses.
@@ -100,10 +98,10 @@ PostgresParameters SaveParameters(int64_t epoch, const StoreChanges& changes) {
 
 }  // namespace
 
-PostgresStore::PostgresStore(const std::string& url, int64_t epoch)
-    : url_(url), postgres_(url, kStatementLimit), epoch_(epoch) {}
+PostgresStore::PostgresStore(const std::string& url, Leadership* leadership, std::chrono::milliseconds limit)
+    : url_(url), postgres_(url, limit), leadership_(leadership) {}
 
-absl::Status PostgresStore::Migrate(const std::string& url) { return PostgresStore(url, 0).MigrateTables(); }
+absl::Status PostgresStore::Migrate(const std::string& url) { return PostgresStore(url, nullptr).MigrateTables(); }
 
 absl::StatusOr<int64_t> PostgresStore::SchemaVersion() {
   const absl::StatusOr<PostgresRows> there = postgres_.Execute("SELECT to_regclass('attnfleet_schema') IS NOT NULL");
@@ -134,8 +132,9 @@ absl::Status PostgresStore::MigrateTables() {
   return absl::OkStatus();
 }
 
-absl::StatusOr<std::unique_ptr<PostgresStore>> PostgresStore::Open(const std::string& url, int64_t epoch) {
-  std::unique_ptr<PostgresStore> store(new PostgresStore(url, epoch));
+absl::StatusOr<std::unique_ptr<PostgresStore>> PostgresStore::Open(const std::string& url, Leadership* leadership,
+                                                                   std::chrono::milliseconds limit) {
+  std::unique_ptr<PostgresStore> store(new PostgresStore(url, leadership, limit));
   const absl::StatusOr<int64_t> version = store->SchemaVersion();
   if (!version.ok()) return version.status();
   const auto known = static_cast<int64_t>(kMigrations.size());
@@ -151,22 +150,36 @@ absl::StatusOr<std::unique_ptr<PostgresStore>> PostgresStore::Open(const std::st
 absl::StatusOr<std::unique_ptr<JobStore>> PostgresStore::OpenReader() {
   // Whatever schema there is by now: a newer standby may have changed it, in ways that the one who leads can live with,
   // and it must not lose its ended benchmarks when the store itself goes on.
-  return std::unique_ptr<JobStore>(new PostgresStore(url_, 0));
+  return std::unique_ptr<JobStore>(new PostgresStore(url_, nullptr));
+}
+
+absl::Status PostgresStore::GiveUpUnanswered() {
+  if (!unanswered_) return absl::OkStatus();
+  const absl::Status status = leadership_->Renew();
+  if (status.ok()) unanswered_ = false;
+  return status;
 }
 
 absl::Status PostgresStore::Fenced(const char* sql, const PostgresParameters& parameters) {
   const absl::StatusOr<PostgresRows> rows = postgres_.Execute(sql, parameters);
-  if (!rows.ok()) return rows.status();
+  if (!rows.ok()) {
+    if (leadership_ != nullptr && !postgres_.connected()) unanswered_ = true;
+    return rows.status();
+  }
   if (rows->Int(0, 0) == 1) return absl::OkStatus();
   return absl::UnavailableError(absl::StrCat(name(), ": this coordinator does not lead (any more)"));
 }
 
-absl::Status PostgresStore::ConfirmLead() { return Fenced(kConfirm, PostgresParameters().Add(epoch_)); }
+absl::Status PostgresStore::ConfirmLead() { return Fenced(kConfirm, PostgresParameters().Add(epoch())); }
 
-absl::Status PostgresStore::Save(const StoreChanges& changes) { return Fenced(kSave, SaveParameters(epoch_, changes)); }
+absl::Status PostgresStore::Save(const StoreChanges& changes) {
+  if (absl::Status status = GiveUpUnanswered(); !status.ok()) return status;
+  return Fenced(kSave, SaveParameters(epoch(), changes));
+}
 
 absl::Status PostgresStore::Delete(const std::vector<uint64_t>& ids) {
-  return Fenced(kDelete, PostgresParameters().Add(epoch_).Add(std::vector<int64_t>(ids.begin(), ids.end())));
+  if (absl::Status status = GiveUpUnanswered(); !status.ok()) return status;
+  return Fenced(kDelete, PostgresParameters().Add(epoch()).Add(std::vector<int64_t>(ids.begin(), ids.end())));
 }
 
 absl::Status PostgresStore::InTransaction(const std::string& begin, const std::function<absl::Status()>& work) {
@@ -190,7 +203,7 @@ absl::Status PostgresStore::FillRows(const Source& next) {
     StoreChanges changes;
     const absl::StatusOr<bool> more = next(changes);
     if (!more.ok() || !*more) return more.status();
-    if (absl::Status status = Fenced(kSave, SaveParameters(epoch_, changes)); !status.ok()) return status;
+    if (absl::Status status = Fenced(kSave, SaveParameters(epoch(), changes)); !status.ok()) return status;
   }
 }
 

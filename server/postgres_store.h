@@ -1,6 +1,7 @@
 #ifndef ATTNFLEET_SERVER_POSTGRES_STORE_H_
 #define ATTNFLEET_SERVER_POSTGRES_STORE_H_
 
+#include <chrono>
 #include <cstdint>
 #include <functional>
 #include <memory>
@@ -8,6 +9,7 @@
 #include <vector>
 
 #include "server/job_store.h"
+#include "server/leadership.h"
 #include "server/postgres.h"
 
 namespace attnfleet::server {
@@ -20,9 +22,10 @@ class PostgresStore : public JobStore {
   // Creates the tables, or brings them up to date. Also safe while other coordinators do the same.
   static absl::Status Migrate(const std::string& url);
 
-  // `epoch` is that of this coordinator's leadership; 0: for reading only. FAILED_PRECONDITION if the database holds no
-  // store, an older one or one that a newer attnfleet wrote.
-  static absl::StatusOr<std::unique_ptr<PostgresStore>> Open(const std::string& url, int64_t epoch);
+  // `leadership` is this coordinator's, which leads, and must outlive the store; null: for reading only.
+  // FAILED_PRECONDITION if the database holds no store, an older one or one that a newer attnfleet wrote.
+  static absl::StatusOr<std::unique_ptr<PostgresStore>> Open(const std::string& url, Leadership* leadership,
+                                                             std::chrono::milliseconds limit = kStatementLimit);
 
   std::string name() const override { return postgres_.name(); }
   absl::Status ConfirmLead() override;
@@ -33,8 +36,14 @@ class PostgresStore : public JobStore {
   absl::Status Read(const Selection& selection, RowReader& reader) override;
 
  private:
-  PostgresStore(const std::string& url, int64_t epoch);
+  // A statement is one batch; a database that takes longer is treated as one that is away.
+  static constexpr std::chrono::milliseconds kStatementLimit{10'000};
 
+  PostgresStore(const std::string& url, Leadership* leadership, std::chrono::milliseconds limit = kStatementLimit);
+
+  int64_t epoch() const { return leadership_ == nullptr ? 0 : leadership_->epoch(); }
+  // To be called before a write: one that had no answer can no longer happen afterwards.
+  absl::Status GiveUpUnanswered();
   absl::Status MigrateTables();
   absl::StatusOr<int64_t> SchemaVersion();
   // Runs a statement that returns how many rows the fence let through.
@@ -47,7 +56,8 @@ class PostgresStore : public JobStore {
 
   const std::string url_;
   Postgres postgres_;
-  const int64_t epoch_;
+  Leadership* const leadership_;
+  bool unanswered_ = false;  // a write has had no answer
 };
 
 }  // namespace attnfleet::server

@@ -58,7 +58,7 @@ class Place {
     leadership_.emplace(where_, "bench");
     const absl::StatusOr<int64_t> epoch = leadership_->TryToLead();
     if (!epoch.ok()) Die(epoch.status());
-    return Checked<PostgresStore>(PostgresStore::Open(where_, *epoch));
+    return Checked<PostgresStore>(PostgresStore::Open(where_, &*leadership_));
   }
 
  private:

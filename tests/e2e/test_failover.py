@@ -73,6 +73,17 @@ class Failover(SharedStore):
         self.assert_all_counted_once(number, 20)
         self.assertEqual(self.postgres.query("SELECT epoch FROM leadership"), epoch, "it did not lead again")
 
+    def test_leader_that_is_told_to_stop_ends_though_it_was_passed_over(self):
+        self.start_worker(self.servers, slots="cpu:2", double=SLOW)
+        self.submit("--repetitions=5")
+        wait_until("trainers", lambda: len(self.trainer_starts()) >= 3)
+        self.leader.kill(signal.SIGSTOP)
+        self.wait_to_lead(self.standby)
+        self.leader.kill(signal.SIGTERM)
+        self.leader.kill(signal.SIGCONT)
+        self.assertEqual(self.leader.wait(), OK, self.leader.dump())
+        self.assertIn("leads no more", self.leader.stderr)
+
     def test_restart_of_the_database_loses_nothing(self):
         self.start_worker(self.servers, slots="cpu:2", double=SLOW)
         number = self.submit("--repetitions=5")

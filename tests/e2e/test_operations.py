@@ -1,10 +1,15 @@
 """What an operator sees: logs that follow one request, and a server that stops in order."""
 
 import json
+import os
+import pathlib
+import re
 import signal
 import unittest
 
 from harness import OK, USAGE, E2ETest, free_address, wait_until
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
 
 
 class Logs(E2ETest):
@@ -113,6 +118,24 @@ class Shutdown(E2ETest):
         benchmark = self.results(f"--server={listen}", number)
         self.assertEqual(self.outcomes(benchmark), {"MEASURED": 8})
         self.assertEqual(len(self.trainer_starts()), 8, "no run was started twice")
+
+
+class Systemd(E2ETest):
+    def test_the_units_stop_lets_runs_end_within_the_drain_timeout(self):
+        unit = (ROOT / "deploy" / "systemd" / "attnfleet-worker.service").read_text()
+        mode = re.search(r"^KillMode=(.*)$", unit, re.MULTILINE)
+        server = self.start_server()
+        worker = self.start_worker(server, "w1", "--drain-timeout=60s", double="eager:slow=2")
+        number = self.attnfleet("submit", f"--server={server.address}", "--preset=tiny", "--shapes=4x64",
+                                "--backends=eager", "--repetitions=1").stdout.split()[0]
+        wait_until("its trainer", self.trainer_starts)
+        # As systemd does; without a word in the unit SIGTERM is for all of its processes.
+        to_all = mode is None or mode.group(1) == "control-group"
+        for pid in [worker.pid, *(self.running("attnfleet-trainer-double") if to_all else [])]:
+            os.kill(pid, signal.SIGTERM)
+        self.assertEqual(worker.wait(), OK, worker.dump())
+        run, = self.runs(self.results(f"--server={server.address}", number))
+        self.assertEqual((run["attempt"], run["result"]["outcome"]), (1, "OUTCOME_MEASURED"))
 
 
 if __name__ == "__main__":

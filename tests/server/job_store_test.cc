@@ -76,7 +76,7 @@ class PostgresPlace : public Place {
     const absl::StatusOr<int64_t> epoch = leadership_->TryToLead();
     if (!epoch.ok()) return epoch.status();
     EXPECT_GT(*epoch, 0);
-    return PostgresStore::Open(url_, *epoch);
+    return PostgresStore::Open(url_, leadership_.get());
   }
 
  private:
@@ -301,13 +301,13 @@ TEST_P(JobStoreTest, RunForWhichTheSpecHasNoPlaceIsDataLoss) {
 TEST(PostgresStoreTest, ReadersGoOnAfterANewerCoordinatorHasMigrated) {
   const std::string url = NewDatabase();
   ASSERT_EQ(PostgresStore::Migrate(url), absl::OkStatus());
-  const absl::StatusOr<std::unique_ptr<PostgresStore>> store = PostgresStore::Open(url, 0);
+  const absl::StatusOr<std::unique_ptr<PostgresStore>> store = PostgresStore::Open(url, nullptr);
   ASSERT_EQ(store.status(), absl::OkStatus());
   StoreReaders readers(**store);
   ASSERT_EQ(Postgres(url, std::chrono::seconds(10)).Script("UPDATE attnfleet_schema SET version = version + 1"),
             absl::OkStatus());
   EXPECT_EQ(readers.Read(1).status().code(), absl::StatusCode::kNotFound) << "and not that the schema is a newer one";
-  EXPECT_EQ(PostgresStore::Open(url, 0).status().code(), absl::StatusCode::kFailedPrecondition);
+  EXPECT_EQ(PostgresStore::Open(url, nullptr).status().code(), absl::StatusCode::kFailedPrecondition);
 }
 
 INSTANTIATE_TEST_SUITE_P(Memory, JobStoreTest,

@@ -2,8 +2,10 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <sys/types.h>
 
 #include <chrono>
+#include <csignal>
 #include <thread>
 
 #include "postgres_cluster.h"
@@ -85,11 +87,19 @@ class LeadershipTest : public testing::Test {
     return true;
   }
 
-  // A store with that epoch; saves a setting.
-  absl::Status Save(int64_t epoch, const std::string& value) {
-    absl::StatusOr<std::unique_ptr<PostgresStore>> store = PostgresStore::Open(url_, epoch);
+  // Of that leader; saves a setting.
+  absl::Status Save(Leadership& leadership, const std::string& value) {
+    absl::StatusOr<std::unique_ptr<PostgresStore>> store = PostgresStore::Open(url_, &leadership);
     if (!store.ok()) return store.status();
     return (*store)->Save({{}, {}, {{"test", value}}});
+  }
+
+  // The process of the database that carried out the last Save; 0 if it has ended.
+  static int64_t SavingProcess(Postgres& other) {
+    const absl::StatusOr<PostgresRows> rows = other.Execute(
+        "SELECT pid::int8 FROM pg_stat_activity "
+        "WHERE datname = current_database() AND pid <> pg_backend_pid() AND query LIKE '%saved_settings%'");
+    return rows.ok() && rows->size() == 1 ? rows->Int(0, 0) : 0;
   }
 
   static std::unique_ptr<PostgresCluster> cluster_;
@@ -107,7 +117,7 @@ TEST_F(LeadershipTest, OneLeadsAndTheOtherKnowsWhoUntilItResigns) {
   ASSERT_GT(epoch, 0);
   EXPECT_EQ(second.TryToLead().value_or(-1), 0);
   EXPECT_EQ(second.leader(), "a:1");
-  EXPECT_EQ(Save(epoch, "first"), absl::OkStatus());
+  EXPECT_EQ(Save(first, "first"), absl::OkStatus());
   first.Resign();
   EXPECT_GT(second.TryToLead().value_or(-1), epoch);
   EXPECT_EQ(second.leader(), "b:1");
@@ -121,18 +131,18 @@ TEST_F(LeadershipTest, LeaderThatWasPassedOverCannotWriteAndLearnsOfIt) {
   impatient.lease = milliseconds(100);
   Leadership first(url_, "a:1", paused), second(url_, "b:1", impatient);
   const int64_t old_epoch = Lead(first);
-  EXPECT_EQ(Save(old_epoch, "old"), absl::OkStatus());
+  EXPECT_EQ(Save(first, "old"), absl::OkStatus());
   const int64_t new_epoch = Lead(second);
   ASSERT_GT(new_epoch, old_epoch);
-  const absl::Status late = Save(old_epoch, "late");
+  const absl::Status late = Save(first, "late");
   EXPECT_EQ(late.code(), absl::StatusCode::kUnavailable);
   EXPECT_THAT(std::string(late.message()), HasSubstr("does not lead"));
-  absl::StatusOr<std::unique_ptr<PostgresStore>> store = PostgresStore::Open(url_, new_epoch);
+  absl::StatusOr<std::unique_ptr<PostgresStore>> store = PostgresStore::Open(url_, &second);
   ASSERT_EQ(store.status(), absl::OkStatus());
   EXPECT_EQ((*store)->LoadSettings()->at("test"), "old");
   EXPECT_EQ((*store)->ConfirmLead(), absl::OkStatus());
-  EXPECT_EQ((*PostgresStore::Open(url_, old_epoch))->ConfirmLead().code(), absl::StatusCode::kUnavailable);
-  EXPECT_EQ((*PostgresStore::Open(url_, old_epoch))->Delete({1}).code(), absl::StatusCode::kUnavailable);
+  EXPECT_EQ((*PostgresStore::Open(url_, &first))->ConfirmLead().code(), absl::StatusCode::kUnavailable);
+  EXPECT_EQ((*PostgresStore::Open(url_, &first))->Delete({1}).code(), absl::StatusCode::kUnavailable);
   EXPECT_TRUE(Eventually([&] { return first.lost(); }));
   EXPECT_FALSE(second.lost());
 }
@@ -151,8 +161,8 @@ TEST_F(LeadershipTest, LeaderWhoseConnectionEndedIsReplacedWithoutWaitingForTheL
 
 TEST_F(LeadershipTest, RestartOfTheDatabaseIsSurvivedByLeaderAndStore) {
   Leadership leadership(url_, "a:1", kQuick);
-  const int64_t epoch = Lead(leadership);
-  absl::StatusOr<std::unique_ptr<PostgresStore>> store = PostgresStore::Open(url_, epoch);
+  ASSERT_GT(Lead(leadership), 0);
+  absl::StatusOr<std::unique_ptr<PostgresStore>> store = PostgresStore::Open(url_, &leadership);
   ASSERT_EQ(store.status(), absl::OkStatus());
   ASSERT_EQ((*store)->Save({{}, {}, {{"test", "before"}}}), absl::OkStatus());
   ASSERT_EQ(cluster_->Restart(), absl::OkStatus());
@@ -163,12 +173,77 @@ TEST_F(LeadershipTest, RestartOfTheDatabaseIsSurvivedByLeaderAndStore) {
   EXPECT_FALSE(leadership.lost());
 }
 
+// Its answer did not come in time, so it was repeated over another connection, and the first one is carried out last.
+TEST_F(LeadershipTest, SaveThatWasGivenUpCannotUndoANewerOne) {
+  Leadership leadership(url_, "a:1", kQuick);
+  ASSERT_GT(Lead(leadership), 0);
+  absl::StatusOr<std::unique_ptr<PostgresStore>> store = PostgresStore::Open(url_, &leadership, milliseconds(1'000));
+  ASSERT_EQ(store.status(), absl::OkStatus());
+  const auto saves = [&](const std::string& value) { return (*store)->Save({{}, {}, {{"test", value}}}).ok(); };
+  ASSERT_TRUE(Eventually([&] { return saves("first"); }));
+  Postgres other(url_, std::chrono::seconds(10));
+  const int64_t process = SavingProcess(other);
+  ASSERT_GT(process, 0);
+  kill(static_cast<pid_t>(process), SIGSTOP);
+  EXPECT_FALSE(saves("given up"));
+  EXPECT_TRUE(Eventually([&] { return saves("newer"); }));
+  EXPECT_FALSE(leadership.lost());
+  kill(static_cast<pid_t>(process), SIGCONT);  // it finds the statement in its socket, and ends after it
+  const auto ended = [&] {
+    const absl::StatusOr<PostgresRows> rows =
+        other.Execute("SELECT pid FROM pg_stat_activity WHERE pid = $1", PostgresParameters().Add(process));
+    return rows.ok() && rows->size() == 0;
+  };
+  EXPECT_TRUE(Eventually(ended));
+  EXPECT_EQ((*store)->LoadSettings()->at("test"), "newer");
+}
+
+TEST_F(LeadershipTest, SaveThatWasGivenUpHalfWayIsWaitedFor) {
+  Leadership leadership(url_, "a:1", kQuick);
+  ASSERT_GT(Lead(leadership), 0);
+  // What is saved waits for a lock while the test holds it, and holds the epoch meanwhile.
+  Postgres other(url_, std::chrono::seconds(10));
+  ASSERT_EQ(other.Script("CREATE FUNCTION hold() RETURNS trigger LANGUAGE plpgsql SET lock_timeout = 0 AS "
+                         "'BEGIN PERFORM pg_advisory_xact_lock_shared(1); RETURN NEW; END';"
+                         "CREATE TRIGGER hold BEFORE INSERT ON settings FOR EACH ROW EXECUTE FUNCTION hold();"
+                         "SELECT pg_advisory_lock(1)"),
+            absl::OkStatus());
+  absl::StatusOr<std::unique_ptr<PostgresStore>> store = PostgresStore::Open(url_, &leadership, milliseconds(1'000));
+  ASSERT_EQ(store.status(), absl::OkStatus());
+  const auto save = [&](const std::string& value) { return (*store)->Save({{}, {}, {{"test", value}}}); };
+  ASSERT_TRUE(Eventually([&] {
+    save("given up").IgnoreError();
+    return SavingProcess(other) > 0;
+  }));
+  EXPECT_THAT(std::string(save("newer").message()), HasSubstr("could not obtain lock"));
+  EXPECT_THAT(std::string((*store)->Delete({1}).message()), HasSubstr("could not obtain lock"));
+  EXPECT_FALSE(leadership.lost());
+  ASSERT_EQ(other.Script("SELECT pg_advisory_unlock(1)"), absl::OkStatus());
+  EXPECT_TRUE(Eventually([&] { return save("newer").ok(); }));
+  EXPECT_EQ((*store)->LoadSettings()->at("test"), "newer");
+  EXPECT_FALSE(leadership.lost());
+}
+
+TEST_F(LeadershipTest, LeaderThatWasPassedOverCannotRenewItsEpoch) {
+  Leadership first(url_, "a:1", kQuick);
+  const int64_t epoch = Lead(first);
+  ASSERT_EQ(first.Renew(), absl::OkStatus());
+  EXPECT_EQ(first.epoch(), epoch + 1);
+  EXPECT_EQ(Save(first, "renewed"), absl::OkStatus());
+  EXPECT_FALSE(first.lost());
+  ASSERT_EQ(Postgres(url_, std::chrono::seconds(10)).Script("UPDATE leadership SET epoch = epoch + 1, address = 'b:1'"),
+            absl::OkStatus());
+  EXPECT_EQ(first.Renew().code(), absl::StatusCode::kUnavailable);
+  EXPECT_TRUE(first.lost());
+}
+
 TEST_F(LeadershipTest, StoreWithoutTablesOrOfAnotherVersionIsRefused) {
   const std::string empty = cluster_->NewDatabase().value_or("");
-  EXPECT_THAT(std::string(PostgresStore::Open(empty, 0).status().message()), HasSubstr("holds no attnfleet store"));
+  EXPECT_THAT(std::string(PostgresStore::Open(empty, nullptr).status().message()),
+              HasSubstr("holds no attnfleet store"));
   Postgres postgres(url_, std::chrono::seconds(10));
   ASSERT_EQ(postgres.Script("UPDATE attnfleet_schema SET version = 99"), absl::OkStatus());
-  const absl::Status status = PostgresStore::Open(url_, 0).status();
+  const absl::Status status = PostgresStore::Open(url_, nullptr).status();
   EXPECT_EQ(status.code(), absl::StatusCode::kFailedPrecondition);
   EXPECT_THAT(std::string(status.message()), HasSubstr("newer attnfleet"));
   EXPECT_EQ(PostgresStore::Migrate(url_), absl::OkStatus()) << "nothing to do, and nothing is done";
@@ -179,6 +254,18 @@ TEST_F(LeadershipTest, StatementThatFailsIsReportedAndTheConnectionGoesOn) {
   EXPECT_EQ(postgres.Execute("SELECT 1 / 0").status().code(), absl::StatusCode::kUnavailable);
   EXPECT_EQ(postgres.Execute("SELECT 7::int8")->Int(0, 0), 7);
   EXPECT_EQ(postgres.connections(), 1);
+}
+
+TEST_F(LeadershipTest, OptionsInTheUrlHoldBesideThoseOfTheServer) {
+  Postgres postgres(url_ + "&options=-csearch_path%3Dapp", milliseconds(60'000));
+  const auto setting = [&](const std::string& name) {
+    const absl::StatusOr<PostgresRows> rows =
+        postgres.Execute("SELECT current_setting($1)", PostgresParameters().Add(std::string_view(name)));
+    return rows.ok() ? std::string(rows->Bytes(0, 0)) : rows.status().ToString();
+  };
+  EXPECT_EQ(setting("search_path"), "app");
+  EXPECT_EQ(setting("lock_timeout"), "1min");
+  EXPECT_EQ(setting("jit"), "off");
 }
 
 TEST_F(LeadershipTest, StatementThatTakesTooLongEndsInTime) {
