@@ -20,13 +20,16 @@ struct Worker;
 
 using LaneKey = std::pair<uint64_t, uint32_t>;  // benchmark, lane (see benchmark_entry.h)
 
-// A lane's place among those that wait for one slot; the least goes first.
+// A lane that waits for one slot. They are filed by priority, those first that have started there, the others by
+// submitter: of these, whose share is the smallest goes first; see Scheduler::FirstTurn.
 struct LaneTurn {
   int priority;
-  bool started;  // goes on before another of its priority begins
+  bool started;        // goes on before another of its priority begins
+  uint32_t submitter;  // number of the submitter; 0 if it has started, for shares do not matter then
   LaneKey lane;
   bool operator<(const LaneTurn& other) const {
-    return std::tie(other.priority, other.started, lane) < std::tie(priority, started, other.lane);
+    return std::tie(other.priority, other.started, submitter, lane) <
+           std::tie(priority, started, other.submitter, other.lane);
   }
 };
 

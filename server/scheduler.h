@@ -71,7 +71,8 @@ std::vector<v1::Explanation> Explain(const v1::Benchmark& benchmark, const WaitR
 // going back), and nothing here knows of threads, sockets or disks.
 //
 // What goes first, when a slot becomes idle: the highest priority; then what has begun on this slot; then the submitter
-// whose runs hold the fewest slots (of those, whoever has waited longest for one); then the oldest benchmark. The jobs
+// whose runs hold the fewest slots (of those, whoever has waited longest for one); then the oldest benchmark. So it is
+// also between nodes of PLACEMENT_EVERY, which wait for this slot alone, and what waits for any that fits. The jobs
 // that differ in backend alone go to one slot, one run after another, repetition by repetition, so that ratios between
 // backends are paired (a Lane, see benchmark_entry.h); backends that the slot has not go to another afterwards, and
 // wait for one while there is none. A (run, attempt) is the fence: what carries an old attempt is acknowledged and
@@ -227,6 +228,9 @@ class Scheduler {
   // Takes what is overdue, then fills the slots that became idle, then finds slots for what is new.
   void Schedule(int64_t now, Effects& effects);
   void FillSlot(Slot& slot, int64_t now, Effects& effects);
+  Rank RankOf(const LaneTurn& turn) const;
+  // Of the lanes that wait for this slot alone, the one that goes first.
+  std::optional<LaneTurn> FirstTurn(const Slot& slot) const;
   // Begins a lane of the candidate on the slot, which is idle and fits, or on another like it if the lane should avoid
   // this worker.
   void StartLane(const WorkQueue::Candidate& candidate, Slot& offered, int64_t now, Effects& effects);

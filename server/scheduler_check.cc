@@ -84,6 +84,8 @@ absl::Status Scheduler::CheckBenchmark(uint64_t id) const {
     const bool ready = runnable != 0 && lane.admitted && !lane.active && !entry.paused();
     if (lane.turn.has_value() != ready) return wrong("lane ", index, " waits for no turn, or for nothing");
     if (lane.turn && !lane.slot->waiting.contains(*lane.turn)) return wrong("lane ", index, " has lost its turn");
+    if (lane.turn && lane.turn->submitter != (lane.started ? 0 : entry.submitter->serial))
+      return wrong("lane ", index, " waits as another submitter's");
   }
   if (!entry.every()) waiting += (entry.lane_count() - entry.next_lane) * entry.lane_rounds() * entry.backends();
   if (entry.every() && !entry.placed()) waiting = entry.runs_total();

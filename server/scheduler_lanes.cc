@@ -187,7 +187,7 @@ void Scheduler::UpdateTurn(BenchmarkEntry& entry, uint32_t index) {
   lane.turn.reset();
   if (lane.slot == nullptr || !lane.admitted || lane.active || entry.paused()) return;
   if ((entry.Wants(lane) & RunnableOn(entry, *lane.slot)) == 0) return;
-  lane.turn = LaneTurn{entry.priority(), lane.started, {entry.id(), index}};
+  lane.turn = LaneTurn{entry.priority(), lane.started, lane.started ? 0 : entry.submitter->serial, {entry.id(), index}};
   lane.slot->waiting.insert(*lane.turn);
   idle_.push_back(lane.slot);
 }
@@ -315,19 +315,37 @@ void Scheduler::Schedule(int64_t now, Effects& effects) {
   }
 }
 
+Rank Scheduler::RankOf(const LaneTurn& turn) const {
+  const Submitter& submitter = *FindEntry(turn.lane.first)->submitter;
+  return {turn.priority, submitter.running, submitter.served, turn.lane.first, 0};
+}
+
+// Looks at the oldest lane of each submitter that waits for the slot.
+std::optional<LaneTurn> Scheduler::FirstTurn(const Slot& slot) const {
+  if (slot.waiting.empty()) return std::nullopt;
+  LaneTurn first = *slot.waiting.begin();
+  if (first.started) return first;
+  for (LaneTurn turn = first;;) {
+    turn.lane = {UINT64_MAX, UINT32_MAX};
+    const auto next = slot.waiting.upper_bound(turn);
+    if (next == slot.waiting.end() || next->priority != first.priority) return first;
+    turn = *next;
+    if (RankOf(turn) < RankOf(first)) first = turn;
+  }
+}
+
 void Scheduler::FillSlot(Slot& slot, int64_t now, Effects& effects) {
   while (slot.takes && !slot.busy) {
     const WorkQueue::Candidate best = queue_.Best(*slot.kind);
-    bool take_turn = !slot.waiting.empty();
+    const std::optional<LaneTurn> turn = FirstTurn(slot);
+    bool take_turn = turn.has_value();
     if (take_turn && best.work_class != nullptr) {
-      const LaneTurn& turn = *slot.waiting.begin();
-      const Submitter& submitter = *FindEntry(turn.lane.first)->submitter;
-      const Rank rank{turn.priority, submitter.running, submitter.served, turn.lane.first, 0};
-      take_turn = turn.priority == best.rank.priority && turn.started ? true : rank < best.rank;
+      take_turn = turn->priority == best.rank.priority && turn->started ? true : RankOf(*turn) < best.rank;
     }
     if (take_turn) {
-      const LaneKey lane = slot.waiting.begin()->lane;
-      Assign(*FindEntry(lane.first), lane.second, slot, now, effects);
+      BenchmarkEntry& entry = *FindEntry(turn->lane.first);
+      if (!turn->started) queue_.Serve(*entry.submitter);
+      Assign(entry, turn->lane.second, slot, now, effects);
     } else if (best.work_class != nullptr) {
       StartLane(best, slot, now, effects);
     } else {

@@ -587,6 +587,29 @@ bool FleetSimulation::PlainlyWaits(const Stored& stored) {
   return MayBegin(stored) && stored.begun.size() < static_cast<size_t>(stored.head.spec().shapes_size());
 }
 
+FleetSimulation::NodeState FleetSimulation::StateOf(const Stored& stored, int node) {
+  const v1::BenchmarkSpec& spec = stored.head.spec();
+  const auto jobs = static_cast<uint32_t>(spec.shapes_size() * spec.backends_size());
+  const uint32_t first = static_cast<uint32_t>(node) * jobs;
+  NodeState state;
+  uint32_t ended = 0;
+  for (auto row = stored.rows.lower_bound({first, 0}); row != stored.rows.end(); ++row) {
+    if (row->first.first >= first + jobs) break;
+    state.begun = state.begun || row->second.attempt() > 0;
+    state.active = state.active || IsActive(row->second);
+    ended += row->second.state() == v1::RUN_STATE_ENDED ? 1 : 0;
+  }
+  state.ended = ended == jobs * static_cast<uint32_t>(spec.repetitions());
+  return state;
+}
+
+int FleetSimulation::NodeOn(const Stored& stored, const std::string& worker, const std::string& slot) {
+  for (int node = 0; node < stored.head.nodes_size(); ++node) {
+    if (stored.head.nodes(node).worker() == worker && stored.head.nodes(node).slot() == slot) return node;
+  }
+  return -1;
+}
+
 absl::Status FleetSimulation::CheckOrder(const Effects& effects) {
   // Slots of each submitter before the first of these runs was given out: all that left a slot had left it then.
   std::map<std::string, uint64_t> running = running_;
@@ -602,18 +625,30 @@ absl::Status FleetSimulation::CheckOrder(const Effects& effects) {
     const auto of_group = [&](const auto& row) {
       return row.first.first / static_cast<uint32_t>(spec.backends_size()) == group;
     };
-    const bool begins = spec.placement() == v1::PLACEMENT_ANY &&
-                        std::count_if(chosen.rows.begin(), chosen.rows.end(), of_group) == 1 && key.repetition() == 0 &&
-                        assignment.start.attempt() == 1;
+    const bool every = spec.placement() == v1::PLACEMENT_EVERY;
+    const auto of_node = [&](const auto& row) {
+      const v1::Run& run = row.second;
+      return run.attempt() > 0 && run.worker() == assignment.worker && run.slot() == assignment.start.slot();
+    };
+    const auto same = std::count_if(chosen.rows.begin(), chosen.rows.end(),
+                                    [&](const auto& row) { return every ? of_node(row) : of_group(row); });
+    const bool begins = same == 1 && (every || key.repetition() == 0) && assignment.start.attempt() == 1;
     for (const uint64_t id : open_) {
       const Stored& other = store_.at(id);
-      if (id == key.benchmark_id() || !PlainlyWaits(other)) continue;
-      if (!Fits(other.head.spec(), AllOf(other.head.spec()), worker)) continue;
+      if (id == key.benchmark_id()) continue;
+      const int node = NodeOn(other, assignment.worker, assignment.start.slot());
+      const NodeState state = node < 0 ? NodeState{} : StateOf(other, node);
+      const bool node_waits =
+          node >= 0 && !state.active && !state.ended && !other.head.paused() && other.head.spec().max_slots() == 0;
+      const bool waits = PlainlyWaits(other) && Fits(other.head.spec(), AllOf(other.head.spec()), worker);
+      if (!waits && !node_waits) continue;
       const std::string& rival = other.head.spec().submitter();
       const std::string where =
           absl::StrCat("run ", FormatRunKey(key), " came to ", assignment.worker, " before benchmark ", id);
       if (other.head.spec().priority() > spec.priority()) return Wrong(where + " of a higher priority");
-      if (begins && other.head.spec().priority() == spec.priority() && running[rival] < running[spec.submitter()]) {
+      if (!begins || other.head.spec().priority() != spec.priority()) continue;
+      if (state.begun) return Wrong(where + ", which has begun there");
+      if (running[rival] < running[spec.submitter()]) {
         return Wrong(absl::StrCat(where, " of ", rival, ", who holds ", running[rival], " slots, ", spec.submitter(),
                                   " holds ", running[spec.submitter()]));
       }

@@ -28,9 +28,9 @@ namespace attnfleet::server {
 // did end so; no slot holds two runs; none goes to a worker that is gone, drained or does not fit, or has not its
 // backend; no slot idles that fits what waits, if not for another backend of its shape that the fleet has elsewhere. Up
 // to `check_all_up_to` jobs also everything else at every step: all invariants, by the simulation's own eyes that no
-// slot idles for nothing, and for each run that was assigned that nothing of a higher priority, nor of the same by a
-// submitter with fewer slots, waited for that slot (the fairness bound). Above, all invariants every `check_all_every`
-// steps.
+// slot idles for nothing, and for each run that was assigned that nothing of a higher priority, nor of the same that
+// had begun there or is by a submitter with fewer slots, waited for that slot (the fairness bound). Above, all
+// invariants every `check_all_every` steps.
 class FleetSimulation {
  public:
   struct Options {
@@ -113,6 +113,15 @@ class FleetSimulation {
   // Whether a group of it waits for any slot like this, by the simulation's own lights. False where that is not plain
   // to see: a limit or a count, or a placement on every node.
   static bool PlainlyWaits(const Stored& stored);
+  // What one node of a benchmark with placement every has come to.
+  struct NodeState {
+    bool begun = false;
+    bool active = false;
+    bool ended = false;
+  };
+  static NodeState StateOf(const Stored& stored, int node);
+  // Of such a benchmark that has one on this slot; -1: it has none.
+  static int NodeOn(const Stored& stored, const std::string& worker, const std::string& slot);
   static bool MayBegin(const Stored& stored);
   // The requirements alone.
   static bool Meets(const v1::BenchmarkSpec& spec, const SimWorker& worker);

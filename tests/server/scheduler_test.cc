@@ -420,6 +420,54 @@ TEST_F(SchedulerTest, SubmitterWithTheFewestSlotsGoesFirst) {
   EXPECT_THAT(Explain(2)[0].text(), testing::HasSubstr("goes first"));
 }
 
+TEST_F(SchedulerTest, FairShareHoldsForPlacementEvery) {
+  v1::BenchmarkSpec spec = MakeSpec({"eager"}, 1, 2);
+  spec.set_placement(v1::PLACEMENT_EVERY);
+  const auto order = [this](const std::string& worker) {
+    std::vector<uint64_t> benchmarks;
+    for (Effects effects = Take(); !effects.assign.empty(); effects = Take()) {
+      benchmarks.push_back(effects.assign.at(0).start.run().benchmark_id());
+      Report(worker, effects.assign.at(0).start, v1::OUTCOME_MEASURED);
+    }
+    return benchmarks;
+  };
+  Join(MakeHello("w", 1));
+  spec.set_submitter("alice");
+  for (int i = 0; i < 4; ++i) Submit(spec);
+  spec.set_submitter("bob");
+  Submit(spec);
+  EXPECT_THAT(order("w"), testing::ElementsAre(1, 1, 5, 5, 2, 2, 3, 3, 4, 4));
+  Submit(MakeSpec({"eager"}, 1, 1));  // keeps the slot busy until all are there
+  v1::BenchmarkSpec any = MakeSpec({"eager"}, 3, 1);
+  any.set_submitter("bob");
+  Submit(any);
+  spec.set_submitter("alice");
+  for (int i = 0; i < 3; ++i) Submit(spec);
+  EXPECT_THAT(order("w"), testing::ElementsAre(6, 7, 8, 8, 7, 9, 9, 7, 10, 10));
+}
+
+TEST_F(SchedulerTest, NodeOfTheSubmitterWithTheFewestSlotsGoesFirst) {
+  Join(MakeHello("w1", 1));
+  v1::BenchmarkSpec any = MakeSpec({"eager"}, 1, 1);
+  Submit(any);
+  const v1::StartRun first = TakeStart();
+  v1::BenchmarkSpec every = any;
+  every.set_placement(v1::PLACEMENT_EVERY);
+  for (const char* submitter : {"alice", "bob"}) {
+    every.set_submitter(submitter);
+    Submit(every);
+  }
+  Join(MakeHello("w2", 2));
+  any.set_submitter("alice");
+  Submit(any);
+  TakeStart();
+  any.set_submitter("bob");
+  Submit(any);
+  Report("w2", TakeStart(), v1::OUTCOME_MEASURED);
+  Report("w1", first, v1::OUTCOME_MEASURED);
+  EXPECT_EQ(TakeStart().run().benchmark_id(), 3u) << "bob's, who was served last and holds no slot";
+}
+
 TEST_F(SchedulerTest, MaxSlotsLimitsWhatRunsAtOnce) {
   Join(MakeHello("w", 4));
   v1::BenchmarkSpec spec = MakeSpec({"eager"}, 5, 1);
