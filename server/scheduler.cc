@@ -126,6 +126,8 @@ absl::Status Scheduler::Restore(const v1::Benchmark& head, std::vector<v1::Run> 
     return absl::DataLossError(
         absl::StrCat("run ", FormatRunKey(run.key()), " is damaged: its benchmark has no such run"));
   }
+  gathers_until_ = now + lease_ms_;
+  fleet_returns_ = !closed_;
   if (entry.over()) {
     entry.ForgetLanes();
     entry.ForgetRuns();
@@ -136,7 +138,6 @@ absl::Status Scheduler::Restore(const v1::Benchmark& head, std::vector<v1::Run> 
   CountsOf(counts_, entry).queued += entry.runs_waiting();
   CountsOf(counts_, entry).active += entry.runs_active();
   UpdateQueue(entry);
-  gathers_until_ = now + lease_ms_;
   queue_.SetGathering(true);
   return absl::OkStatus();
 }

@@ -225,6 +225,8 @@ class Scheduler {
   void UpdateSlots(Worker& worker);
   void SetConnected(Worker& worker, bool connected);
   void PlaceOnEverySlot(BenchmarkEntry& entry, int64_t now, Effects& effects);
+  // Workers had the time to come back after a restart.
+  void EndGathering();
   // Takes what is overdue, then fills the slots that became idle, then finds slots for what is new.
   void Schedule(int64_t now, Effects& effects);
   void FillSlot(Slot& slot, int64_t now, Effects& effects);
@@ -255,6 +257,8 @@ class Scheduler {
   // After a restart workers come back one by one. Until they had the time to, nothing goes to a slot that has some of
   // the wanted backends because no other seems to have more.
   int64_t gathers_until_ = 0;
+  // Nor is anything placed on every slot, if the store was in use before. A closed fleet has its one worker.
+  bool fleet_returns_ = false;
   std::set<std::string> drained_;                     // by an administrator
   std::set<std::pair<int64_t, uint64_t>> deadlines_;  // Unix ms, benchmark
   std::vector<Slot*> idle_;  // that may have become able to take a run since Schedule last looked

@@ -185,6 +185,9 @@ std::string Scheduler::ExplainMissing(const WorkClass& work_class, uint32_t back
 
 std::string Scheduler::ExplainLane(const BenchmarkEntry& entry, uint32_t index) const {
   if (entry.paused()) return absl::StrCat("it is paused (attnfleet resume ", entry.id(), ")");
+  if (entry.every() && !entry.placed() && fleet_returns_) {
+    return "it waits for the workers to come back after the restart, for it is placed on all slots that fit";
+  }
   const Lane* lane = entry.FindLane(index);
   if (lane != nullptr && lane->slot != nullptr) {
     const Slot& slot = *lane->slot;

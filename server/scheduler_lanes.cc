@@ -282,12 +282,21 @@ void Scheduler::PlaceOnEverySlot(BenchmarkEntry& entry, int64_t now, Effects& ef
 
 // Scheduling
 
+void Scheduler::EndGathering() {
+  queue_.SetGathering(false);
+  if (!std::exchange(fleet_returns_, false)) return;
+  for (const auto& [id, entry] : benchmarks_) {
+    if (entry->every() && !entry->over() && !entry->placed()) queue_.MarkChanged(entry->work_class());
+  }
+}
+
 void Scheduler::Schedule(int64_t now, Effects& effects) {
   TakeOverdue(now, effects);
-  if (now > gathers_until_) queue_.SetGathering(false);
+  if (now > gathers_until_) EndGathering();
   std::set<uint64_t> to_place;
   for (const WorkClass* work_class : queue_.changed()) {
-    if (work_class->open()) to_place.insert(work_class->unplaced.begin(), work_class->unplaced.end());
+    if (work_class->open() && !fleet_returns_)
+      to_place.insert(work_class->unplaced.begin(), work_class->unplaced.end());
   }
   for (const uint64_t id : to_place) PlaceOnEverySlot(*FindEntry(id), now, effects);
 

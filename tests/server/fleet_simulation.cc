@@ -321,6 +321,7 @@ absl::Status FleetSimulation::Restart() {
   }
   gathering_ = !open_.empty();
   gathers_until_ = now() + kLease;
+  fleet_returns_ = !store_.empty() && !options_.closed;
   last_event_ = "restart";
   ++events_[last_event_];
   return options_.checks ? CheckAll() : absl::OkStatus();
@@ -463,6 +464,9 @@ absl::Status FleetSimulation::CheckWhatChanged(const Effects& effects, const std
   for (const RunId& id : effects.runs) {
     benchmarks.insert(std::get<0>(id));
     names.insert(scheduler_->FindRun(KeyOf(id))->worker());
+  }
+  if (!effects.placed.empty() && fleet_returns_ && now() <= gathers_until_) {
+    return Wrong(absl::StrCat("benchmark ", *effects.placed.begin(), " got its nodes before workers could come back"));
   }
   for (const uint64_t id : benchmarks) {
     if (absl::Status status = scheduler_->CheckBenchmark(id); !status.ok()) return Wrong(std::string(status.message()));

@@ -26,7 +26,8 @@ namespace attnfleet::server {
 //
 // After every step: the scheduler's invariants of what changed; every run is counted once, and only for a trainer that
 // did end so; no slot holds two runs; none goes to a worker that is gone, drained or does not fit, or has not its
-// backend; no slot idles that fits what waits, if not for another backend of its shape that the fleet has elsewhere. Up
+// backend; no slot idles that fits what waits, if not for another backend of its shape that the fleet has elsewhere; no
+// benchmark gets its nodes before workers had the time to come back after a restart. Up
 // to `check_all_up_to` jobs also everything else at every step: all invariants, by the simulation's own eyes that no
 // slot idles for nothing, and for each run that was assigned that nothing of a higher priority, nor of the same that
 // had begun there or is by a submitter with fewer slots, waited for that slot (the fairness bound). Above, all
@@ -148,6 +149,7 @@ class FleetSimulation {
   int64_t now() const { return now_us_ / 1000; }
   bool gathering_ = false;  // the scheduler has been restarted and hopes for other workers
   int64_t gathers_until_ = 0;
+  bool fleet_returns_ = false;  // until then, for the store was in use before
   std::unique_ptr<Scheduler> scheduler_;
   std::vector<std::unique_ptr<SimWorker>> workers_;
   std::vector<Message> in_flight_;

@@ -699,6 +699,37 @@ TEST_F(SchedulerTest, RestoredFleetComparisonGoesOnWhereItWas) {
   EXPECT_EQ(restarted.CheckInvariants(), absl::OkStatus());
 }
 
+TEST_F(SchedulerTest, AfterARestartAFleetComparisonIsPlacedOnlyWhenWorkersHadTheTimeToComeBack) {
+  v1::BenchmarkSpec every = MakeSpec({"eager"}, 1, 1);
+  every.set_placement(v1::PLACEMENT_EVERY);
+  Submit(every);
+  Submit(MakeSpec({"eager"}, 1, 1));
+  scheduler_.Cancel(2, "for the test", now_, effects_);
+  for (const uint64_t held : {1, 2}) {  // one that waits for its nodes, or one that has ended
+    Scheduler restarted(kLease);
+    ASSERT_EQ(restarted.Restore(*scheduler_.Head(held), {}, now_), absl::OkStatus());
+    Effects effects;
+    const uint64_t id = held == 1 ? 1 : restarted.Submit(every, now_, effects);
+    restarted.WorkerJoined(MakeHello("w1", 1), now_, effects);
+    EXPECT_TRUE(effects.placed.empty());
+    EXPECT_THAT(restarted.WhyItWaits(id).lanes[0].why,
+                testing::HasSubstr("waits for the workers to come back after the restart"));
+    EXPECT_FALSE(restarted.WhyItWaits(id).lanes[0].unfit);
+    restarted.WorkerJoined(MakeHello("w2", 1), now_ + kLease, effects);
+    EXPECT_TRUE(effects.placed.empty());
+    restarted.WorkerHeard("w1", false, now_ + kLease + 1, effects);
+    EXPECT_EQ(restarted.Head(id)->nodes_size(), 2);
+    ASSERT_EQ(restarted.CheckInvariants(), absl::OkStatus());
+  }
+}
+
+TEST_F(SchedulerTest, FleetComparisonInANewStoreIsPlacedAtOnce) {
+  v1::BenchmarkSpec every = MakeSpec({"eager"}, 1, 1);
+  every.set_placement(v1::PLACEMENT_EVERY);
+  Join(MakeHello("w1", 1));
+  EXPECT_THAT((Submit(every), Take().placed), testing::ElementsAre(1u));
+}
+
 TEST_F(SchedulerTest, CancelOfWhatWaitsTouchesNoRun) {
   Submit(MakeSpec({"eager"}, 3, 100));
   Take();
@@ -980,6 +1011,17 @@ TEST_F(ClosedFleetTest, FleetComparisonOfWhatNoNodeHasEndsToo) {
 }
 
 // What explain says
+
+TEST_F(ClosedFleetTest, FleetComparisonIsPlacedAtOnceAfterARestart) {
+  v1::BenchmarkSpec every = MakeSpec({"eager"}, 1, 1);
+  every.set_placement(v1::PLACEMENT_EVERY);
+  Submit(every);
+  Scheduler restarted(kLease, true);
+  ASSERT_EQ(restarted.Restore(*scheduler_.Head(1), {}, now_), absl::OkStatus());
+  Effects effects;
+  restarted.WorkerJoined(MakeHello("w", 1), now_, effects);
+  EXPECT_EQ(restarted.Head(1)->nodes_size(), 1);
+}
 
 TEST_F(SchedulerTest, ExplainKnowsThatAnAttemptsWorkerIsGone) {
   Join(MakeHello("w", 1));
