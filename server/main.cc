@@ -272,10 +272,42 @@ void SayReady(const std::string& address) {
   std::fflush(stdout);
 }
 
+// Serves what is served always; null if there is to be no /metrics.
+absl::StatusOr<std::unique_ptr<prometheus::Exposer>> StartMetrics(const Settings& settings, const Metrics& metrics) {
+  if (settings.metrics_listen.empty()) return std::unique_ptr<prometheus::Exposer>();
+  return ServeMetrics(settings.metrics_listen, metrics.collectables());
+}
+
+// Adds to /metrics, for as long as it lives, what a server shows that leads.
+class LeadersFigures {
+ public:
+  LeadersFigures(prometheus::Exposer* exposer, Metrics& metrics, Coordinator& coordinator)
+      : exposer_(exposer),
+        metrics_(metrics),
+        collectables_{metrics.results(), std::make_shared<FleetMetrics>(coordinator)} {
+    metrics_.SetLeads(true);
+    if (exposer_ == nullptr) return;
+    for (const auto& collectable : collectables_) exposer_->RegisterCollectable(collectable);
+  }
+  // Waits for a scrape that reads them just now.
+  ~LeadersFigures() {
+    metrics_.SetLeads(false);
+    if (exposer_ == nullptr) return;
+    for (const auto& collectable : collectables_) exposer_->RemoveCollectable(collectable);
+  }
+  LeadersFigures(const LeadersFigures&) = delete;
+  LeadersFigures& operator=(const LeadersFigures&) = delete;
+
+ private:
+  prometheus::Exposer* const exposer_;
+  Metrics& metrics_;
+  const std::vector<std::shared_ptr<prometheus::Collectable>> collectables_;
+};
+
 // Coordinates with `store` until a signal comes or `lost` says that it is over. Returns the exit code, none if it was
 // `lost`; an error if the store cannot be read.
 absl::StatusOr<std::optional<int>> Coordinate(const Settings& settings, const ListenOptions& listen, JobStore& store,
-                                              Metrics& metrics, StopSignals& signals,
+                                              Metrics& metrics, prometheus::Exposer* exposer, StopSignals& signals,
                                               const std::function<bool()>& lost) {
   Coordinator::Options options;
   options.lease_ms = absl::ToInt64Milliseconds(settings.lease);
@@ -287,7 +319,7 @@ absl::StatusOr<std::optional<int>> Coordinate(const Settings& settings, const Li
     const auto elapsed = std::chrono::steady_clock::now() - begin;
     return start + std::chrono::duration_cast<std::chrono::milliseconds>(elapsed).count();
   };
-  if (!settings.metrics_listen.empty()) {
+  if (exposer != nullptr) {
     options.observe = [&metrics](const BatchReport& report) { metrics.Observe(report); };
     // What ends now is newer than all that ended when this server led before.
     options.finished = [&metrics, before = metrics.newest_finished()](const v1::Benchmark& benchmark, uint64_t order) {
@@ -296,14 +328,7 @@ absl::StatusOr<std::optional<int>> Coordinate(const Settings& settings, const Li
   }
   absl::StatusOr<std::unique_ptr<Coordinator>> coordinator = Coordinator::Start(store, options);
   if (!coordinator.ok()) return coordinator.status();
-  std::vector<std::shared_ptr<prometheus::Collectable>> collectables = metrics.collectables();
-  collectables.push_back(std::make_shared<FleetMetrics>(**coordinator));
-  std::unique_ptr<prometheus::Exposer> exposer;  // after what it reads, so that it ends before
-  if (!settings.metrics_listen.empty()) {
-    absl::StatusOr<std::unique_ptr<prometheus::Exposer>> serving = ServeMetrics(settings.metrics_listen, collectables);
-    if (!serving.ok()) return Fail(kExitUnavailable, serving.status().message());
-    exposer = *std::move(serving);
-  }
+  const LeadersFigures figures(exposer, metrics, **coordinator);
 
   BenchmarkService benchmarks(**coordinator, listen.access);
   FleetService fleet(**coordinator);
@@ -331,8 +356,10 @@ int ServeFile(const Settings& settings, const ListenOptions& listen, Metrics& me
   if (!lock.ok()) return Fail(kExitUnavailable, lock.status().message());
   absl::StatusOr<std::unique_ptr<SqliteStore>> store = SqliteStore::Open(DatabaseFile(settings));
   if (!store.ok()) return FailStore(store.status());
+  const absl::StatusOr<std::unique_ptr<prometheus::Exposer>> exposer = StartMetrics(settings, metrics);
+  if (!exposer.ok()) return Fail(kExitUnavailable, exposer.status().message());
   const absl::StatusOr<std::optional<int>> code =
-      Coordinate(settings, listen, **store, metrics, signals, [] { return false; });
+      Coordinate(settings, listen, **store, metrics, exposer->get(), signals, [] { return false; });
   return code.ok() ? code->value_or(kExitOk) : FailStore(code.status());
 }
 
@@ -363,6 +390,8 @@ absl::StatusOr<int64_t> StandBy(const ListenOptions& listen, Leadership& leaders
 
 int ServeDatabase(const Settings& settings, const ListenOptions& listen, Metrics& metrics, StopSignals& signals) {
   if (absl::Status status = PostgresStore::Migrate(settings.store); !status.ok()) return FailStore(status);
+  const absl::StatusOr<std::unique_ptr<prometheus::Exposer>> exposer = StartMetrics(settings, metrics);
+  if (!exposer.ok()) return Fail(kExitUnavailable, exposer.status().message());
   Leadership leadership(settings.store, settings.advertise);
   for (;;) {
     const absl::StatusOr<int64_t> epoch = StandBy(listen, leadership, signals);
@@ -371,8 +400,9 @@ int ServeDatabase(const Settings& settings, const ListenOptions& listen, Metrics
     LogWarning(absl::StrCat("leads, epoch ", *epoch));
     absl::StatusOr<std::unique_ptr<PostgresStore>> store = PostgresStore::Open(settings.store, &leadership);
     const absl::StatusOr<std::optional<int>> code =
-        store.ok() ? Coordinate(settings, listen, **store, metrics, signals, [&] { return leadership.lost(); })
-                   : store.status();
+        store.ok()
+            ? Coordinate(settings, listen, **store, metrics, exposer->get(), signals, [&] { return leadership.lost(); })
+            : store.status();
     const bool lost = leadership.lost();
     if (lost) {
       LogWarning("leads no more");

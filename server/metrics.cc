@@ -20,6 +20,11 @@ Metrics::Metrics()
     : registry_(std::make_shared<prometheus::Registry>()),
       results_(std::make_shared<ResultMetrics>()),
       rpcs_(*registry_),
+      leads_(prometheus::BuildGauge()
+                 .Name("attnfleet_leads")
+                 .Help("1 if this server leads, as one with a store of its own always does; 0 on standby.")
+                 .Register(*registry_)
+                 .Add({})),
       queue_seconds_(MakeHistogram(*registry_, "attnfleet_run_queue_seconds",
                                    "From a run's submit, or its failed attempt before, to its assignment to a slot.",
                                    Bounds{0.01, 0.05, 0.1, 0.5, 1, 5, 15, 60, 300, 900, 3600, 14400, 86400})),

@@ -3,6 +3,7 @@
 
 #include <prometheus/collectable.h>
 #include <prometheus/counter.h>
+#include <prometheus/gauge.h>
 #include <prometheus/histogram.h>
 #include <prometheus/registry.h>
 
@@ -31,13 +32,18 @@ class Metrics {
 
   RpcMetrics& rpcs() { return rpcs_; }
 
-  // What is to be served (see ServeMetrics).
-  std::vector<std::shared_ptr<prometheus::Collectable>> collectables() const { return {registry_, results_}; }
+  // Whether this server leads; at first it does not.
+  void SetLeads(bool leads) { leads_.Set(leads ? 1 : 0); }
+
+  // What is to be served always (see ServeMetrics), and what only while this server leads.
+  std::vector<std::shared_ptr<prometheus::Collectable>> collectables() const { return {registry_}; }
+  std::shared_ptr<prometheus::Collectable> results() const { return results_; }
 
  private:
   const std::shared_ptr<prometheus::Registry> registry_;
   const std::shared_ptr<ResultMetrics> results_;
   RpcMetrics rpcs_;
+  prometheus::Gauge& leads_;
   prometheus::Histogram& queue_seconds_;
   prometheus::Histogram& save_seconds_;
   prometheus::Counter& save_failures_;

@@ -5,6 +5,7 @@ import re
 import signal
 import sqlite3
 import unittest
+import urllib.request
 
 from harness import FAILED, OK, UNAVAILABLE, USAGE, E2ETest, free_address, wait_until
 from postgres import Postgres
@@ -18,9 +19,9 @@ class SharedStore(E2ETest):
         self.postgres = Postgres()
         self.addCleanup(self.postgres.remove)
 
-    def start_shared(self, listen=None):
+    def start_shared(self, *args, listen=None):
         # The lease is long: a worker needs up to nine seconds to turn away from a server that hangs.
-        return self.start_server(f"--store={self.postgres.url}", "--lease=60s", listen=listen or free_address())
+        return self.start_server(f"--store={self.postgres.url}", "--lease=60s", *args, listen=listen or free_address())
 
     def wait_to_lead(self, server, times=1):
         wait_until(f"{server.address} to lead", lambda: len(re.findall("leads, epoch", server.stderr)) >= times)
@@ -116,6 +117,43 @@ class Failover(SharedStore):
         wait_until("it to stand by", lambda: "on standby" in again.stderr)
         number = self.attnfleet("submit", f"--server={again.address}", "--preset=tiny").stdout.split()[0]
         self.assertIn(number, self.attnfleet("list", f"--server={self.standby.address}").stdout)
+
+
+class Figures(SharedStore):
+    def setUp(self):
+        super().setUp()
+        self.addresses = free_address(), free_address()
+        self.leader = self.start_shared(f"--metrics-listen={self.addresses[0]}")
+        self.wait_to_lead(self.leader)
+
+    def figures(self, address):
+        with urllib.request.urlopen(f"http://{address}/metrics", timeout=30) as answer:
+            return answer.read().decode()
+
+    def leads(self, address):
+        """What its /metrics says, which tells of the fleet only if it does."""
+        text = self.figures(address)
+        leads = re.search("^attnfleet_leads ([01])$", text, re.MULTILINE).group(1) == "1"
+        if not leads:
+            self.assertNotRegex(text, "attnfleet_(runs{|workers|slots|benchmark|node)")
+        return leads and "attnfleet_workers{" in text
+
+    def test_each_serves_metrics_and_who_leads_shows_the_fleet(self):
+        standby = self.start_shared(f"--metrics-listen={self.addresses[1]}")
+        wait_until("it to stand by", lambda: "on standby" in standby.stderr)
+        self.assertEqual([self.leads(address) for address in self.addresses], [True, False])
+        self.leader.kill(signal.SIGSTOP)
+        self.wait_to_lead(standby)
+        wait_until("its figures", lambda: self.leads(self.addresses[1]))
+        self.leader.kill(signal.SIGCONT)
+        wait_until("the other to stand by", lambda: "on standby" in self.leader.stderr)
+        self.assertEqual([self.leads(address) for address in self.addresses], [False, True])
+
+    def test_a_standby_that_cannot_serve_metrics_says_so_at_once(self):
+        standby, status = self.run_program("attnfleet-server", f"--store={self.postgres.url}",
+                                           f"--listen={free_address()}", f"--metrics-listen={self.addresses[0]}")
+        self.assertEqual(status, UNAVAILABLE, standby.dump())
+        self.assertIn(f"--metrics-listen: cannot listen on {self.addresses[0]}", standby.stderr)
 
 
 class Administration(SharedStore):

@@ -31,7 +31,7 @@ std::string Text(const std::vector<prometheus::MetricFamily>& families) {
 std::string Text(const Metrics& metrics) {
   std::string text;
   for (const auto& collectable : metrics.collectables()) text += Text(collectable->Collect());
-  return text;
+  return text + Text(metrics.results()->Collect());
 }
 
 // One job of one run, as it ends.
