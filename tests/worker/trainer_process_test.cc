@@ -213,6 +213,17 @@ TEST_F(TrainerProcessTest, OneThatIsStoppedAndCannotBeKilledIsCancelled) {
   Wait();
 }
 
+TEST_F(TrainerProcessTest, OneThatEndedWhileThisProcessWasStoppedIsNotGivenUp) {
+  kill_limit_ = milliseconds(1);
+  Start("eager:hang");
+  ASSERT_TRUE(RunUntil(*loop_, [this] { return !progress_.empty(); }));
+  process_->Kill("not wanted any more");
+  while (IsRunning(Pid())) std::this_thread::sleep_for(milliseconds(1));
+  std::this_thread::sleep_for(kill_limit_);
+  Wait();
+  EXPECT_FALSE(given_up_.has_value());
+}
+
 TEST_F(TrainerProcessTest, OneThatCannotBeKilledIsLeftBehind) {
   kill_limit_ = milliseconds(100);
   Start("eager:unkillable");
