@@ -25,6 +25,10 @@ constexpr int kMaxSlots = 256;
 constexpr int kMaxLabels = 64;
 constexpr int kMaxBackends = 64;
 constexpr int kMaxKnownSteps = 64;
+constexpr int kMaxDevices = 16;  // of a backend
+constexpr size_t kMaxDescription = 1 << 10;
+// Runs that a slot gave up may still be about to end.
+constexpr int kMaxActive = 4 * kMaxSlots;
 // Of a result; what is longer is cut. A run has at most kMaxSteps timed steps (proto/spec.h).
 constexpr size_t kMaxReason = 1 << 10;
 constexpr size_t kMaxLogTail = 8 << 10;
@@ -32,6 +36,8 @@ constexpr int kMaxContaminations = 32;
 constexpr size_t kMaxContamination = 200;
 constexpr int kMaxKernels = 64;
 constexpr size_t kMaxKernel = 512;
+constexpr int kMaxFacts = 32;  // in a list
+constexpr size_t kMaxFact = 200;
 // Commands that wait for a worker that does not read. Beyond it the stream is ended: its next hello settles all.
 constexpr size_t kMaxQueuedCommands = 4096;
 
@@ -176,20 +182,50 @@ void CutList(Values& values, int most) {
   if (values.size() > most) values.DeleteSubrange(most, values.size() - most);
 }
 
+template <typename Texts>
+void CutTexts(Texts& texts, int most, size_t longest) {
+  CutList(texts, most);
+  for (std::string& text : texts) Cut(text, longest);
+}
+
+void CutEnvironment(v1::Environment& environment) {
+  for (std::string* const text :
+       {environment.mutable_host(), environment.mutable_device_name(), environment.mutable_device_uuid(),
+        environment.mutable_driver_version(), environment.mutable_cuda_version(),
+        environment.mutable_libtorch_version(), environment.mutable_cudnn_version(), environment.mutable_precision(),
+        environment.mutable_attnfleet_version(), environment.mutable_build_id(), environment.mutable_step()}) {
+    Cut(*text, kMaxFact);
+  }
+}
+
+void CutTelemetry(v1::GpuTelemetry& telemetry) {
+  CutTexts(*telemetry.mutable_throttle_reasons(), kMaxFacts, kMaxFact);
+  CutTexts(*telemetry.mutable_unknown(), kMaxFacts, kMaxFact);
+  CutList(*telemetry.mutable_other_processes(), kMaxFacts);
+  for (v1::OtherProcess& process : *telemetry.mutable_other_processes()) {
+    Cut(*process.mutable_name(), kMaxFact);
+    CutTexts(*process.mutable_phases(), kMaxFacts, kMaxFact);
+  }
+}
+
 void CutResult(v1::RunResult& result) {
   Cut(*result.mutable_reason(), kMaxReason);
   if (result.failure().log_tail().size() > kMaxLogTail) {  // its end says most
     std::string& log = *result.mutable_failure()->mutable_log_tail();
     log = ToUtf8(std::string_view(log).substr(log.size() - kMaxLogTail));
   }
-  CutList(*result.mutable_contamination(), kMaxContaminations);
-  for (std::string& text : *result.mutable_contamination()) Cut(text, kMaxContamination);
+  CutTexts(*result.mutable_contamination(), kMaxContaminations, kMaxContamination);
+  if (result.has_environment()) CutEnvironment(*result.mutable_environment());
+  if (result.has_telemetry()) CutTelemetry(*result.mutable_telemetry());
+  if (result.has_out_of_memory()) Cut(*result.mutable_out_of_memory()->mutable_phase(), kMaxFact);
   if (!result.has_measurement()) return;
   v1::Measurement& measurement = *result.mutable_measurement();
   if (measurement.step_seconds_size() > kMaxSteps) measurement.mutable_step_seconds()->Truncate(kMaxSteps);
-  CutList(*measurement.mutable_attention_kernels(), kMaxKernels);
-  for (std::string& text : *measurement.mutable_attention_kernels()) Cut(text, kMaxKernel);
+  CutTexts(*measurement.mutable_attention_kernels(), kMaxKernels, kMaxKernel);
   Cut(*measurement.mutable_attention_kernels_unknown(), kMaxReason);
+  if (!measurement.has_numerical_check()) return;
+  Cut(*measurement.mutable_numerical_check()->mutable_gradient_worst(), kMaxFact);
+  Cut(*measurement.mutable_numerical_check()->mutable_skipped(), kMaxReason);
 }
 
 }  // namespace
@@ -225,6 +261,12 @@ absl::Status ValidateHello(const v1::WorkerHello& hello) {
     if (!IsPlainName(backend.name())) {
       return absl::InvalidArgumentError("hello.worker.backends.name: 1 to 128 characters without blanks are possible");
     }
+    if (backend.description().size() > kMaxDescription) {
+      return absl::InvalidArgumentError("hello.worker.backends.description: more than 1024 bytes");
+    }
+    if (backend.devices_size() > kMaxDevices) {
+      return absl::InvalidArgumentError("hello.worker.backends.devices: more than 16");
+    }
   }
   if (worker.steps_size() > kMaxKnownSteps) return absl::InvalidArgumentError("hello.worker.steps: more than 64");
   std::set<std::string> ids;
@@ -233,6 +275,15 @@ absl::Status ValidateHello(const v1::WorkerHello& hello) {
       return absl::InvalidArgumentError("hello.worker.slots.id: 1 to 128 characters without blanks are possible");
     if (!ids.insert(slot.id()).second) {
       return absl::InvalidArgumentError(absl::StrCat("hello.worker.slots.id: ", slot.id(), " is given twice"));
+    }
+    if (slot.device_name().size() > kMaxFact) {
+      return absl::InvalidArgumentError("hello.worker.slots.device_name: more than 200 bytes");
+    }
+  }
+  if (hello.active_size() > kMaxActive) return absl::InvalidArgumentError("hello.active: more than 1024");
+  for (const v1::ActiveRun& active : hello.active()) {
+    if (active.slot().size() > kMaxNameLength) {
+      return absl::InvalidArgumentError("hello.active.slot: up to 128 characters are possible");
     }
   }
   return absl::OkStatus();

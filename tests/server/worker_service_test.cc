@@ -36,12 +36,25 @@ TEST(ValidateHello, EveryErrorNamesTheField) {
   twice.mutable_worker()->mutable_slots(1)->set_id("cpu0");
   v1::WorkerHello long_slot = MakeHello("w", 1);
   long_slot.mutable_worker()->mutable_slots(0)->set_id(std::string(200, 'x'));
+  v1::WorkerHello device_name = MakeHello("w", 1);
+  device_name.mutable_worker()->mutable_slots(0)->set_device_name(std::string(201, 'x'));
+  v1::WorkerHello description = MakeHello("w", 1);
+  description.mutable_worker()->mutable_backends(0)->set_description(std::string(1025, 'x'));
+  v1::WorkerHello devices = MakeHello("w", 1);
+  devices.mutable_worker()->mutable_backends(0)->mutable_devices()->Resize(17, v1::DEVICE_KIND_CPU);
+  v1::WorkerHello active = MakeHello("w", 1);
+  for (int i = 0; i < 1025; ++i) active.add_active();
+  v1::WorkerHello active_slot = MakeHello("w", 1);
+  active_slot.add_active()->set_slot(std::string(129, 'x'));
   for (const auto& [hello, field] :
-       {std::pair{no_name, "worker.name"}, std::pair{no_instance, "worker.instance"},
-        std::pair{MakeHello("w", 0), "worker.slots"}, std::pair{MakeHello("w", 257), "worker.slots"},
-        std::pair{twice, "cpu0 is given twice"}, std::pair{long_slot, "slots.id"},
-        std::pair{MakeHello("w\nforged line", 1), "worker.name"}, std::pair{MakeHello("w 1", 1), "worker.name"},
-        std::pair{MakeHello("w\xc2\xa0", 1), "worker.name"}, std::pair{label, "worker.labels"}}) {
+       {std::pair{device_name, "slots.device_name"}, std::pair{description, "backends.description"},
+        std::pair{devices, "backends.devices"}, std::pair{active, "hello.active"},
+        std::pair{active_slot, "active.slot"}, std::pair{no_name, "worker.name"},
+        std::pair{no_instance, "worker.instance"}, std::pair{MakeHello("w", 0), "worker.slots"},
+        std::pair{MakeHello("w", 257), "worker.slots"}, std::pair{twice, "cpu0 is given twice"},
+        std::pair{long_slot, "slots.id"}, std::pair{MakeHello("w\nforged line", 1), "worker.name"},
+        std::pair{MakeHello("w 1", 1), "worker.name"}, std::pair{MakeHello("w\xc2\xa0", 1), "worker.name"},
+        std::pair{label, "worker.labels"}}) {
     const absl::Status status = ValidateHello(hello);
     EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
     EXPECT_THAT(std::string(status.message()), testing::HasSubstr(field));
@@ -74,6 +87,19 @@ TEST(NormalizeResults, WhatIsTooLongIsCut) {
   v1::Measurement& measurement = *result.mutable_measurement();
   for (int i = 0; i < 70; ++i) measurement.add_attention_kernels(std::string(600, 'k'));
   measurement.mutable_step_seconds()->Resize(kMaxSteps + 5, 0.25);
+  const std::string text(300, 't');
+  measurement.mutable_numerical_check()->set_gradient_worst(text);
+  measurement.mutable_numerical_check()->set_skipped(std::string(2'000, 's'));
+  result.mutable_environment()->set_host(text);
+  result.mutable_environment()->set_step(text);
+  result.mutable_out_of_memory()->set_phase(text);
+  v1::GpuTelemetry& telemetry = *result.mutable_telemetry();
+  for (int i = 0; i < 40; ++i) {
+    telemetry.add_throttle_reasons(text);
+    telemetry.add_unknown(text);
+    telemetry.add_other_processes()->set_name(text);
+    telemetry.mutable_other_processes(0)->add_phases(text);
+  }
   NormalizeResults(event);
   EXPECT_EQ(result.reason(), std::string(1023, 'r') + "?");
   EXPECT_EQ(result.failure().log_tail().size(), 8192u);
@@ -83,6 +109,17 @@ TEST(NormalizeResults, WhatIsTooLongIsCut) {
   EXPECT_THAT(measurement.attention_kernels(), testing::SizeIs(64));
   EXPECT_THAT(measurement.attention_kernels(), testing::Each(testing::SizeIs(512)));
   EXPECT_EQ(measurement.step_seconds_size(), kMaxSteps);
+  EXPECT_EQ(measurement.numerical_check().gradient_worst().size(), 200u);
+  EXPECT_EQ(measurement.numerical_check().skipped().size(), 1024u);
+  EXPECT_EQ(result.environment().host().size(), 200u);
+  EXPECT_EQ(result.environment().step().size(), 200u);
+  EXPECT_EQ(result.out_of_memory().phase().size(), 200u);
+  for (const auto& texts : {telemetry.throttle_reasons(), telemetry.unknown(), telemetry.other_processes(0).phases()}) {
+    EXPECT_THAT(texts, testing::SizeIs(32));
+    EXPECT_THAT(texts, testing::Each(testing::SizeIs(200)));
+  }
+  EXPECT_THAT(telemetry.other_processes(), testing::SizeIs(32));
+  EXPECT_EQ(telemetry.other_processes(0).name().size(), 200u);
 }
 
 TEST(NormalizeResults, WhatIsShortEnoughStays) {
