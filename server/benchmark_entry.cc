@@ -219,10 +219,21 @@ void BenchmarkEntry::ReturnRun(const v1::RunKey& key) {
   FindLane(LaneOf(key))->runs[BackendOf(key)].returned.insert(RoundOf(key));
 }
 
-bool BenchmarkEntry::HasLane(BackendSet wanted) const {
-  if (wanted == all_backends() && next_lane < lane_count()) return true;
-  const auto first = unbound.lower_bound({wanted, 0});
-  return first != unbound.end() && first->first == wanted;
+bool BenchmarkEntry::HasMeasured(uint32_t index, const std::string& worker) const {
+  const Lane& lane = *FindLane(index);
+  for (uint32_t backend = 0; backend < backends_; ++backend) {
+    for (uint32_t round = 0; round < lane.runs[backend].next; ++round) {
+      const v1::Run* run = FindRun(KeyOf(index, round, backend));
+      if (run != nullptr && run->worker() == worker && run->result().outcome() == v1::OUTCOME_MEASURED) return true;
+    }
+  }
+  return false;
+}
+
+bool BenchmarkEntry::HasLane(const Need& need) const {
+  if (next_lane < lane_count() && need == first_need()) return true;
+  const auto first = unbound.lower_bound({need, 0});
+  return first != unbound.end() && first->first == need;
 }
 
 }  // namespace attnfleet::server

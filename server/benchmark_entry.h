@@ -45,9 +45,10 @@ struct Lane {
   bool started = false;          // one of its runs has been
   bool admitted = false;         // counts towards the benchmark's max_slots
   Slot* slot = nullptr;          // bound to; null: to none
-  BackendSet filed = 0;          // what it is filed by in BenchmarkEntry::unbound
+  Need filed;                    // what it is filed by in BenchmarkEntry::unbound
   std::optional<LaneTurn> turn;  // its place in slot->waiting
   std::string avoid;             // the worker that was lost with a run of it
+  std::set<std::string> shuns;   // workers on which a run of it crashed and none was measured (PLACEMENT_ANY)
 };
 
 // A benchmark as the scheduler keeps it: small while nothing has happened to it. Runs that were never assigned exist
@@ -127,13 +128,15 @@ class BenchmarkEntry {
   const std::map<uint32_t, Lane>& lanes() const { return lanes_; }
   // Backends with runs that wait.
   BackendSet Wants(const Lane& lane) const;
+  // Whether a run of the lane was measured on that worker.
+  bool HasMeasured(uint32_t lane, const std::string& worker) const;
   // The next run of these backends, of which one waits: it waits no longer.
   v1::RunKey TakeRun(uint32_t lane, BackendSet of);
   void ReturnRun(const v1::RunKey& key);
 
   // Where lanes wait that are bound to no slot, by what they want.
   struct Filing {
-    BackendSet wanted;
+    Need need;
     WorkClass* work_class;
     bool queued = false;  // is in the WorkQueue
   };
@@ -142,15 +145,17 @@ class BenchmarkEntry {
   uint32_t next_lane = 0;
   // Lanes that have begun and are bound to no slot, by what they want (PLACEMENT_ANY), or that max_slots keeps waiting
   // (PLACEMENT_EVERY).
-  std::set<std::pair<BackendSet, uint32_t>> unbound;
+  std::set<std::pair<Need, uint32_t>> unbound;
   uint32_t admitted = 0;           // lanes that count towards max_slots
-  std::vector<Filing> filings;     // the first for all backends; until it is over
+  std::vector<Filing> filings;     // the first for first_need(); until it is over
   Submitter* submitter = nullptr;  // until it is over
 
-  // Until it is over: of all its backends.
+  // Of a lane that has not begun.
+  Need first_need() const { return {.wanted = all_backends()}; }
+  // Until it is over: of that need.
   WorkClass& work_class() const { return *filings.front().work_class; }
-  // PLACEMENT_ANY: a lane that wants just these waits for a slot.
-  bool HasLane(BackendSet wanted) const;
+  // PLACEMENT_ANY: a lane that needs just this waits for a slot.
+  bool HasLane(const Need& need) const;
 
  private:
   // Whoever is about to change a run that is shared gets a copy of their own.

@@ -41,6 +41,7 @@ struct Slot {
   SlotKind* kind = nullptr;  // while its worker has not been lost; null: what it offers is not known, or does not count
   bool takes = false;        // new runs
   bool busy = false;
+  bool crashed = false;        // did what ran here last: it is the last to be offered; changes only while it is busy
   v1::RunKey run;              // if busy
   std::set<LaneKey> bound;     // lanes whose runs come here
   std::set<LaneTurn> waiting;  // of these, those that could run now

@@ -98,7 +98,7 @@ const BenchmarkEntry* Scheduler::FindEntry(uint64_t id) const {
 BenchmarkEntry& Scheduler::AddEntry(const v1::Benchmark& head) {
   BenchmarkEntry& entry = *(benchmarks_[head.id()] = std::make_unique<BenchmarkEntry>(head));
   if (entry.over()) return entry;
-  entry.filings.push_back({entry.all_backends(), queue_.UseClass(head.spec(), entry.all_backends())});
+  entry.filings.push_back({entry.first_need(), queue_.UseClass(head.spec(), entry.first_need())});
   entry.submitter = queue_.UseSubmitter(head.spec().submitter());
   if (entry.deadline_unix_ms() > 0) deadlines_.insert({entry.deadline_unix_ms(), entry.id()});
   return entry;
@@ -173,6 +173,9 @@ void Scheduler::RestoreRuns(BenchmarkEntry& entry, std::vector<v1::Run> runs) {
     if (run.state() == v1::RUN_STATE_ENDED) entry.RunEnded(false);
     const auto& failures = run.failed_attempts();
     if (!failures.empty() && failures.rbegin()->worker_lost()) lane.avoid = failures.rbegin()->worker();
+    for (const v1::AttemptFailure& failure : failures) {
+      if (!entry.every() && !failure.worker_lost()) lane.shuns.insert(failure.worker());
+    }
     entry.FindOrAddRun(key) = std::move(run);
   }
 }
@@ -194,6 +197,7 @@ void Scheduler::RestoreLanes(BenchmarkEntry& entry, const v1::Benchmark& stored,
         slot->run = run->key();
       }
     }
+    std::erase_if(lane.shuns, [&](const std::string& worker) { return entry.HasMeasured(index, worker); });
     FileLane(entry, index);
     if (entry.every()) {
       const v1::Node& node = stored.nodes(static_cast<int>(index));
@@ -510,7 +514,9 @@ void Scheduler::TakeReport(const std::string& name, const v1::RunReport& report,
   v1::Run* run = FindCurrent(name, report.run(), report.attempt());
   if (run == nullptr) return;  // stale, or known already
   BenchmarkEntry& entry = *FindEntry(report.run().benchmark_id());
-  if (report.result().outcome() == v1::OUTCOME_FAILED && !report.result().failure().timed_out()) {
+  const bool crashed = report.result().outcome() == v1::OUTCOME_FAILED && !report.result().failure().timed_out();
+  entry.FindLane(entry.LaneOf(run->key()))->slot->crashed = crashed;
+  if (crashed) {
     FailAttempt(entry, *run, report.result(), false, now, effects);
   } else if (report.result().outcome() == v1::OUTCOME_CANCELLED) {
     Requeue(entry, *run, effects);  // nobody here cancelled it: a current run would not be current then
@@ -528,15 +534,21 @@ void Scheduler::FailAttempt(BenchmarkEntry& entry, v1::Run& run, v1::RunResult r
     EndRun(entry, run, MakeResult(v1::OUTCOME_FAILED, QuarantineReason(run)), now, effects);
     return;
   }
-  if (run.failed_attempts_size() + 1 >= spec.max_attempts()) {
-    EndRun(entry, run, std::move(result), now, effects);
-    return;
-  }
-  AddFailure(run, result.reason(), worker_lost, now);
   const uint32_t index = entry.LaneOf(run.key());
-  if (worker_lost) entry.FindLane(index)->avoid = run.worker();
-  Requeue(entry, run, effects);
-  if (worker_lost && !entry.every() && entry.FindLane(index)->slot != nullptr) Unbind(entry, index);
+  // A slot where something was measured keeps its lane, for the backends are compared on one device.
+  const bool shun = !worker_lost && !entry.every() && !entry.HasMeasured(index, run.worker());
+  if (shun) entry.FindLane(index)->shuns.insert(run.worker());
+  const bool is_last = run.failed_attempts_size() + 1 >= spec.max_attempts();
+  if (is_last) {
+    EndRun(entry, run, std::move(result), now, effects);
+  } else {
+    AddFailure(run, result.reason(), worker_lost, now);
+    if (worker_lost) entry.FindLane(index)->avoid = run.worker();
+    Requeue(entry, run, effects);
+  }
+  if (entry.every() || !(shun || (worker_lost && !is_last))) return;
+  const Lane* lane = entry.FindLane(index);  // null: that was all of it
+  if (lane != nullptr && lane->slot != nullptr) Unbind(entry, index);
 }
 
 void Scheduler::Requeue(BenchmarkEntry& entry, v1::Run& run, Effects& effects) {
@@ -554,6 +566,7 @@ void Scheduler::EndRun(BenchmarkEntry& entry, v1::Run& run, v1::RunResult result
   const bool was_active = IsActive(run);
   if (was_active) {
     ReleaseSlot(entry, run);
+    if (result.outcome() == v1::OUTCOME_MEASURED) entry.FindLane(entry.LaneOf(run.key()))->shuns.erase(run.worker());
   } else {
     --CountsOf(counts_, entry).queued;
   }

@@ -75,8 +75,8 @@ std::vector<v1::Explanation> Explain(const v1::Benchmark& benchmark, const WaitR
 // also between nodes of PLACEMENT_EVERY, which wait for this slot alone, and what waits for any that fits. The jobs
 // that differ in backend alone go to one slot, one run after another, repetition by repetition, so that ratios between
 // backends are paired (a Lane, see benchmark_entry.h); backends that the slot has not go to another afterwards, and
-// wait for one while there is none. A (run, attempt) is the fence: what carries an old attempt is acknowledged and
-// dropped.
+// wait for one while there is none. What crashed before anything was measured there goes to another worker. A (run,
+// attempt) is the fence: what carries an old attempt is acknowledged and dropped.
 //
 // An event costs the same however much is queued, up to logarithms; see WorkQueue.
 class Scheduler {
@@ -184,7 +184,8 @@ class Scheduler {
   void FileSlots(Worker& worker, int64_t now, Effects& effects);
   void SettleBound(Slot& slot, int64_t now, Effects& effects);
   void EndRun(BenchmarkEntry& entry, v1::Run& run, v1::RunResult result, int64_t now, Effects& effects);
-  // The attempt gave no result: a new one if the benchmark allows, else the run ends with `result`.
+  // The attempt gave no result: a new one if the benchmark allows, else the run ends with `result`. The lane leaves a
+  // worker that was lost, or crashed before it measured anything of it.
   void FailAttempt(BenchmarkEntry& entry, v1::Run& run, v1::RunResult result, bool worker_lost, int64_t now,
                    Effects& effects);
   // Back to the queue. No failure is counted.
@@ -236,7 +237,7 @@ class Scheduler {
   // Begins a lane of the candidate on the slot, which is idle and fits, or on another like it if the lane should avoid
   // this worker.
   void StartLane(const WorkQueue::Candidate& candidate, Slot& offered, int64_t now, Effects& effects);
-  static uint32_t PickLane(const BenchmarkEntry& entry, BackendSet wanted, const std::string& worker);
+  static uint32_t PickLane(const BenchmarkEntry& entry, const Need& need, const std::string& worker);
   void Assign(BenchmarkEntry& entry, uint32_t index, Slot& slot, int64_t now, Effects& effects);
 
   // scheduler_explain.cc

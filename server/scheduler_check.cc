@@ -74,7 +74,7 @@ absl::Status Scheduler::CheckBenchmark(uint64_t id) const {
     const BackendSet wants = entry.Wants(lane);
     if (!lane.active && wants == 0) return wrong("lane ", index, " has nothing left");
     if (lane.slot != nullptr && !lane.slot->bound.contains({id, index})) return wrong("lane ", index, " is not bound");
-    const BackendSet filed = entry.every() ? entry.all_backends() : wants;
+    const Need filed = entry.every() ? entry.first_need() : Need{wants, lane.shuns};
     if (entry.unbound.contains({filed, index}) == lane.admitted)
       return wrong("lane ", index, " is admitted and not, or neither");
     if (!entry.every() && lane.admitted == (lane.slot == nullptr)) return wrong("lane ", index, " has lost its slot");
@@ -94,12 +94,12 @@ absl::Status Scheduler::CheckBenchmark(uint64_t id) const {
   if (entry.max_slots() > 0 && admitted > entry.max_slots()) return wrong("holds more slots than its max_slots");
   const bool allowed = entry.max_slots() == 0 || admitted < entry.max_slots();
   for (const BenchmarkEntry::Filing& filing : entry.filings) {
-    const bool has_lane = !entry.every() && entry.HasLane(filing.wanted);
+    const bool has_lane = !entry.every() && entry.HasLane(filing.need);
     if (filing.queued != (has_lane && allowed && !entry.paused())) return wrong("waits in no queue, or for nothing");
     if (!has_lane && &filing != &entry.filings.front()) return wrong("is filed for nothing");
   }
-  for (const auto& [wanted, index] : entry.unbound) {
-    const auto is_same = [wanted = wanted](const BenchmarkEntry::Filing& filing) { return filing.wanted == wanted; };
+  for (const auto& [need, index] : entry.unbound) {
+    const auto is_same = [&need = need](const BenchmarkEntry::Filing& filing) { return filing.need == need; };
     if (std::none_of(entry.filings.begin(), entry.filings.end(), is_same))
       return wrong("lane ", index, " is not filed");
   }

@@ -110,6 +110,7 @@ WaitReasons::Lane Scheduler::ExplainClass(const BenchmarkEntry& entry, const Ben
   WorkClass& work_class = *filing.work_class;
   std::vector<std::string> misfits;
   std::string busy;
+  bool shunned = false;  // a slot would do but for the crash
   bool connected = false;
   std::string more;  // who has more than a slot that would do; such a slot may fit by itself, once that one is gone
   for (const auto& [name, worker] : fleet_.workers()) {
@@ -117,13 +118,15 @@ WaitReasons::Lane Scheduler::ExplainClass(const BenchmarkEntry& entry, const Ben
     connected = true;
     for (const auto& [id, slot] : worker->slots) {
       std::string misfit = Unavailable(*worker);
-      if (misfit.empty()) misfit = Misfit(work_class, filing.wanted, *slot->kind);
+      if (misfit.empty()) misfit = Misfit(work_class, filing.need.wanted, *slot->kind);
       if (misfit.empty() && !Contains(work_class.kinds, slot->kind)) {
         if (more.empty()) more = WhoHasMore(work_class);  // looks at the whole fleet, so once
         misfit = absl::StrCat("has ", BackendNames(work_class, slot->kind->OfferTo(work_class)), " alone, and ", more);
       }
       if (!misfit.empty()) {
         misfits.push_back(absl::StrCat(Where(*slot), " ", misfit));
+      } else if (!WorkQueue::MayTake(work_class, *slot)) {
+        shunned = true;
       } else if (slot->busy && busy.empty()) {
         busy = absl::StrCat(Where(*slot), " with benchmark ", slot->run.benchmark_id());
       }
@@ -131,7 +134,12 @@ WaitReasons::Lane Scheduler::ExplainClass(const BenchmarkEntry& entry, const Ben
   }
   if (!connected) return {.why = "no worker is connected"};
   if (work_class.open() && work_class.slots > 0) {
-    std::string text = absl::StrCat("every slot that fits is busy (", busy, ")");
+    std::string text = absl::StrCat("every ", shunned ? "other " : "", "slot that fits is busy (", busy, ")");
+    if (shunned) {
+      const std::set<std::string>& shuns = filing.need.shuns;
+      text = absl::StrCat("its last attempt", shuns.size() == 1 ? "" : "s", " crashed on ", absl::StrJoin(shuns, ", "),
+                          "; it waits for another slot, and ", text);
+    }
     if (entry.every() || !filing.queued) return {.why = text};
     const WorkQueue::Candidate next = WorkQueue::BestOf(work_class);
     if (next.rank.benchmark == entry.id()) return {.why = absl::StrCat(text, "; it is next")};
@@ -214,7 +222,7 @@ WaitReasons Scheduler::WhyItWaits(uint64_t id) const {
   WaitReasons reasons;
   if (entry.over()) return reasons;
   // The same for every lane that is bound to no slot and wants the same; looks at the whole fleet, so once.
-  std::map<BackendSet, WaitReasons::Lane> of_filings;
+  std::map<Need, WaitReasons::Lane> of_filings;
   for (uint32_t index = 0; index < std::max<uint32_t>(entry.lane_count(), 1); ++index) {
     WaitReasons::Lane& reason = reasons.lanes.emplace_back();
     const Lane* lane = entry.FindLane(index);
@@ -230,9 +238,9 @@ WaitReasons Scheduler::WhyItWaits(uint64_t id) const {
     reason.why = ExplainLane(entry, index);
     if (!reason.why.empty()) continue;
     const auto filing = std::find_if(entry.filings.begin(), entry.filings.end(), [&](const auto& one) {
-      return one.wanted == (lane == nullptr ? entry.all_backends() : lane->filed);
+      return one.need == (lane == nullptr ? entry.first_need() : lane->filed);
     });
-    const auto [known, is_new] = of_filings.try_emplace(filing->wanted);
+    const auto [known, is_new] = of_filings.try_emplace(filing->need);
     if (is_new) known->second = ExplainClass(entry, *filing);
     reason.why = known->second.why;
     reason.unfit = known->second.unfit;

@@ -76,10 +76,10 @@ void Scheduler::Unbind(BenchmarkEntry& entry, uint32_t index) {
 void Scheduler::FileLane(BenchmarkEntry& entry, uint32_t index) {
   Lane& lane = *entry.FindLane(index);
   entry.unbound.erase({lane.filed, index});
-  lane.filed = entry.every() ? entry.all_backends() : entry.Wants(lane);
-  if (lane.filed == 0) return;  // all has ended, or its last run is on a slot
+  lane.filed = entry.every() ? entry.first_need() : Need{entry.Wants(lane), lane.shuns};
+  if (lane.filed.wanted == 0) return;  // all has ended, or its last run is on a slot
   entry.unbound.insert({lane.filed, index});
-  const auto is_same = [&lane](const BenchmarkEntry::Filing& filing) { return filing.wanted == lane.filed; };
+  const auto is_same = [&lane](const BenchmarkEntry::Filing& filing) { return filing.need == lane.filed; };
   if (std::any_of(entry.filings.begin(), entry.filings.end(), is_same)) return;
   entry.filings.push_back({lane.filed, queue_.UseClass(entry.Spec(), lane.filed)});
 }
@@ -205,7 +205,7 @@ void Scheduler::UpdateQueue(BenchmarkEntry& entry) {
   }
   const bool allowed = entry.max_slots() == 0 || entry.admitted < entry.max_slots();
   for (BenchmarkEntry::Filing& filing : entry.filings) {
-    const bool wanted = !entry.over() && !entry.paused() && entry.HasLane(filing.wanted) && allowed;
+    const bool wanted = !entry.over() && !entry.paused() && entry.HasLane(filing.need) && allowed;
     if (std::exchange(filing.queued, wanted) == wanted) continue;
     if (wanted) {
       queue_.Push(*filing.work_class, *entry.submitter, entry.priority(), entry.id());
@@ -214,7 +214,7 @@ void Scheduler::UpdateQueue(BenchmarkEntry& entry) {
     }
   }
   std::erase_if(entry.filings, [&](const BenchmarkEntry::Filing& filing) {
-    const bool is_empty = filing.wanted != entry.all_backends() && !entry.HasLane(filing.wanted);
+    const bool is_empty = filing.need != entry.first_need() && !entry.HasLane(filing.need);
     if (is_empty) queue_.ReleaseClass(filing.work_class);
     return is_empty;
   });
@@ -345,7 +345,7 @@ std::optional<LaneTurn> Scheduler::FirstTurn(const Slot& slot) const {
 
 void Scheduler::FillSlot(Slot& slot, int64_t now, Effects& effects) {
   while (slot.takes && !slot.busy) {
-    const WorkQueue::Candidate best = queue_.Best(*slot.kind);
+    const WorkQueue::Candidate best = queue_.Best(slot);
     const std::optional<LaneTurn> turn = FirstTurn(slot);
     bool take_turn = turn.has_value();
     if (take_turn && best.work_class != nullptr) {
@@ -364,25 +364,26 @@ void Scheduler::FillSlot(Slot& slot, int64_t now, Effects& effects) {
 }
 
 // A lane that was not lost with this worker, if there is one.
-uint32_t Scheduler::PickLane(const BenchmarkEntry& entry, BackendSet wanted, const std::string& worker) {
-  const auto first = entry.unbound.lower_bound({wanted, 0});
-  for (auto it = first; it != entry.unbound.end() && it->first == wanted; ++it) {
+uint32_t Scheduler::PickLane(const BenchmarkEntry& entry, const Need& need, const std::string& worker) {
+  const auto first = entry.unbound.lower_bound({need, 0});
+  for (auto it = first; it != entry.unbound.end() && it->first == need; ++it) {
     if (entry.FindLane(it->second)->avoid != worker) return it->second;
   }
-  const bool may_begin = wanted == entry.all_backends() && entry.next_lane < entry.lane_count();
+  const bool may_begin = need == entry.first_need() && entry.next_lane < entry.lane_count();
   return may_begin ? entry.next_lane : first->second;
 }
 
 void Scheduler::StartLane(const WorkQueue::Candidate& candidate, Slot& offered, int64_t now, Effects& effects) {
   BenchmarkEntry& entry = *FindEntry(candidate.rank.benchmark);
   Slot* slot = &offered;
-  const uint32_t index = PickLane(entry, candidate.rank.wanted, slot->worker->name());
+  const uint32_t index = PickLane(entry, candidate.work_class->need, slot->worker->name());
   const Lane* lane = entry.FindLane(index);
   if (lane != nullptr && lane->avoid == slot->worker->name()) {
     Slot* other = WorkQueue::FindIdle(*candidate.work_class, lane->avoid);
     // Unless something better waits for it.
-    const Rank best = queue_.Best(*other->kind).rank;
-    if (other->waiting.empty() && best.benchmark == entry.id() && best.wanted == candidate.rank.wanted) slot = other;
+    const WorkQueue::Candidate best = queue_.Best(*other);
+    const bool same = best.work_class == candidate.work_class && best.rank.benchmark == entry.id();
+    if (other->waiting.empty() && same) slot = other;
   }
   if (index == entry.next_lane) ++entry.next_lane;
   Bind(entry, index, *slot);

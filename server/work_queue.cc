@@ -13,7 +13,7 @@ namespace {
 // Length first, so that no two lists of texts give the same key.
 void AppendText(std::string& key, const std::string& text) { absl::StrAppend(&key, text.size(), ":", text, ","); }
 
-std::string ClassKey(const v1::BenchmarkSpec& spec, BackendSet wanted) {
+std::string ClassKey(const v1::BenchmarkSpec& spec, const Need& need) {
   const v1::SlotRequirements& needs = spec.requirements();
   std::string key =
       absl::StrCat(static_cast<int>(needs.device_kind()), ",", needs.min_memory_bytes(), ",", needs.count(), ",");
@@ -25,7 +25,8 @@ std::string ClassKey(const v1::BenchmarkSpec& spec, BackendSet wanted) {
   }
   key += ";";
   for (const std::string& backend : spec.backends()) AppendText(key, backend);  // in their order, as in a BackendSet
-  absl::StrAppend(&key, ";", wanted, ",", static_cast<int>(spec.training().step()));
+  absl::StrAppend(&key, ";", need.wanted, ",", static_cast<int>(spec.training().step()), ";");
+  for (const std::string& worker : need.shuns) AppendText(key, worker);
   return key;
 }
 
@@ -123,15 +124,15 @@ std::string BackendNames(const WorkClass& work_class, BackendSet set) {
   return absl::StrJoin(names, ", ");
 }
 
-WorkClass* WorkQueue::UseClass(const v1::BenchmarkSpec& spec, BackendSet wanted) {
-  std::string key = ClassKey(spec, wanted);
+WorkClass* WorkQueue::UseClass(const v1::BenchmarkSpec& spec, const Need& need) {
+  std::string key = ClassKey(spec, need);
   std::unique_ptr<WorkClass>& work_class = classes_[key];
   if (work_class == nullptr) {
     work_class = std::make_unique<WorkClass>();
     work_class->key = std::move(key);
     work_class->requirements = spec.requirements();
     work_class->backends.assign(spec.backends().begin(), spec.backends().end());
-    work_class->wanted = wanted;
+    work_class->need = need;
     work_class->step = spec.training().step();
     for (const auto& [name, kind] : kinds_) Match(*work_class, *kind);
   }
@@ -151,7 +152,7 @@ void WorkQueue::ReleaseClass(WorkClass* work_class) {
 
 void WorkQueue::Match(WorkClass& work_class, SlotKind& kind) {
   if (!Misfit(work_class, kAnyBackend, kind).empty()) return;
-  const BackendSet set = BackendsOn(work_class, kind) & work_class.wanted;
+  const BackendSet set = BackendsOn(work_class, kind) & work_class.need.wanted;
   kind.offers[&work_class] = set;
   work_class.able += static_cast<uint32_t>(kind.slots.size());
   if (set == 0) return;
@@ -174,7 +175,7 @@ void WorkQueue::Unmatch(WorkClass& work_class, SlotKind& kind, BackendSet set) {
 }
 
 bool WorkQueue::IsBestOffer(const WorkClass& work_class, BackendSet set) const {
-  if (gathering_) return set == work_class.wanted;
+  if (gathering_) return set == work_class.need.wanted;
   const auto has_more = [set](const auto& other) { return other.first != set && (other.first & set) == set; };
   return std::none_of(work_class.offers.begin(), work_class.offers.end(), has_more);
 }
@@ -253,7 +254,10 @@ void WorkQueue::SetTakes(Slot& slot, bool takes) {
   if (!takes) {
     slot.kind->slots.erase(&slot);
     slot.kind->idle.erase(&slot);
-    for (WorkClass* work_class : slot.kind->classes) --work_class->slots;
+    for (WorkClass* work_class : slot.kind->classes) {
+      --work_class->slots;
+      if (!work_class->need.shuns.empty()) MarkChanged(*work_class);  // it may have been the last other
+    }
     for (const auto& [work_class, set] : slot.kind->offers) --work_class->able;
     return;
   }
@@ -333,16 +337,17 @@ WorkQueue::Candidate WorkQueue::BestOf(WorkClass& work_class) {
     if (first.running == submitter.running && first.served == submitter.served) {
       return {&work_class,
               {priority, first.running, first.served, *level.waiting.at(first.submitter).benchmarks.begin(),
-               work_class.wanted}};
+               work_class.need.wanted, work_class.need.shuns}};
     }
     Unfile(work_class, priority, level, first);
     File(work_class, priority, level, *first.submitter);
   }
 }
 
-WorkQueue::Candidate WorkQueue::Best(const SlotKind& kind) const {
+WorkQueue::Candidate WorkQueue::Best(const Slot& slot) const {
   Candidate best;
-  for (WorkClass* work_class : kind.classes) {
+  for (WorkClass* work_class : slot.kind->classes) {
+    if (!MayTake(*work_class, slot)) continue;
     const Candidate candidate = BestOf(*work_class);
     if (candidate.work_class == nullptr) continue;
     if (best.work_class == nullptr || candidate.rank < best.rank) best = candidate;
@@ -350,12 +355,22 @@ WorkQueue::Candidate WorkQueue::Best(const SlotKind& kind) const {
   return best;
 }
 
+bool WorkQueue::MayTake(const WorkClass& work_class, const Slot& slot) {
+  const std::set<std::string>& shuns = work_class.need.shuns;
+  if (!shuns.contains(slot.worker->name())) return true;
+  const auto is_other = [&shuns](const Slot* one) { return !shuns.contains(one->worker->name()); };
+  return std::ranges::none_of(work_class.kinds,
+                              [&](const SlotKind* kind) { return std::ranges::any_of(kind->slots, is_other); });
+}
+
 Slot* WorkQueue::FindIdle(const WorkClass& work_class, const std::string& avoid) {
   Slot* found = nullptr;
+  const auto rank = [&avoid](const Slot& slot) { return std::pair(slot.worker->name() == avoid, slot.crashed); };
   for (const SlotKind* kind : work_class.kinds) {
     for (Slot* slot : kind->idle) {
-      if (slot->worker->name() != avoid) return slot;
-      if (found == nullptr) found = slot;
+      if (!MayTake(work_class, *slot)) continue;
+      if (found == nullptr || rank(*slot) < rank(*found)) found = slot;
+      if (slot->worker->name() != avoid) break;  // the kind has no better one
     }
   }
   return found;
@@ -364,12 +379,12 @@ Slot* WorkQueue::FindIdle(const WorkClass& work_class, const std::string& avoid)
 absl::Status WorkQueue::CheckNothingIdles() const {
   for (const auto& [key, work_class] : classes_) {
     if (work_class->levels.empty() || !work_class->open()) continue;
-    for (const SlotKind* kind : work_class->kinds) {
-      if (kind->idle.empty()) continue;
-      const Slot& slot = **kind->idle.begin();
-      return absl::InternalError(absl::StrCat(slot.worker->name(), " ", slot.info.id(), " is idle while benchmark ",
-                                              BestOf(*work_class).rank.benchmark, " waits for one like it"));
-    }
+    // The last slot on another worker has just gone: the next event gives those back that it shuns.
+    if (!work_class->need.shuns.empty() && work_class->changed) continue;
+    const Slot* slot = FindIdle(*work_class, "");
+    if (slot == nullptr) continue;
+    return absl::InternalError(absl::StrCat(slot->worker->name(), " ", slot->info.id(), " is idle while benchmark ",
+                                            BestOf(*work_class).rank.benchmark, " waits for one like it"));
   }
   return absl::OkStatus();
 }
@@ -377,11 +392,13 @@ absl::Status WorkQueue::CheckNothingIdles() const {
 // Of each other the two know what they would if they met now.
 absl::Status WorkQueue::CheckPair(WorkClass& work_class, const SlotKind& kind) const {
   const auto offer = [&](const SlotKind& other) {
-    return Misfit(work_class, work_class.wanted, other).empty() ? BackendsOn(work_class, other) & work_class.wanted : 0;
+    return Misfit(work_class, work_class.need.wanted, other).empty()
+               ? BackendsOn(work_class, other) & work_class.need.wanted
+               : 0;
   };
   const BackendSet set = offer(kind);
   if (kind.OfferTo(work_class) != set) return absl::InternalError("a kind offers a class something else than it says");
-  bool fits = set != 0 && (!gathering_ || set == work_class.wanted);
+  bool fits = set != 0 && (!gathering_ || set == work_class.need.wanted);
   for (const auto& [key, other] : kinds_) {
     if (const BackendSet theirs = offer(*other); theirs != set && (theirs & set) == set) fits = false;
   }

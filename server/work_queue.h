@@ -32,6 +32,20 @@ struct BySerial {
   bool operator()(const Slot* a, const Slot* b) const { return a->serial < b->serial; }
 };
 
+// Of idle slots: one where the last trainer crashed may be broken, and is taken last.
+struct ByHealth {
+  bool operator()(const Slot* a, const Slot* b) const {
+    return std::tie(a->crashed, a->serial) < std::tie(b->crashed, b->serial);
+  }
+};
+
+// What a lane looks for: backends, and, while there are others, other workers than those on which it crashed.
+struct Need {
+  BackendSet wanted = 0;
+  std::set<std::string> shuns = {};
+  auto operator<=>(const Need&) const = default;
+};
+
 // Slots of the fleet that no requirement can tell apart.
 struct SlotKind {
   std::string key;
@@ -41,7 +55,7 @@ struct SlotKind {
   std::set<int> steps;              // values of TrainingStep; the reference is known everywhere
   uint32_t members = 0;             // slots, whether or not they take new runs
   std::set<Slot*, BySerial> slots;  // that take new runs, busy or not
-  std::set<Slot*, BySerial> idle;
+  std::set<Slot*, ByHealth> idle;
   // As in WorkClass::offers, and 0 where it only counts towards WorkClass::able.
   std::unordered_map<WorkClass*, BackendSet> offers;
   std::unordered_set<WorkClass*> classes;  // that fit
@@ -98,7 +112,7 @@ struct WorkClass {
   std::string key;
   v1::SlotRequirements requirements;
   std::vector<std::string> backends;  // of the spec, in its order
-  BackendSet wanted = 0;              // of these: all, or what some shapes have left
+  Need need;                          // of these: all, or what some shapes have left
   v1::TrainingStep step = v1::TRAINING_STEP_UNSPECIFIED;
   uint32_t benchmarks = 0;  // that have not ended
   uint32_t slots = 0;       // that fit and take new runs, busy or not
@@ -124,10 +138,11 @@ struct Rank {
   uint64_t running;  // see WorkClass::Share
   uint64_t served;
   uint64_t benchmark;
-  BackendSet wanted;  // one benchmark may wait in several classes
+  BackendSet wanted;                 // one benchmark may wait in several classes
+  std::set<std::string> shuns = {};  // what has crashed goes before what has not begun
   bool operator<(const Rank& other) const {
-    return std::tie(other.priority, running, served, benchmark, wanted) <
-           std::tie(priority, other.running, other.served, other.benchmark, other.wanted);
+    return std::tie(other.priority, running, served, benchmark, other.shuns, wanted) <
+           std::tie(priority, other.running, other.served, other.benchmark, shuns, other.wanted);
   }
 };
 
@@ -142,8 +157,8 @@ class WorkQueue {
     Rank rank{};
   };
 
-  // Both are counted: each Use has its Release, when the benchmark has ended at the latest. `wanted`: of its backends.
-  WorkClass* UseClass(const v1::BenchmarkSpec& spec, BackendSet wanted);
+  // Both are counted: each Use has its Release, when the benchmark has ended at the latest.
+  WorkClass* UseClass(const v1::BenchmarkSpec& spec, const Need& need);
   void ReleaseClass(WorkClass* work_class);
   Submitter* UseSubmitter(const std::string& name);
   void ReleaseSubmitter(Submitter* submitter);
@@ -167,10 +182,15 @@ class WorkQueue {
   // A lane was begun for them: others with as many slots come first now.
   void Serve(Submitter& submitter);
 
-  Candidate Best(const SlotKind& kind) const;
+  // For a slot of the fleet.
+  Candidate Best(const Slot& slot) const;
   // Of what waits in a class; nothing if too few slots fit.
   static Candidate BestOf(WorkClass& work_class);
-  // An idle slot that fits, on another worker than `avoid` if there is one; null if none is idle.
+  // Whether what waits in a class that the slot fits may go there: not to a worker that it shuns, while a slot that
+  // fits takes runs on another, busy or not.
+  static bool MayTake(const WorkClass& work_class, const Slot& slot);
+  // An idle slot that may take it, on another worker than `avoid` if there is one, and of those one that did not crash;
+  // null if none is idle.
   static Slot* FindIdle(const WorkClass& work_class, const std::string& avoid);
 
   // Classes in which something new waits, or that other slots fit; in any order, emptied by the caller.

@@ -30,6 +30,18 @@ v1::RunKey KeyOf(const std::tuple<uint64_t, uint32_t, uint32_t>& id) {
   return key;
 }
 
+// Waits, and its last attempt crashed.
+bool IsCrashed(const v1::Run& run) {
+  const auto& failures = run.failed_attempts();
+  return run.state() == v1::RUN_STATE_QUEUED && !failures.empty() && !failures.rbegin()->worker_lost() &&
+         failures.rbegin()->attempt() == run.attempt();
+}
+
+// After such an event the scheduler has looked at the time and at every slot.
+bool Schedules(const std::string& event) {
+  return event == "tick" || event == "submit" || event == "join" || event == "report";
+}
+
 // "w12" is workers_[12].
 size_t NumberOf(const std::string& worker) { return static_cast<size_t>(std::stoi(worker.substr(1))); }
 
@@ -348,7 +360,7 @@ absl::Status FleetSimulation::Apply(const char* what, const std::string& worker,
 
 bool FleetSimulation::CountOffers(const std::string& event, const std::string& name) {
   if (!name.empty() && event != "drain" && event != "undrain") workers_[NumberOf(name)]->heard = now();
-  const bool looks = event == "tick" || event == "submit" || event == "join" || event == "report";
+  const bool looks = Schedules(event);
   bool certain = true;
   for (const auto& worker : workers_) {
     if (worker->offers.empty() || now() - worker->heard <= kLease) continue;
@@ -541,11 +553,45 @@ FleetSimulation::Backends FleetSimulation::Left(const Stored& stored, uint32_t g
   return left;
 }
 
+std::set<std::string> FleetSimulation::Shuns(const Stored& stored, uint32_t group) {
+  std::set<std::string> crashed;
+  std::set<std::string> measured;
+  for (const auto& [place, run] : stored.rows) {
+    if (place.first / static_cast<uint32_t>(stored.head.spec().backends_size()) != group) continue;
+    for (const v1::AttemptFailure& failure : run.failed_attempts()) {
+      if (!failure.worker_lost()) crashed.insert(failure.worker());
+    }
+    // The last attempt is not among them. Perhaps its worker was lost: of that a row says too little.
+    if (run.result().outcome() == v1::OUTCOME_FAILED && !run.quarantined()) crashed.insert(run.worker());
+    if (run.result().outcome() == v1::OUTCOME_MEASURED) measured.insert(run.worker());
+  }
+  for (const std::string& worker : measured) crashed.erase(worker);
+  return crashed;
+}
+
+bool FleetSimulation::HasOther(const Stored& stored, uint32_t group, const Backends& wanted) const {
+  const std::set<std::string> shuns = Shuns(stored, group);
+  return std::ranges::any_of(workers_, [&](const auto& worker) {
+    const std::optional<v1::WorkerStatus> known = scheduler_->FindWorker(worker->name);
+    return known.has_value() && known->connected() && !known->draining() && !known->drained() &&
+           !shuns.contains(worker->name) && Fits(stored.head.spec(), wanted, *worker);
+  });
+}
+
 bool FleetSimulation::PlainlyWaits(const Stored& stored, uint32_t group) const {
   const v1::BenchmarkSpec& spec = stored.head.spec();
   const Backends left = Left(stored, group);
+  const std::set<std::string> shuns = Shuns(stored, group);
+  std::set<std::string> given_up;  // by what crashed there just before
+  for (const auto& [place, run] : stored.rows) {
+    if (place.first / static_cast<uint32_t>(spec.backends_size()) != group || !IsCrashed(run)) continue;
+    const std::string& backend = spec.backends(static_cast<int>(place.first) % spec.backends_size());
+    const bool still_has = workers_[NumberOf(run.worker())]->offers.contains(backend);
+    if (still_has && shuns.contains(run.worker())) given_up.insert(run.worker());
+  }
   for (const auto& [place, run] : stored.rows) {
     if (place.first / static_cast<uint32_t>(spec.backends_size()) != group || run.worker().empty()) continue;
+    if (!IsActive(run) && given_up.contains(run.worker())) continue;
     const Backends& there = workers_[NumberOf(run.worker())]->offers;
     if (IsActive(run) || there.empty() || std::ranges::find_first_of(left, there) != left.end()) return false;
   }
@@ -567,14 +613,21 @@ absl::Status FleetSimulation::CheckPlace(const Effects::Assignment& assignment) 
   const Stored& stored = store_.at(key.benchmark_id());
   const v1::BenchmarkSpec& spec = stored.head.spec();
   const uint32_t group = key.job_index() / static_cast<uint32_t>(spec.backends_size());
+  Backends wanted = Left(stored, group);
+  wanted.insert(assignment.start.backend());
+  const auto& failures = stored.rows.at({key.job_index(), key.repetition()}).failed_attempts();
+  const bool retried = !failures.empty() && !failures.rbegin()->worker_lost() &&
+                       failures.rbegin()->attempt() + 1 == assignment.start.attempt();
+  if (retried && spec.placement() == v1::PLACEMENT_ANY && failures.rbegin()->worker() == assignment.worker &&
+      Shuns(stored, group).contains(assignment.worker) && HasOther(stored, group, wanted)) {
+    return Wrong(absl::StrCat("run ", FormatRunKey(key), " crashed on ", assignment.worker, " and came back to it"));
+  }
   const bool goes_on = std::ranges::any_of(stored.rows, [&](const auto& row) {
     const auto& [place, run] = row;
     return place != std::pair(key.job_index(), key.repetition()) && run.worker() == assignment.worker &&
            run.slot() == assignment.start.slot() && place.first / static_cast<uint32_t>(spec.backends_size()) == group;
   });
   if (goes_on || assignment.start.attempt() > 1 || spec.placement() == v1::PLACEMENT_EVERY) return absl::OkStatus();
-  Backends wanted = Left(stored, group);
-  wanted.insert(assignment.start.backend());
   const SimWorker& worker = *workers_[NumberOf(assignment.worker)];
   if (Fits(spec, wanted, worker)) return absl::OkStatus();
   return Wrong(absl::StrCat("the group of run ", FormatRunKey(key), " came to ", worker.name,
@@ -675,7 +728,10 @@ absl::Status FleetSimulation::CheckAll() {
         const v1::BenchmarkSpec& spec = stored.head.spec();
         if (!MayBegin(stored)) continue;
         for (uint32_t group = 0; group < static_cast<uint32_t>(spec.shapes_size()); ++group) {
-          if (!PlainlyWaits(stored, group) || !Fits(spec, Left(stored, group), worker)) continue;
+          const Backends left = Left(stored, group);
+          if (!PlainlyWaits(stored, group) || !Fits(spec, left, worker)) continue;
+          const bool shunned = Shuns(stored, group).contains(worker.name);
+          if (shunned && (!Schedules(last_event_) || HasOther(stored, group, left))) continue;
           return Wrong(absl::StrCat("group ", group, " of benchmark ", id, " waits while ", worker.name, " ", slot.id(),
                                     " is idle and fits"));
         }

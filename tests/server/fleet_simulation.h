@@ -26,9 +26,10 @@ namespace attnfleet::server {
 //
 // After every step: the scheduler's invariants of what changed; every run is counted once, and only for a trainer that
 // did end so; no slot holds two runs; none goes to a worker that is gone, drained or does not fit, or has not its
-// backend; no slot idles that fits what waits, if not for another backend of its shape that the fleet has elsewhere; no
-// benchmark gets its nodes before workers had the time to come back after a restart. Up
-// to `check_all_up_to` jobs also everything else at every step: all invariants, by the simulation's own eyes that no
+// backend; no slot idles that fits what waits, if not for another backend of its shape that the fleet has elsewhere, or
+// because what waits crashed there and another worker takes runs; as long as one does, no run comes back to where it
+// crashed; no benchmark gets its nodes before workers had the time to come back after a restart. Up to
+// `check_all_up_to` jobs also everything else at every step: all invariants, by the simulation's own eyes that no
 // slot idles for nothing, and for each run that was assigned that nothing of a higher priority, nor of the same that
 // had begun there or is by a submitter with fewer slots, waited for that slot (the fairness bound). Above, all
 // invariants every `check_all_every` steps.
@@ -136,6 +137,10 @@ class FleetSimulation {
   // Whether a group waits for any slot that fits: none of its runs is on a slot, and the workers that had some are
   // there and have none of what is left.
   bool PlainlyWaits(const Stored& stored, uint32_t group) const;
+  // Workers on which a run of the group crashed and none was measured.
+  static std::set<std::string> Shuns(const Stored& stored, uint32_t group);
+  // Whether a slot that fits takes runs on another worker than those that the group shuns.
+  bool HasOther(const Stored& stored, uint32_t group, const Backends& wanted) const;
   // Whether something of an open benchmark waits though enough workers fit.
   bool MustEnd(const Stored& stored) const;
   absl::Status CheckPlace(const Effects::Assignment& assignment) const;

@@ -3,6 +3,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <map>
 #include <string>
 #include <vector>
@@ -46,6 +47,16 @@ class SchedulerTest : public testing::Test {
     *progress.mutable_run() = start.run();
     progress.set_attempt(start.attempt());
     scheduler_.RunProgressed(worker, progress, now_, effects_);
+  }
+
+  void CrashOnW1WhileW2IsBusy() {
+    Join(MakeHello("w1", 1));
+    Submit(MakeSpec({"eager"}, 2, 1));
+    const v1::StartRun crashes = TakeStart();
+    Join(MakeHello("w2", 1));
+    Take();
+    Report("w1", crashes, v1::OUTCOME_FAILED);
+    EXPECT_TRUE(Take().assign.empty());
   }
 
   const v1::Run& RunOf(const v1::StartRun& start) { return *scheduler_.FindRun(start.run()); }
@@ -150,6 +161,120 @@ TEST_F(SchedulerTest, FailedRunIsTriedAgainABoundedNumberOfTimes) {
   const v1::Run run = Whole(1).jobs(0).runs(0);
   EXPECT_EQ(run.result().outcome(), v1::OUTCOME_FAILED);
   EXPECT_EQ(run.failed_attempts_size(), 2);
+}
+
+TEST_F(SchedulerTest, BrokenSlotCostsEachLaneOneAttemptAndNoRun) {
+  for (const char* name : {"w1", "w2", "w3", "bad"}) Join(MakeHello(name, 1));
+  Submit(MakeSpec({"eager"}, 10, 2));
+  std::vector<Effects::Assignment> running = Take().assign;
+  const auto is_bad = [](const Effects::Assignment& one) { return one.worker == "bad"; };
+  while (!running.empty()) {
+    auto next = std::find_if(running.begin(), running.end(), is_bad);  // it crashes before the others get on
+    if (next == running.end()) next = running.begin();
+    const Effects::Assignment one = *next;
+    running.erase(next);
+    Report(one.worker, one.start, is_bad(one) ? v1::OUTCOME_FAILED : v1::OUTCOME_MEASURED);
+    const Effects effects = Take();
+    running.insert(running.end(), effects.assign.begin(), effects.assign.end());
+  }
+  const v1::Benchmark benchmark = Whole(1);
+  for (const v1::Job& job : benchmark.jobs()) {
+    for (const v1::Run& run : job.runs()) {
+      EXPECT_EQ(run.result().outcome(), v1::OUTCOME_MEASURED) << FormatRunKey(run.key());
+      EXPECT_LE(run.failed_attempts_size(), 1);
+    }
+  }
+}
+
+TEST_F(SchedulerTest, CrashedRunWaitsForAnotherWorkerWhileThereIsOne) {
+  Join(MakeHello("w1", 1));
+  Submit(MakeSpec({"eager"}, 2, 1));
+  const v1::StartRun crashes = TakeStart();
+  Join(MakeHello("w2", 1));
+  const v1::StartRun other = TakeStart();
+  Report("w1", crashes, v1::OUTCOME_FAILED);
+  EXPECT_TRUE(Take().assign.empty());
+  EXPECT_THAT(Explain(1)[0].text(),
+              testing::HasSubstr("its last attempt crashed on w1; it waits for another slot, and every other slot that "
+                                 "fits is busy (w2 cpu0 with benchmark 1)"));
+  // Also after a restart.
+  Scheduler restarted(kLease);
+  ASSERT_EQ(restarted.Restore(*scheduler_.Head(1), RowsOf(1), now_), absl::OkStatus());
+  Effects effects;
+  v1::WorkerHello hello = MakeHello("w2", 1);
+  *hello.add_active() = MakeActive(other);
+  restarted.WorkerJoined(hello, now_, effects);
+  restarted.WorkerJoined(MakeHello("w1", 1), now_, effects);
+  EXPECT_TRUE(effects.assign.empty());
+  EXPECT_EQ(restarted.CheckInvariants(), absl::OkStatus());
+
+  Submit(MakeSpec({"eager"}, 1, 1));
+  EXPECT_EQ(TakeStart().run().benchmark_id(), 2u) << "w1 takes what did not crash there";
+  Report("w2", other, v1::OUTCOME_MEASURED);
+  const v1::StartRun again = TakeStart();
+  EXPECT_EQ(RunOf(again).worker(), "w2");
+  EXPECT_EQ(again.attempt(), 2u);
+}
+
+TEST_F(SchedulerTest, CrashedRunGoesBackWhenTheOtherWorkerIsDrained) {
+  CrashOnW1WhileW2IsBusy();
+  scheduler_.SetDrained("w2", true, now_, effects_);
+  const v1::StartRun again = TakeStart();
+  EXPECT_EQ(RunOf(again).worker(), "w1");
+  EXPECT_EQ(again.attempt(), 2u);
+}
+
+TEST_F(SchedulerTest, CrashedRunGoesBackWhenTheOtherWorkerIsGone) {
+  CrashOnW1WhileW2IsBusy();
+  scheduler_.WorkerDisconnected("w2", now_);
+  Take();
+  scheduler_.Tick(now_, effects_);
+  const v1::StartRun again = TakeStart();
+  EXPECT_EQ(RunOf(again).worker(), "w1");
+  EXPECT_EQ(again.attempt(), 2u);
+}
+
+TEST_F(SchedulerTest, LaneThatHasMeasuredStaysWhereItsBackendCrashes) {
+  Join(MakeHello("w1", 1));
+  Submit(MakeSpec({"eager", "sdpa"}, 1, 2));
+  Report("w1", TakeStart(), v1::OUTCOME_MEASURED);
+  Join(MakeHello("w2", 1));
+  const v1::StartRun crashes = TakeStart();
+  EXPECT_EQ(crashes.backend(), "sdpa");
+  Report("w1", crashes, v1::OUTCOME_FAILED);
+  const v1::StartRun again = TakeStart();
+  EXPECT_EQ(RunOf(again).worker(), "w1");
+  EXPECT_EQ(again.attempt(), 2u);
+}
+
+TEST_F(SchedulerTest, LaneLeavesTheWorkerWhereItsOnlyAttemptCrashed) {
+  Join(MakeHello("w1", 1));
+  v1::BenchmarkSpec spec = MakeSpec({"eager"}, 1, 2);
+  spec.set_max_attempts(1);
+  Submit(spec);
+  const v1::StartRun crashes = TakeStart();
+  Join(MakeHello("w2", 1));
+  Report("w1", crashes, v1::OUTCOME_FAILED);
+  EXPECT_EQ(RunOf(crashes).state(), v1::RUN_STATE_ENDED);
+  const v1::StartRun next = TakeStart();
+  EXPECT_EQ(next.run().repetition(), 1u);
+  EXPECT_EQ(RunOf(next).worker(), "w2");
+}
+
+TEST_F(SchedulerTest, IdleSlotThatCrashedLastIsTakenLast) {
+  Join(MakeHello("w1", 1));
+  v1::BenchmarkSpec spec = MakeSpec({"eager"}, 1, 1);
+  spec.set_max_attempts(1);
+  Submit(spec);
+  Report("w1", TakeStart(), v1::OUTCOME_FAILED);
+  Join(MakeHello("w2", 1));
+  Take();
+  Submit(spec);
+  EXPECT_EQ(RunOf(TakeStart()).worker(), "w2");
+  Submit(spec);
+  const v1::StartRun start = TakeStart();
+  EXPECT_EQ(RunOf(start).worker(), "w1");
+  Report("w1", start, v1::OUTCOME_MEASURED);
 }
 
 TEST_F(SchedulerTest, RunThatTimedOutIsNotTriedAgain) {

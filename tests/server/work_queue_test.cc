@@ -35,7 +35,7 @@ class WorkQueueTest : public testing::Test {
     v1::BenchmarkSpec spec = MakeSpec({"eager"}, 1, 1);
     spec.mutable_requirements()->set_min_memory_bytes(min_memory_bytes);
     spec.mutable_requirements()->set_count(count);
-    return *queue_.UseClass(spec, 1);
+    return *queue_.UseClass(spec, {.wanted = 1});
   }
 
   Fleet fleet_;
@@ -61,7 +61,7 @@ TEST_F(WorkQueueTest, PriorityThenFewestSlotsThenLongestUnservedThenAge) {
   WorkClass& work_class = Class();
   Submitter& ann = *queue_.UseSubmitter("ann");
   Submitter& bob = *queue_.UseSubmitter("bob");
-  const auto best = [&] { return queue_.Best(*slot.kind).rank.benchmark; };
+  const auto best = [&] { return queue_.Best(slot).rank.benchmark; };
   EXPECT_EQ(best(), 0u);
   queue_.Push(work_class, ann, 0, 1);
   queue_.Push(work_class, ann, 0, 2);
@@ -137,7 +137,7 @@ TEST_F(WorkQueueTest, TheBestIsTheBestHoweverSharesChange) {
         if (submitter.running > 0) queue_.AddRunning(submitter, -1);
     }
     if (random() % 3 == 0) {
-      ASSERT_EQ(queue_.Best(*slot.kind).rank.benchmark, best()) << "step " << step;
+      ASSERT_EQ(queue_.Best(slot).rank.benchmark, best()) << "step " << step;
     }
     if (step % 100 == 0) {
       ASSERT_EQ(queue_.Check(), absl::OkStatus()) << "step " << step;
@@ -152,7 +152,7 @@ TEST_F(WorkQueueTest, ClassOpensAndClosesWithItsCount) {
   work_class.changed = false;
   Slot& first = AddSlot("a");
   EXPECT_FALSE(work_class.open());
-  EXPECT_EQ(queue_.Best(*first.kind).work_class, nullptr);
+  EXPECT_EQ(queue_.Best(first).work_class, nullptr);
   EXPECT_TRUE(queue_.changed().empty());
   Slot& second = AddSlot("b");
   EXPECT_TRUE(work_class.open());
@@ -164,8 +164,8 @@ TEST_F(WorkQueueTest, ClassOpensAndClosesWithItsCount) {
 }
 
 TEST_F(WorkQueueTest, ASlotFitsIfNoOtherHasTheSameBackendsAndMore) {
-  const WorkClass& three = *queue_.UseClass(MakeSpec({"eager", "sdpa", "flash2"}, 1, 1), 0b111);
-  const WorkClass& left = *queue_.UseClass(MakeSpec({"eager", "sdpa", "flash2"}, 1, 1), 0b100);
+  const WorkClass& three = *queue_.UseClass(MakeSpec({"eager", "sdpa", "flash2"}, 1, 1), {.wanted = 0b111});
+  const WorkClass& left = *queue_.UseClass(MakeSpec({"eager", "sdpa", "flash2"}, 1, 1), {.wanted = 0b100});
   const Slot& eager = AddSlot("eager", 0, {"eager"});
   EXPECT_THAT(three.kinds, ElementsAre(eager.kind));
   EXPECT_THAT(left.kinds, IsEmpty());
@@ -187,7 +187,7 @@ TEST_F(WorkQueueTest, ASlotFitsIfNoOtherHasTheSameBackendsAndMore) {
 }
 
 TEST_F(WorkQueueTest, WhileTheFleetGathersASlotFitsIfItHasAll) {
-  WorkClass& both = *queue_.UseClass(MakeSpec({"eager", "flash2"}, 1, 1), 0b11);
+  WorkClass& both = *queue_.UseClass(MakeSpec({"eager", "flash2"}, 1, 1), {.wanted = 0b11});
   queue_.SetGathering(true);
   queue_.Push(both, *queue_.UseSubmitter("ann"), 0, 1);
   const Slot& some = AddSlot("some");
