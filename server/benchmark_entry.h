@@ -144,7 +144,7 @@ class BenchmarkEntry {
   // Lanes from here on have never begun (PLACEMENT_ANY).
   uint32_t next_lane = 0;
   // Lanes that have begun and are bound to no slot, by what they want (PLACEMENT_ANY), or that max_slots keeps waiting
-  // (PLACEMENT_EVERY).
+  // (PLACEMENT_EVERY): not those whose worker was away and has not come back.
   std::set<std::pair<Need, uint32_t>> unbound;
   uint32_t admitted = 0;           // lanes that count towards max_slots
   std::vector<Filing> filings;     // the first for first_need(); until it is over
@@ -154,6 +154,8 @@ class BenchmarkEntry {
   Need first_need() const { return {.wanted = all_backends()}; }
   // Until it is over: of that need.
   WorkClass& work_class() const { return *filings.front().work_class; }
+  // max_slots allows another lane.
+  bool MayAdmit() const { return max_slots_ == 0 || admitted < max_slots_; }
   // PLACEMENT_ANY: a lane that needs just this waits for a slot.
   bool HasLane(const Need& need) const;
 

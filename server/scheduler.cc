@@ -202,13 +202,18 @@ void Scheduler::RestoreLanes(BenchmarkEntry& entry, const v1::Benchmark& stored,
     if (entry.every()) {
       const v1::Node& node = stored.nodes(static_cast<int>(index));
       Bind(entry, index, PlaceholderSlot(node.worker(), node.slot(), now));
-      if (lane.started) AdmitLane(entry, index);
+      if (slot != nullptr) AdmitLane(entry, index);
     }
     if (slot == nullptr) continue;
     if (lane.slot == nullptr) Bind(entry, index, *slot);
     lane.active = true;
     entry.RunBecameActive();
     queue_.AddRunning(*entry.submitter, 1);
+  }
+  // Nodes that have begun go on before others begin; which of them had their place is not known.
+  for (uint32_t index = 0; entry.every() && index < lanes; ++index) {
+    const Lane& lane = *entry.FindLane(index);
+    if (lane.started && !lane.admitted && entry.Wants(lane) != 0 && entry.MayAdmit()) AdmitLane(entry, index);
   }
   for (uint32_t index = 0; index < lanes; ++index) SettleLane(entry, index);
 }
@@ -316,6 +321,7 @@ void Scheduler::FileSlots(Worker& worker, int64_t now, Effects& effects) {
   UpdateSlots(worker);
   if (!worker.accepts()) UnbindAll(worker);
   for (Slot* slot : other) SettleBound(*slot, now, effects);
+  SettlePlaces(worker);
   EndWhatNoSlotOffers(now, effects);
 }
 
@@ -431,6 +437,7 @@ void Scheduler::LoseWorker(Worker& worker, const std::string& reason, int64_t no
   }
   for (const v1::RunKey& key : lost) LoseRun(key, reason, now, effects);
   UnbindAll(worker);
+  SettlePlaces(worker);
   for (auto& [id, slot] : worker.slots) queue_.RemoveSlot(*slot);
 }
 

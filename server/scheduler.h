@@ -202,6 +202,10 @@ class Scheduler {
   // Of the benchmark's backends, those that may run there.
   static BackendSet RunnableOn(const BenchmarkEntry& entry, const Slot& slot);
   void Bind(BenchmarkEntry& entry, uint32_t index, Slot& slot);
+  // PLACEMENT_EVERY: a node whose worker is away leaves its place among those that max_slots allows to another, unless
+  // something runs there; when its worker is back, it waits for one.
+  void SettlePlace(BenchmarkEntry& entry, uint32_t index);
+  void SettlePlaces(Worker& worker);
   // It counts towards max_slots from now on.
   static void AdmitLane(BenchmarkEntry& entry, uint32_t index);
   void Unbind(BenchmarkEntry& entry, uint32_t index);

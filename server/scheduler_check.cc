@@ -75,8 +75,13 @@ absl::Status Scheduler::CheckBenchmark(uint64_t id) const {
     if (!lane.active && wants == 0) return wrong("lane ", index, " has nothing left");
     if (lane.slot != nullptr && !lane.slot->bound.contains({id, index})) return wrong("lane ", index, " is not bound");
     const Need filed = entry.every() ? entry.first_need() : Need{wants, lane.shuns};
-    if (entry.unbound.contains({filed, index}) == lane.admitted)
-      return wrong("lane ", index, " is admitted and not, or neither");
+    const bool waits = entry.unbound.contains({filed, index});
+    const Worker* node = entry.every() && lane.slot != nullptr ? lane.slot->worker : nullptr;
+    if (waits && lane.admitted) return wrong("lane ", index, " is admitted and not");
+    if (!waits && !lane.admitted && (node == nullptr || (node->connected && !node->away())))
+      return wrong("lane ", index, " is neither admitted nor waits to be");
+    if ((waits || lane.admitted) && node != nullptr && node->away() && !lane.active)
+      return wrong("lane ", index, " has a place or waits for one while its worker is away");
     if (!entry.every() && lane.admitted == (lane.slot == nullptr)) return wrong("lane ", index, " has lost its slot");
     const BackendSet runnable = lane.slot == nullptr ? 0 : wants & RunnableOn(entry, *lane.slot);
     if (lane.slot != nullptr && !lane.active && runnable == 0)
@@ -92,7 +97,8 @@ absl::Status Scheduler::CheckBenchmark(uint64_t id) const {
   if (waiting != entry.runs_waiting()) return wrong("has lost a waiting run");
   if (admitted != entry.admitted) return wrong("admitted is wrong");
   if (entry.max_slots() > 0 && admitted > entry.max_slots()) return wrong("holds more slots than its max_slots");
-  const bool allowed = entry.max_slots() == 0 || admitted < entry.max_slots();
+  const bool allowed = entry.MayAdmit();
+  if (entry.placed() && !entry.unbound.empty() && allowed) return wrong("has a place that no node takes");
   for (const BenchmarkEntry::Filing& filing : entry.filings) {
     const bool has_lane = !entry.every() && entry.HasLane(filing.need);
     if (filing.queued != (has_lane && allowed && !entry.paused())) return wrong("waits in no queue, or for nothing");

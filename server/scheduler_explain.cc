@@ -211,7 +211,11 @@ std::string Scheduler::ExplainLane(const BenchmarkEntry& entry, uint32_t index) 
           " (", entry.every() ? "placement every" : "the runs of one shape go to one slot", ", one after another)");
     }
   }
-  if (entry.max_slots() > 0 && entry.admitted >= entry.max_slots()) {
+  if (!entry.MayAdmit() && entry.every()) {
+    return absl::StrCat(Counted(entry.admitted, "other node"), entry.admitted == 1 ? " goes" : " go",
+                        " first, as many as its max_slots allows at once");
+  }
+  if (!entry.MayAdmit()) {
     return absl::StrCat("it holds ", Counted(entry.admitted, "slot"), ", as many as its max_slots allows");
   }
   return "";

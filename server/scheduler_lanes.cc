@@ -94,6 +94,28 @@ void Scheduler::UnbindAll(Worker& worker) {
   }
 }
 
+void Scheduler::SettlePlace(BenchmarkEntry& entry, uint32_t index) {
+  Lane& lane = *entry.FindLane(index);
+  const Worker& worker = *lane.slot->worker;
+  if (worker.away() && !lane.active) {
+    entry.unbound.erase({lane.filed, index});
+    if (std::exchange(lane.admitted, false)) --entry.admitted;
+  } else if (worker.connected && !lane.admitted) {
+    entry.unbound.insert({lane.filed, index});
+  }
+  UpdateTurn(entry, index);
+  Admit(entry);
+}
+
+void Scheduler::SettlePlaces(Worker& worker) {
+  for (const auto& [id, slot] : worker.slots) {
+    for (const auto& [benchmark, index] : slot->bound) {
+      BenchmarkEntry& entry = *FindEntry(benchmark);
+      if (entry.every()) SettlePlace(entry, index);
+    }
+  }
+}
+
 void Scheduler::SettleLane(BenchmarkEntry& entry, uint32_t index) {
   Lane* lane = entry.FindLane(index);
   if (lane == nullptr) return;
@@ -107,6 +129,8 @@ void Scheduler::SettleLane(BenchmarkEntry& entry, uint32_t index) {
   } else if (!entry.every() && !lane->active && lane->slot != nullptr &&
              (!lane->slot->worker->accepts() || (entry.Wants(*lane) & RunnableOn(entry, *lane->slot)) == 0)) {
     Unbind(entry, index);
+  } else if (entry.every() && lane->slot != nullptr) {
+    SettlePlace(entry, index);
   } else {
     UpdateTurn(entry, index);
   }
@@ -203,9 +227,8 @@ void Scheduler::UpdateQueue(BenchmarkEntry& entry) {
     }
     return;
   }
-  const bool allowed = entry.max_slots() == 0 || entry.admitted < entry.max_slots();
   for (BenchmarkEntry::Filing& filing : entry.filings) {
-    const bool wanted = !entry.over() && !entry.paused() && entry.HasLane(filing.need) && allowed;
+    const bool wanted = !entry.over() && !entry.paused() && entry.HasLane(filing.need) && entry.MayAdmit();
     if (std::exchange(filing.queued, wanted) == wanted) continue;
     if (wanted) {
       queue_.Push(*filing.work_class, *entry.submitter, entry.priority(), entry.id());
@@ -226,7 +249,7 @@ void Scheduler::Admit(BenchmarkEntry& entry) {
     const Slot& slot = *entry.FindLane(unbound.second)->slot;
     return slot.takes && !slot.busy;
   };
-  while (!entry.unbound.empty() && (entry.max_slots() == 0 || entry.admitted < entry.max_slots())) {
+  while (!entry.unbound.empty() && entry.MayAdmit()) {
     auto chosen = entry.unbound.begin();
     if (entry.max_slots() > 0) {
       const auto idle = std::find_if(entry.unbound.begin(), entry.unbound.end(), is_idle);
@@ -273,8 +296,8 @@ void Scheduler::PlaceOnEverySlot(BenchmarkEntry& entry, int64_t now, Effects& ef
   for (uint32_t index = 0; index < slots.size(); ++index) {
     Bind(entry, index, *slots[index]);
     FileLane(entry, index);
-    EndWhatNodeLacks(entry, index, now, effects);
   }
+  for (uint32_t index = 0; index < slots.size(); ++index) EndWhatNodeLacks(entry, index, now, effects);
   effects.benchmarks.insert(entry.id());
   effects.placed.insert(entry.id());
   Admit(entry);

@@ -205,6 +205,7 @@ v1::BenchmarkSpec FleetSimulation::RandomSpec() {
   if (OneIn(10) && !options_.closed) needs.set_count(2);
   if (OneIn(many ? 200 : 10)) {
     spec.set_placement(v1::PLACEMENT_EVERY);
+    if (OneIn(3)) spec.set_max_slots(1);
     if (options_.workers >= kManyWorkers) needs.set_device_name_contains("rare");
   }
   return spec;
@@ -715,6 +716,25 @@ absl::Status FleetSimulation::CheckOrder(const Effects& effects) {
   return absl::OkStatus();
 }
 
+bool FleetSimulation::NodeMayBegin(const Stored& stored, int node) const {
+  const auto max_slots = static_cast<int>(stored.head.spec().max_slots());
+  const NodeState state = StateOf(stored, node);
+  if (state.active || state.ended || IsOver(stored.head.state()) || stored.head.paused()) return false;
+  if (max_slots == 0) return true;
+  if (gathering_) return false;  // any node may hold a place until its worker had the time to come back
+  int places = 0;
+  for (int other = 0; other < stored.head.nodes_size(); ++other) {
+    const NodeState theirs = StateOf(stored, other);
+    const v1::Node& on = stored.head.nodes(other);
+    const bool away = workers_[NumberOf(on.worker())]->offers.empty() || stored_drained_.contains(on.worker());
+    const std::optional<v1::WorkerStatus> known = scheduler_->FindWorker(on.worker());
+    const bool idles = known.has_value() && known->connected() && !known->draining() && !known->drained() &&
+                       !holds_.contains({on.worker(), on.slot()});
+    if (other != node && !theirs.ended && (theirs.active || (!away && !idles))) ++places;
+  }
+  return places < max_slots;
+}
+
 absl::Status FleetSimulation::CheckAll() {
   if (absl::Status status = scheduler_->CheckInvariants(); !status.ok()) return Wrong(std::string(status.message()));
   if (jobs_ > options_.check_all_up_to) return absl::OkStatus();
@@ -726,6 +746,11 @@ absl::Status FleetSimulation::CheckAll() {
       for (const uint64_t id : open_) {
         const Stored& stored = store_.at(id);
         const v1::BenchmarkSpec& spec = stored.head.spec();
+        const int node = NodeOn(stored, worker.name, slot.id());
+        if (node >= 0 && NodeMayBegin(stored, node)) {
+          return Wrong(absl::StrCat("a node of benchmark ", id, " waits while its slot, ", worker.name, " ", slot.id(),
+                                    ", is idle and max_slots allows it"));
+        }
         if (!MayBegin(stored)) continue;
         for (uint32_t group = 0; group < static_cast<uint32_t>(spec.shapes_size()); ++group) {
           const Backends left = Left(stored, group);

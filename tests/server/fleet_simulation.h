@@ -122,6 +122,9 @@ class FleetSimulation {
     bool ended = false;
   };
   static NodeState StateOf(const Stored& stored, int node);
+  // Whether it waits for nothing but its slot, where that is plain to see: so few others may hold a place of max_slots,
+  // for their runs are on a slot, or their workers are neither lost nor drained and yet cannot run them now.
+  bool NodeMayBegin(const Stored& stored, int node) const;
   // Of such a benchmark that has one on this slot; -1: it has none.
   static int NodeOn(const Stored& stored, const std::string& worker, const std::string& slot);
   static bool MayBegin(const Stored& stored);

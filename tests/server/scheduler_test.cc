@@ -802,6 +802,83 @@ TEST_F(SchedulerTest, NodeOfAFleetComparisonWaitsForItsWorkerAndFailsWhenItsSlot
   Take();
 }
 
+TEST_F(SchedulerTest, NodeWhoseWorkerIsAwayLeavesItsPlaceOfMaxSlotsToAnother) {
+  v1::BenchmarkSpec spec = MakeSpec({"eager"}, 1, 3);
+  spec.set_placement(v1::PLACEMENT_EVERY);
+  spec.set_max_slots(1);
+  for (const char* worker : {"w1", "w2", "w3"}) Join(MakeHello(worker, 1));
+  Submit(spec);
+  const auto why = [this](int node) { return Explain(1)[static_cast<size_t>(node)].waits(); };
+  const std::string another_first = "1 other node goes first, as many as its max_slots allows at once";
+  TakeStart();
+  EXPECT_EQ(why(1), another_first);
+  scheduler_.WorkerDisconnected("w1", now_);
+  now_ += kLease;
+  for (const char* worker : {"w2", "w3"}) scheduler_.WorkerHeard(worker, false, now_, effects_);
+  EXPECT_TRUE(Take().assign.empty()) << "it may be back at any moment";
+  ++now_;
+  scheduler_.Tick(now_, effects_);
+  Effects effects = Take();
+  ASSERT_EQ(effects.assign.size(), 1u);
+  EXPECT_EQ(effects.assign[0].worker, "w2");
+  EXPECT_THAT(why(0), testing::StartsWith("its slot, w1 cpu0, is not connected"));
+  EXPECT_EQ(why(2), another_first);
+
+  scheduler_.SetDrained("w2", true, now_, effects_);
+  EXPECT_TRUE(Take().assign.empty()) << "what runs counts";
+  Join(MakeHello("w1", 1));
+  EXPECT_TRUE(Take().assign.empty());
+  EXPECT_EQ(why(0), another_first);
+  Report("w2", effects.assign[0].start, v1::OUTCOME_MEASURED);
+  effects = Take();
+  ASSERT_EQ(effects.assign.size(), 1u);
+  EXPECT_EQ(effects.assign[0].worker, "w1");
+  EXPECT_THAT(why(1), testing::StartsWith("its slot, w2 cpu0, is drained"));
+  EXPECT_EQ(why(2), another_first);
+
+  // Both have begun, and one of them has the place.
+  Scheduler restarted(kLease);
+  restarted.RestoreDrained("w2");
+  ASSERT_EQ(restarted.Restore(*scheduler_.Head(1), RowsOf(1), now_), absl::OkStatus());
+  EXPECT_EQ(restarted.CheckInvariants(), absl::OkStatus());
+  Effects after;
+  restarted.WorkerJoined(MakeHello("w3", 1), now_, after);
+  restarted.WorkerJoined(MakeHello("w2", 1), now_, after);
+  EXPECT_TRUE(after.assign.empty()) << "w1's run may be claimed";
+  now_ += kLease;
+  for (const char* worker : {"w2", "w3"}) restarted.WorkerHeard(worker, false, now_, after);
+  ++now_;
+  restarted.Tick(now_, after);
+  ASSERT_EQ(after.assign.size(), 1u);
+  EXPECT_EQ(after.assign[0].worker, "w3");
+  EXPECT_TRUE(restarted.SetDrained("w2", false, now_, after));
+  EXPECT_EQ(after.assign.size(), 1u);
+  EXPECT_EQ(restarted.CheckInvariants(), absl::OkStatus());
+}
+
+TEST_F(SchedulerTest, DrainedNodeThatHasNotComeSinceARestartHoldsNoPlace) {
+  v1::BenchmarkSpec spec = MakeSpec({"eager"}, 1, 2);
+  spec.set_placement(v1::PLACEMENT_EVERY);
+  spec.set_max_slots(1);
+  for (const char* worker : {"w1", "w2"}) Join(MakeHello(worker, 1));
+  Submit(spec);
+  const v1::StartRun start = TakeStart();
+  scheduler_.WorkerHeard("w1", true, now_, effects_);
+  Report("w1", start, v1::OUTCOME_MEASURED);
+  EXPECT_TRUE(Take().assign.empty());
+  Scheduler restarted(kLease);
+  ASSERT_EQ(restarted.Restore(*scheduler_.Head(1), RowsOf(1), now_), absl::OkStatus());
+  Effects effects;
+  restarted.WorkerJoined(MakeHello("w2", 1), now_, effects);
+  EXPECT_TRUE(effects.assign.empty()) << "w1 has begun";
+  EXPECT_TRUE(restarted.SetDrained("w1", true, now_, effects));
+  ASSERT_EQ(effects.assign.size(), 1u);
+  EXPECT_EQ(effects.assign[0].worker, "w2");
+  EXPECT_EQ(restarted.CheckInvariants(), absl::OkStatus());
+  EXPECT_TRUE(restarted.SetDrained("w1", false, now_, effects));
+  EXPECT_EQ(restarted.CheckInvariants(), absl::OkStatus());
+}
+
 TEST_F(SchedulerTest, RestoredFleetComparisonGoesOnWhereItWas) {
   v1::BenchmarkSpec spec = MakeSpec({"eager"}, 2, 1);
   spec.set_placement(v1::PLACEMENT_EVERY);
