@@ -58,8 +58,8 @@ struct Worker {
   std::list<Worker*>::iterator position;  // in Fleet's lists
 
   bool accepts() const { return !draining && !drained; }
-  // Nobody knows until when.
-  bool away() const { return lost || drained; }
+  // It takes nothing, and nobody knows until when.
+  bool away() const { return lost || !accepts(); }
   const std::string& name() const { return info.name(); }
 };
 

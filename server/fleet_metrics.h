@@ -25,10 +25,10 @@ class FleetMetrics : public prometheus::Collectable {
   Coordinator& coordinator_;
 };
 
-// Workers: "connected" (takes runs), "draining" (connected, takes nothing new, of its own accord
-// or an administrator's), "stopped" (left after draining) and
-// "lost" (no stream), which are forgotten in time. Slots: "busy" (a run is on it), "idle", "draining" (idle, its worker
-// is draining), "stopped", "lost" (their worker is). Pure.
+// Workers: "connected" (takes runs), "draining" (connected, takes nothing new, of its own accord or an
+// administrator's), "stopped" (left while draining of its own accord) and "lost" (no stream), which are forgotten in
+// time. Slots: "busy" (a run is on it), "idle", "draining" (idle, its worker is draining), "stopped", "lost" (their
+// worker is). Pure.
 std::vector<prometheus::MetricFamily> CountFleet(const std::vector<v1::WorkerStatus>& workers);
 
 // Of benchmarks that are not over: "queued" (waits for a slot) and "active" (is on one), by class of priority: "low"

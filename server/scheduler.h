@@ -221,6 +221,8 @@ class Scheduler {
   void FailLane(BenchmarkEntry& entry, uint32_t index, const std::string& reason, int64_t now, Effects& effects);
   // PLACEMENT_EVERY: what the node's slot has no backend for is unsupported, for it can go nowhere else.
   void EndWhatNodeLacks(BenchmarkEntry& entry, uint32_t index, int64_t now, Effects& effects);
+  // Also those that have not begun, which begin for it. Of a benchmark that is to end there.
+  std::vector<uint32_t> AllLanes(BenchmarkEntry& entry);
   // In a closed fleet, once its worker has come. The first: of all benchmarks.
   void EndWhatNoSlotOffers(int64_t now, Effects& effects);
   void EndWhatNoSlotOffers(BenchmarkEntry& entry, int64_t now, Effects& effects);

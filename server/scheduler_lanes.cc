@@ -172,24 +172,39 @@ void Scheduler::EndWhatNoSlotOffers(int64_t now, Effects& effects) {
   }
 }
 
-void Scheduler::EndWhatNoSlotOffers(BenchmarkEntry& entry, int64_t now, Effects& effects) {
-  const BackendSet offered = entry.work_class().offered();
-  const BackendSet missing = entry.all_backends() & ~offered;
-  if (counts_.workers_connected == 0 || missing == 0) return;
-  // What a drained worker has will be there again.
-  if (!std::ranges::all_of(fleet_.workers(), [](const auto& worker) { return worker.second->accepts(); })) return;
-  std::vector<uint32_t> lanes;
+std::vector<uint32_t> Scheduler::AllLanes(BenchmarkEntry& entry) {
   if (entry.every()) {
-    if (entry.placed() || offered != 0) return;  // see EndWhatNodeLacks
-    entry.FindOrAddLane(0);                      // the whole benchmark, as the one node's that it will never have
-    lanes = {0};
+    if (!entry.placed()) entry.FindOrAddLane(0);  // the whole benchmark, as the one node's that it will never have
   } else {
     for (; entry.next_lane < entry.lane_count(); ++entry.next_lane) {
       entry.FindOrAddLane(entry.next_lane);
       FileLane(entry, entry.next_lane);
     }
-    for (const auto& [index, lane] : entry.lanes()) lanes.push_back(index);
   }
+  std::vector<uint32_t> lanes;
+  for (const auto& [index, lane] : entry.lanes()) lanes.push_back(index);
+  return lanes;
+}
+
+void Scheduler::EndWhatNoSlotOffers(BenchmarkEntry& entry, int64_t now, Effects& effects) {
+  if (counts_.workers_connected == 0) return;
+  // Nobody else will come.
+  const auto drains = [](const auto& worker) { return worker.second->draining; };
+  if (std::ranges::all_of(fleet_.workers(), drains)) {
+    const v1::RunResult result =
+        MakeResult(v1::OUTCOME_FAILED, "its worker takes no more runs: it stops, or a trainer of it cannot be killed");
+    for (const uint32_t index : AllLanes(entry)) {
+      if (entry.FindLane(index) != nullptr) EndWaiting(entry, index, entry.all_backends(), result, now, effects);
+    }
+    return;
+  }
+  const BackendSet offered = entry.work_class().offered();
+  const BackendSet missing = entry.all_backends() & ~offered;
+  if (missing == 0) return;
+  // What a drained worker has will be there again.
+  if (!std::ranges::all_of(fleet_.workers(), [](const auto& worker) { return worker.second->accepts(); })) return;
+  if (entry.every() && (entry.placed() || offered != 0)) return;  // see EndWhatNodeLacks
+  const std::vector<uint32_t> lanes = AllLanes(entry);
   for (uint32_t backend = 0; backend < entry.backends(); ++backend) {
     if (((missing >> backend) & 1) == 0) continue;
     const v1::RunResult result = MakeResult(v1::OUTCOME_UNSUPPORTED, ExplainMissing(entry.work_class(), backend));

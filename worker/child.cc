@@ -178,6 +178,7 @@ void Child::Exited() {
   rusage usage{};
   if (wait4(pid_, &status, 0, &usage) != pid_) return;
   reaped_ = true;
+  loop_.CancelTimer(stuck_timer_);
   ExitState state;
   if (WIFSIGNALED(status)) {
     state.signal = WTERMSIG(status);

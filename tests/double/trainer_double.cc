@@ -13,9 +13,8 @@
 //              crash=SIGNAL | exit=STATUS        no result
 //              crash-first=FILE                  SIGSEGV unless FILE exists, which is then made
 //              hang | stubborn                   progress, then nothing; stubborn ignores SIGTERM too
-//              unkillable=LINE like hang, with LINE instead of progress if it is given; it has left its process group,
-//              so
-//                              that signals to that miss it
+//              unkillable      like hang, out of its process group: signals to that miss it
+//              unkillable=LINE the same with LINE instead of progress
 //              linger          result, then it does not exit
 //              garbage | half | huge             a line that is no JSON; half a line; a line without end
 //              chatty=BYTES    so many bytes on standard error, then exit status 1
@@ -298,6 +297,7 @@ int Run(const Arguments& arguments, const Behaviour& behaviour) {
     Write(STDOUT_FILENO, Started(arguments) + Measured(arguments));
     return 0;
   }
+  if (name == "unkillable") setpgid(0, getpgid(getppid()));  // before anybody hears of this process
   Write(STDOUT_FILENO, Started(arguments));
   if (name == "contaminated") {
     const bool all = behaviour.value.empty();
@@ -330,7 +330,6 @@ int Run(const Arguments& arguments, const Behaviour& behaviour) {
     Write(STDOUT_FILENO, Progress(arguments, 0, 0));
     Hang();
   } else if (name == "unkillable") {
-    setpgid(0, getpgid(getppid()));
     Write(STDOUT_FILENO, behaviour.value.empty() ? Progress(arguments, 0, 0) : behaviour.value + "\n");
     Hang();
   } else if (name == "linger") {

@@ -726,8 +726,9 @@ bool FleetSimulation::NodeMayBegin(const Stored& stored, int node) const {
   for (int other = 0; other < stored.head.nodes_size(); ++other) {
     const NodeState theirs = StateOf(stored, other);
     const v1::Node& on = stored.head.nodes(other);
-    const bool away = workers_[NumberOf(on.worker())]->offers.empty() || stored_drained_.contains(on.worker());
     const std::optional<v1::WorkerStatus> known = scheduler_->FindWorker(on.worker());
+    const bool away = workers_[NumberOf(on.worker())]->offers.empty() || stored_drained_.contains(on.worker()) ||
+                      (known.has_value() && known->draining());
     const bool idles = known.has_value() && known->connected() && !known->draining() && !known->drained() &&
                        !holds_.contains({on.worker(), on.slot()});
     if (other != node && !theirs.ended && (theirs.active || (!away && !idles))) ++places;

@@ -802,6 +802,21 @@ TEST_F(SchedulerTest, NodeOfAFleetComparisonWaitsForItsWorkerAndFailsWhenItsSlot
   Take();
 }
 
+TEST_F(SchedulerTest, NodeWhoseWorkerDrainsLeavesItsPlaceOfMaxSlotsToAnother) {
+  v1::BenchmarkSpec spec = MakeSpec({"eager"}, 1, 2);
+  spec.set_placement(v1::PLACEMENT_EVERY);
+  spec.set_max_slots(1);
+  for (const char* worker : {"w1", "w2"}) Join(MakeHello(worker, 1));
+  Submit(spec);
+  const v1::StartRun start = TakeStart();
+  scheduler_.WorkerHeard("w1", true, now_, effects_);
+  EXPECT_TRUE(Take().assign.empty()) << "what runs counts";
+  Report("w1", start, v1::OUTCOME_MEASURED);
+  const Effects effects = Take();
+  ASSERT_EQ(effects.assign.size(), 1u);
+  EXPECT_EQ(effects.assign[0].worker, "w2");
+}
+
 TEST_F(SchedulerTest, NodeWhoseWorkerIsAwayLeavesItsPlaceOfMaxSlotsToAnother) {
   v1::BenchmarkSpec spec = MakeSpec({"eager"}, 1, 3);
   spec.set_placement(v1::PLACEMENT_EVERY);
@@ -863,7 +878,7 @@ TEST_F(SchedulerTest, DrainedNodeThatHasNotComeSinceARestartHoldsNoPlace) {
   for (const char* worker : {"w1", "w2"}) Join(MakeHello(worker, 1));
   Submit(spec);
   const v1::StartRun start = TakeStart();
-  scheduler_.WorkerHeard("w1", true, now_, effects_);
+  scheduler_.WorkerDisconnected("w1", now_);
   Report("w1", start, v1::OUTCOME_MEASURED);
   EXPECT_TRUE(Take().assign.empty());
   Scheduler restarted(kLease);
@@ -1201,6 +1216,26 @@ TEST_F(ClosedFleetTest, NothingIsUnsupportedWhileItsWorkerHasNotCome) {
   ASSERT_EQ(effects.assign.size(), 1u);
   EXPECT_EQ(effects.assign[0].start.backend(), "eager");
   EXPECT_EQ(restarted.CheckInvariants(), absl::OkStatus());
+}
+
+TEST_F(ClosedFleetTest, WhatWaitsForAWorkerThatTakesNothingMoreHasFailed) {
+  v1::WorkerHello drains = MakeHello("local", 1);
+  Join(drains);
+  Submit(MakeSpec({"eager"}, 2, 1));
+  v1::BenchmarkSpec every = MakeSpec({"eager"}, 1, 2);
+  every.set_placement(v1::PLACEMENT_EVERY);
+  Submit(every);
+  Report("local", TakeStart(), v1::OUTCOME_MEASURED);
+  TakeStart();
+  drains.set_draining(true);  // and the run is handed back
+  Join(drains);
+  Take();
+  for (const uint64_t id : {1u, 2u}) {
+    EXPECT_EQ(StateOf(id), v1::BENCHMARK_STATE_FINISHED) << id;
+    EXPECT_EQ(Whole(id).jobs(0).runs(0).result().outcome(), id == 1 ? v1::OUTCOME_MEASURED : v1::OUTCOME_FAILED);
+  }
+  EXPECT_EQ(Whole(1).jobs(1).runs(0).result().reason(),
+            "its worker takes no more runs: it stops, or a trainer of it cannot be killed");
 }
 
 TEST_F(ClosedFleetTest, FleetComparisonOfWhatNoNodeHasEndsToo) {
