@@ -6,6 +6,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_join.h"
+#include "absl/strings/str_split.h"
 #include "client/result_cell.h"
 #include "client/spec_command.h"
 #include "client/text.h"
@@ -17,6 +18,7 @@ namespace {
 
 constexpr char kUnknown[] = "unknown";
 constexpr int kLabelWidth = 22;
+constexpr size_t kLogLines = 10;  // of what a trainer that failed wrote last
 
 using Lines = std::vector<std::pair<std::string, std::string>>;  // label and value
 
@@ -195,6 +197,27 @@ void AddTelemetry(const std::vector<const v1::Run*>& runs, Lines& lines) {
   lines.emplace_back("contamination", Each(runs, Contamination));
 }
 
+// Every attempt that failed, and of those that decided the end of the trainer's log.
+void AddFailures(const v1::Job& job, Lines& lines) {
+  for (const v1::Run& run : job.runs()) {
+    const auto add = [&](uint32_t attempt, const std::string& worker, const std::string& slot, const std::string& why) {
+      lines.emplace_back("failed attempt", absl::StrCat("repetition ", run.key().repetition(), ", attempt ", attempt,
+                                                        worker.empty() ? "" : " on ", worker, worker.empty() ? "" : " ",
+                                                        slot, ": ", why));
+    };
+    for (const v1::AttemptFailure& one : run.failed_attempts()) {
+      add(one.attempt(), one.worker(), one.slot(), one.reason());
+    }
+    const v1::RunResult& result = run.result();
+    if (result.outcome() != v1::OUTCOME_FAILED) continue;
+    const bool listed = !run.failed_attempts().empty() && run.failed_attempts().rbegin()->attempt() == run.attempt();
+    if (!listed) add(run.attempt(), run.worker(), run.slot(), ReasonLine(result));
+    const std::vector<std::string> log = absl::StrSplit(result.failure().log_tail(), '\n', absl::SkipWhitespace());
+    const size_t first = log.size() - std::min(log.size(), kLogLines);
+    for (size_t i = first; i < log.size(); ++i) lines.emplace_back(i == first ? "  end of its log" : "", log[i]);
+  }
+}
+
 std::string Heading(const v1::Job& job) {
   const v1::JobSummary& summary = job.summary();
   std::string text = absl::StrCat(job.backend(), " ", FormatShape(job.shape()), ": ");
@@ -214,6 +237,7 @@ Lines CellLines(const v1::Job& job, absl::TimeZone zone) {
     if (run.result().outcome() == v1::OUTCOME_MEASURED) runs.push_back(&run);
   }
   Lines lines;
+  AddFailures(job, lines);
   if (runs.empty()) return lines;
   AddFigures(job.summary(), lines);
   AddProof(runs, lines);

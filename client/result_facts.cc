@@ -134,8 +134,8 @@ std::string Where(const v1::Benchmark& benchmark, std::optional<v1::Environment>
   std::vector<std::string> places;
   for (const v1::Job& job : benchmark.jobs()) {
     for (const v1::Run& run : job.runs()) {
-      if (!run.result().has_environment()) continue;
       const v1::Environment& found = run.result().environment();
+      if (found.device_name().empty()) continue;  // its trainer crashed before it had told
       if (!environment.has_value()) environment = found;
       std::string place = found.device_name();
       if (found.device_kind() == v1::DEVICE_KIND_CUDA) {

@@ -62,6 +62,30 @@ TEST(ResultDetails, EachCellNamesItsStep) {
   EXPECT_THAT(Details(benchmark), ContainsRegex("\n  step +fused\n"));
 }
 
+TEST(ResultDetails, FailedAttemptsAreToldWithTheEndOfTheLog) {
+  v1::Benchmark benchmark = QueuedBenchmark({"sdpa"}, 1);
+  v1::Run& run = *benchmark.mutable_jobs(0)->mutable_runs(0);
+  v1::AttemptFailure& first = *run.add_failed_attempts();
+  first.set_attempt(1);
+  first.set_worker("a");
+  first.set_slot("cpu0");
+  first.set_reason("worker a is lost");
+  run.set_attempt(2);
+  run.set_worker("b");
+  run.set_slot("cpu1");
+  run.set_state(v1::RUN_STATE_ENDED);
+  run.mutable_result()->set_outcome(v1::OUTCOME_FAILED);
+  run.mutable_result()->set_reason("trainer killed by signal 11");
+  run.mutable_result()->mutable_failure()->set_log_tail("one\ntwo\n\nthree\n");
+  EXPECT_THAT(Details(benchmark),
+              HasSubstr("  failed attempt      repetition 0, attempt 1 on a cpu0: worker a is lost\n"
+                        "  failed attempt      repetition 0, attempt 2 on b cpu1: trainer killed by "
+                        "signal 11\n"
+                        "    end of its log    one\n"
+                        "                      two\n"
+                        "                      three\n"));
+}
+
 TEST(ResultDetails, RunsThatDifferAreAllTold) {
   v1::Benchmark benchmark = OneCell();
   benchmark.mutable_jobs(0)->mutable_runs(1)->mutable_result()->mutable_environment()->set_device_uuid("GPU-other");
