@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <initializer_list>
 #include <map>
 #include <string>
 #include <vector>
@@ -30,6 +31,15 @@ class SchedulerTest : public testing::Test {
   uint64_t Submit(const v1::BenchmarkSpec& spec) { return scheduler_.Submit(spec, now_, effects_); }
 
   void Join(const v1::WorkerHello& hello) { scheduler_.WorkerJoined(hello, now_, effects_); }
+
+  // A benchmark on every one of these new workers of one slot each, of which max_slots lets one run at a time.
+  void SubmitForNodesInTurn(int repetitions, std::initializer_list<const char*> workers) {
+    v1::BenchmarkSpec spec = MakeSpec({"eager"}, 1, repetitions);
+    spec.set_placement(v1::PLACEMENT_EVERY);
+    spec.set_max_slots(1);
+    for (const char* worker : workers) Join(MakeHello(worker, 1));
+    Submit(spec);
+  }
 
   // The one run that was assigned.
   v1::StartRun TakeStart() {
@@ -803,11 +813,7 @@ TEST_F(SchedulerTest, NodeOfAFleetComparisonWaitsForItsWorkerAndFailsWhenItsSlot
 }
 
 TEST_F(SchedulerTest, NodeWhoseWorkerDrainsLeavesItsPlaceOfMaxSlotsToAnother) {
-  v1::BenchmarkSpec spec = MakeSpec({"eager"}, 1, 2);
-  spec.set_placement(v1::PLACEMENT_EVERY);
-  spec.set_max_slots(1);
-  for (const char* worker : {"w1", "w2"}) Join(MakeHello(worker, 1));
-  Submit(spec);
+  SubmitForNodesInTurn(2, {"w1", "w2"});
   const v1::StartRun start = TakeStart();
   scheduler_.WorkerHeard("w1", true, now_, effects_);
   EXPECT_TRUE(Take().assign.empty()) << "what runs counts";
@@ -818,11 +824,7 @@ TEST_F(SchedulerTest, NodeWhoseWorkerDrainsLeavesItsPlaceOfMaxSlotsToAnother) {
 }
 
 TEST_F(SchedulerTest, NodeWhoseWorkerIsAwayLeavesItsPlaceOfMaxSlotsToAnother) {
-  v1::BenchmarkSpec spec = MakeSpec({"eager"}, 1, 3);
-  spec.set_placement(v1::PLACEMENT_EVERY);
-  spec.set_max_slots(1);
-  for (const char* worker : {"w1", "w2", "w3"}) Join(MakeHello(worker, 1));
-  Submit(spec);
+  SubmitForNodesInTurn(3, {"w1", "w2", "w3"});
   const auto why = [this](int node) { return Explain(1)[static_cast<size_t>(node)].waits(); };
   const std::string another_first = "1 other node goes first, as many as its max_slots allows at once";
   TakeStart();
@@ -872,11 +874,7 @@ TEST_F(SchedulerTest, NodeWhoseWorkerIsAwayLeavesItsPlaceOfMaxSlotsToAnother) {
 }
 
 TEST_F(SchedulerTest, DrainedNodeThatHasNotComeSinceARestartHoldsNoPlace) {
-  v1::BenchmarkSpec spec = MakeSpec({"eager"}, 1, 2);
-  spec.set_placement(v1::PLACEMENT_EVERY);
-  spec.set_max_slots(1);
-  for (const char* worker : {"w1", "w2"}) Join(MakeHello(worker, 1));
-  Submit(spec);
+  SubmitForNodesInTurn(2, {"w1", "w2"});
   const v1::StartRun start = TakeStart();
   scheduler_.WorkerDisconnected("w1", now_);
   Report("w1", start, v1::OUTCOME_MEASURED);
