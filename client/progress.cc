@@ -6,6 +6,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_join.h"
+#include "client/cell_name.h"
 #include "client/text.h"
 #include "proto/counted.h"
 #include "proto/reason.h"
@@ -38,11 +39,11 @@ std::optional<Change> Compare(const v1::Run& before, const v1::Run& after) {
   return std::nullopt;
 }
 
-// "sdpa 4x128, repetition 2 of 3"
+// "sdpa 4x128, repetition 2 of 3"; see CellName.
 std::string RunName(const v1::Benchmark& benchmark, const v1::RunKey& key) {
   if (key.job_index() >= static_cast<uint32_t>(benchmark.jobs_size())) return "run " + FormatRunKey(key);
   const v1::Job& job = benchmark.jobs(static_cast<int>(key.job_index()));
-  std::string name = absl::StrCat(job.backend(), " ", FormatShape(job.shape()));
+  std::string name = CellName(job);
   if (job.runs_size() > 1) absl::StrAppend(&name, ", repetition ", key.repetition() + 1, " of ", job.runs_size());
   return name;
 }
@@ -138,7 +139,7 @@ std::vector<std::string> ProgressLines(const v1::Benchmark& benchmark, double el
       if (++active > kMostActiveLines) continue;
       std::string line = absl::StrCat("  ", RunName(benchmark, run.key()), ": ", PhaseText(run));
       if (run.attempt() > 1) absl::StrAppend(&line, ", attempt ", run.attempt());
-      absl::StrAppend(&line, " (", run.worker(), "/", run.slot(), ")");
+      if (!job.has_node()) absl::StrAppend(&line, " (", run.worker(), "/", run.slot(), ")");
       lines.push_back(line);
     }
   }

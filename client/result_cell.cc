@@ -5,6 +5,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_join.h"
+#include "client/cell_name.h"
 #include "client/numerical_check.h"
 #include "client/text.h"
 #include "proto/reason.h"
@@ -94,8 +95,7 @@ void FillMeasured(const v1::Job& job, bool allocated, Notes& notes, ResultCell& 
   const std::string disagreement = Disagreement(summary);
   if (!disagreement.empty()) doubts.emplace_back(kDisagreementNote);
   if (doubts.empty()) return;
-  cell.note =
-      notes.Add(absl::StrJoin(doubts, "; "), absl::StrCat(job.backend(), " ", FormatShape(job.shape()), disagreement));
+  cell.note = notes.Add(absl::StrJoin(doubts, "; "), absl::StrCat(CellName(job), disagreement));
 }
 
 }  // namespace
@@ -152,8 +152,7 @@ ResultCell MakeResultCell(const v1::Job& job, bool allocated, Notes& notes) {
   }
   cell.bad = true;
   const std::string reason = summary.reason().empty() ? "no reason was given" : summary.reason();
-  cell.note =
-      notes.Add(OutcomeLine(summary.outcome(), reason), absl::StrCat(job.backend(), " ", FormatShape(job.shape())));
+  cell.note = notes.Add(OutcomeLine(summary.outcome(), reason), CellName(job));
   return cell;
 }
 

@@ -7,6 +7,7 @@
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_join.h"
 #include "absl/strings/str_split.h"
+#include "client/cell_name.h"
 #include "client/result_cell.h"
 #include "client/spec_command.h"
 #include "client/text.h"
@@ -220,7 +221,7 @@ void AddFailures(const v1::Job& job, Lines& lines) {
 
 std::string Heading(const v1::Job& job) {
   const v1::JobSummary& summary = job.summary();
-  std::string text = absl::StrCat(job.backend(), " ", FormatShape(job.shape()), ": ");
+  std::string text = absl::StrCat(CellName(job), ": ");
   if (summary.outcome() != v1::OUTCOME_MEASURED) {
     return text + (summary.outcome() == v1::OUTCOME_UNSPECIFIED ? "no result yet"
                                                                 : OutcomeLine(summary.outcome(), summary.reason()));

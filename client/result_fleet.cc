@@ -4,6 +4,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "client/cell_name.h"
 #include "client/result_cell.h"
 #include "proto/spec.h"
 
@@ -12,7 +13,8 @@ namespace {
 
 Grid NodesGrid(std::vector<v1::NodeSummary> nodes) {
   Grid grid;
-  grid.columns = {{"Node"}, {"Device"}, {"Cells", true}, {"of the median it/s", true}, {"robust z", true}, {"Verdict"}};
+  grid.columns = {{"Node"},           {"Device"}, {"Cells compared", true}, {"of the median it/s", true},
+                  {"robust z", true}, {"Verdict"}};
   std::stable_sort(nodes.begin(), nodes.end(), [](const v1::NodeSummary& a, const v1::NodeSummary& b) {
     return a.robust_z_score() < b.robust_z_score();
   });
@@ -50,8 +52,6 @@ Grid SpreadGrid(const v1::FleetSummary& fleet) {
 }
 
 }  // namespace
-
-std::string NodeName(const v1::Node& node) { return absl::StrCat(node.worker(), " ", node.slot()); }
 
 std::vector<Grid> FleetGrids(const std::vector<v1::Benchmark>& benchmarks) {
   std::vector<Grid> grids;

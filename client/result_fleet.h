@@ -9,9 +9,6 @@
 
 namespace attnfleet::client {
 
-// "node7 GPU-7a": worker and slot.
-std::string NodeName(const v1::Node& node);
-
 // What the nodes of benchmarks with placement every say about each other: the nodes, the slowest first, and the spread
 // of each cell. Empty without such a benchmark.
 std::vector<Grid> FleetGrids(const std::vector<v1::Benchmark>& benchmarks);

@@ -5,6 +5,7 @@
 #include <set>
 
 #include "absl/strings/str_cat.h"
+#include "client/cell_name.h"
 #include "client/numerical_check.h"
 #include "client/result_fleet.h"
 #include "client/text.h"

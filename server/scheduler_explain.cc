@@ -279,6 +279,7 @@ std::vector<v1::Explanation> Explain(const v1::Benchmark& benchmark, const WaitR
     explanation.set_job_index(job.index());
     explanation.set_backend(job.backend());
     *explanation.mutable_shape() = job.shape();
+    if (job.has_node()) *explanation.mutable_node() = job.node();
     std::string text = absl::StrCat(ended, " of ", job.runs_size(), " runs ended");
     if (last != nullptr) {
       absl::StrAppend(&text, ", the last ");

@@ -1,3 +1,8 @@
+#include <algorithm>
+#include <utility>
+#include <vector>
+
+#include "client/cell_name.h"
 #include "client/commands/commands.h"
 #include "client/commands/flags.h"
 #include "client/connection.h"
@@ -11,9 +16,17 @@ namespace {
 
 Grid MakeGrid(const v1::ExplainResponse& response) {
   Grid grid;
-  grid.columns = {{"Shape"}, {"Backend"}, {"Where its runs are, or why they wait"}};
-  for (const v1::Explanation& explanation : response.explanations()) {
-    grid.rows.push_back({{FormatShape(explanation.shape())}, {explanation.backend()}, {explanation.text()}});
+  const auto& explanations = response.explanations();
+  const bool nodes = std::any_of(explanations.begin(), explanations.end(),
+                                 [](const v1::Explanation& explanation) { return explanation.has_node(); });
+  grid.columns = {{"Shape"}, {"Backend"}};
+  if (nodes) grid.columns.push_back({"Node"});
+  grid.columns.push_back({"Where its runs are, or why they wait"});
+  for (const v1::Explanation& explanation : explanations) {
+    std::vector<GridCell> row = {FormatShape(explanation.shape()), explanation.backend()};
+    if (nodes) row.emplace_back(NodeName(explanation.node()));
+    row.emplace_back(explanation.text());
+    grid.rows.push_back(std::move(row));
   }
   return grid;
 }

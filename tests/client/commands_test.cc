@@ -250,6 +250,23 @@ TEST_F(CommandsTest, SubmitPrintsTheNumber) {
   EXPECT_THAT(err_, HasSubstr("attnfleet watch 12 --server=" + address_));
 }
 
+TEST_F(CommandsTest, ExplainNamesTheNodeOfEachCellWithPlacementEvery) {
+  for (const char* worker : {"w1", "w2"}) {
+    v1::Explanation& explanation = *service_.explanations.add_explanations();
+    *explanation.mutable_shape() = service_.benchmark.jobs(0).shape();
+    explanation.set_backend("eager");
+    explanation.set_text("0 of 1 runs ended");
+    explanation.mutable_node()->set_worker(worker);
+    explanation.mutable_node()->set_slot("cpu0");
+  }
+  Start();
+  EXPECT_EQ(RunOnServer({"explain", "12"}), kExitOk) << err_;
+  EXPECT_THAT(out_, HasSubstr("\n32x128  eager    w2 cpu0  0 of 1 runs ended\n"));
+  for (v1::Explanation& one : *service_.explanations.mutable_explanations()) one.clear_node();
+  EXPECT_EQ(RunOnServer({"explain", "12"}), kExitOk) << err_;
+  EXPECT_THAT(out_, HasSubstr("\n32x128  eager    0 of 1 runs ended\n"));
+}
+
 TEST_F(CommandsTest, SubmitWarnsOfWhatNoSlotOfTheFleetCanTake) {
   v1::Explanation& busy = *service_.explanations.add_explanations();
   busy.set_waits("every slot that fits is busy");

@@ -72,6 +72,15 @@ TEST(ChangeLine, OutOfMemoryIsOneShortLine) {
             "[18/18] eager 64x1024, repetition 1 of 3: OOM: asked for 25.8 GB with 3.2 of 85.9 GB free (backward)");
 }
 
+TEST(ChangeLine, NamesTheNodeWhereEachHasItsOwn) {
+  v1::Benchmark benchmark = FinishedBenchmark();
+  v1::Node& node = *benchmark.mutable_jobs(1)->mutable_node();
+  node.set_worker("w1");
+  node.set_slot("cpu0");
+  EXPECT_EQ(ChangeLine(benchmark, {benchmark.jobs(1).runs(2), true, 3}, std::nullopt),
+            "[3/18] sdpa 32x128 on w1 cpu0, repetition 3 of 3: 29.35 it/s");
+}
+
 TEST(ChangeLine, TellsResultsFailuresAndRetries) {
   const v1::Benchmark benchmark = FinishedBenchmark();
   EXPECT_EQ(ChangeLine(benchmark, {benchmark.jobs(1).runs(2), true, 3}, 80.0),
@@ -101,6 +110,11 @@ TEST(ProgressLines, ShowRunsTimeAndWhatRunsNow) {
               ElementsAre("benchmark 12 [##########..........] 1/2 runs, 42 s, about 1 min 3 s left",
                           "  eager 64x1024: timed step 35/100, attempt 2 (w1/cpu0)"));
   for (const std::string& line : ProgressLines(benchmark, 42, 63.0, "", 20)) EXPECT_LE(DisplayWidth(line), 20);
+  v1::Node& node = *benchmark.mutable_jobs(1)->mutable_node();
+  node.set_worker("w1");
+  node.set_slot("cpu0");
+  EXPECT_EQ(ProgressLines(benchmark, 42, 63.0, "", 100).back(),
+            "  eager 64x1024 on w1 cpu0: timed step 35/100, attempt 2");
 }
 
 TEST(ProgressLines, OnANarrowTerminalTheBarGivesWayToTheTimeLeft) {

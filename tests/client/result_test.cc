@@ -318,6 +318,7 @@ TEST(ResultView, NodesAreNamedAtEveryWidth) {
     EXPECT_THAT(table.substr(0, table.find("\n\n")), HasSubstr("node7 gpu0")) << width;
   }
   EXPECT_LE(LongestLine(Table(benchmark, 60)), 60);
+  EXPECT_THAT(Table(benchmark, 0), HasSubstr("] eager 64x1024 on node7 gpu0: out of memory")) << "footnotes too";
 }
 
 TEST(ResultView, NothingWinsAgainstWhatRanOnAnotherDevice) {
