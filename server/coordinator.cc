@@ -34,6 +34,8 @@ constexpr std::chrono::milliseconds kLongestStoreRetry{2'000};
 constexpr int64_t kRetirementIntervalMs = 10'000;
 constexpr uint64_t kMostRunsRetired = 10'000;
 
+// How long answers about small benchmarks are still begun while it stops: a store that hangs takes seconds for each.
+constexpr std::chrono::seconds kStopPatience{2};
 constexpr char kStopping[] = "the coordinator is stopping; connect again";
 
 using google::protobuf::util::MessageDifferencer;
@@ -108,7 +110,7 @@ absl::Status Coordinator::Load() {
     if (absl::StartsWith(name, kDrained)) scheduler_.RestoreDrained(name.substr(kDrained.size()));
   }
   BusySlots busy;
-  const auto take = [&](StoredBenchmark stored) -> absl::Status {
+  const auto restore = [&](StoredBenchmark stored) -> absl::Status {
     request_ids_.AddStored(stored.benchmark.id(), stored.benchmark.spec().submitter(), stored.request_id);
     open_runs_.Update(stored.benchmark);
     if (HasEnded(stored.benchmark)) return scheduler_.Restore(stored.benchmark, std::move(stored.runs), now);
@@ -126,6 +128,10 @@ absl::Status Coordinator::Load() {
       runs.push_back(std::move(*whole->mutable_jobs(job)->mutable_runs(repetition)));
     }
     return scheduler_.Restore(head, std::move(runs), now);
+  };
+  const auto take = [&](StoredBenchmark stored) -> absl::Status {
+    const absl::Status status = restore(std::move(stored));
+    return {status.code(), status.ok() ? "" : absl::StrCat(store_.name(), ": ", status.message())};
   };
   constexpr bool kRunsOfEnded = false;  // they are read when somebody asks
   if (absl::Status status = store_.Load(take, kRunsOfEnded); !status.ok()) return status;
@@ -165,7 +171,9 @@ void Coordinator::ReplyAfterSave(const char* what, uint64_t id, const Reply<Wire
 void Coordinator::Submit(v1::SubmitRequest request, const Reply<Wire>& reply) {
   PostOrRefuse<Wire>(
       [this, request = std::move(request), reply](int64_t now) {
-        if (!store_status_.ok()) return reply(store_status_);
+        // One that was accepted just before the store failed hears that again.
+        const bool known = request_ids_.Find(request.spec().submitter(), request.request_id()).has_value();
+        if (!store_status_.ok() && !known) return reply(store_status_);
         const absl::StatusOr<uint64_t> id = TakeSubmit(request, now);
         if (!id.ok()) return reply(id.status());
         ReplyAfterSave("benchmark", *id, reply);
@@ -353,6 +361,7 @@ void Coordinator::WorkerJoined(v1::WorkerHello hello, std::shared_ptr<WorkerLink
       ForgetUnsent(name, found->second.link);
     }
     LogInfo(absl::StrCat("worker ", name, " is connected: ", hello.worker().slots_size(), " slot(s)"));
+    for (const v1::RunReport& report : hello.unacknowledged()) WarnIfUnknown(name, report);
     links_[name] = {hello.worker().instance(), link, hello.takes_batches()};
     to_welcome_.push_back(link);
     scheduler_.WorkerJoined(hello, now, effects_);
@@ -371,6 +380,13 @@ absl::Status Coordinator::NameTaken(LinkedWorker& linked, const v1::WorkerInfo& 
     return absl::FailedPreconditionError(absl::StrCat("a worker named ", rival.name(), " is running already", advice));
   }
   return absl::AlreadyExistsError(absl::StrCat("a worker named ", rival.name(), " is connected already", advice));
+}
+
+void Coordinator::WarnIfUnknown(const std::string& worker, const v1::RunReport& report) const {
+  if (scheduler_.Exists(report.run().benchmark_id())) return;
+  LogWarning(absl::StrCat("worker ", worker, " reports run ", FormatRunKey(report.run()),
+                          ", of a benchmark that this store does not have: that result is dropped. Was the benchmark "
+                          "removed, or did the worker serve another coordinator?"));
 }
 
 bool Coordinator::IsCurrent(const std::string& worker, const std::shared_ptr<WorkerLink>& link) const {
@@ -396,6 +412,7 @@ void Coordinator::WorkerSaid(const std::string& worker, v1::WorkerEvent event,
         scheduler_.RunProgressed(worker, event.progress(), now, effects_);
         break;
       case v1::WorkerEvent::kReport:
+        WarnIfUnknown(worker, event.report());
         scheduler_.RunReported(worker, event.report(), now, effects_);
         break;
       case v1::WorkerEvent::kHandedBack:
@@ -436,6 +453,7 @@ void Coordinator::WorkerGone(const std::string& worker, const std::shared_ptr<Wo
 void Coordinator::Loop() {
   const std::chrono::milliseconds tick(std::clamp<int64_t>(options_.lease_ms / 4, 10, 1'000));
   std::chrono::milliseconds retry = kFirstStoreRetry;
+  std::optional<std::chrono::steady_clock::time_point> stop_by;
   for (;;) {
     std::deque<Event> events;
     bool stopping = false;
@@ -454,7 +472,11 @@ void Coordinator::Loop() {
       events.swap(events_);
       stopping = stopping_;
     }
-    if (stopping) snapshots_.RefuseLarge(absl::UnavailableError(kStopping));  // before one of them is begun
+    if (stopping) {  // before one of them is begun
+      if (!stop_by) stop_by = std::chrono::steady_clock::now() + kStopPatience;
+      const bool late = std::chrono::steady_clock::now() >= *stop_by;
+      snapshots_.Refuse(absl::UnavailableError(kStopping), late ? Snapshots::Which::kAll : Snapshots::Which::kLarge);
+    }
     RunBatch(std::move(events));
     if (!stopping) continue;
     if (!snapshots_.busy()) return EndStreams();
@@ -517,8 +539,11 @@ void Coordinator::RunBatch(std::deque<Event> events) {
 }
 
 absl::Status Coordinator::Save() {
-  if (effects_.benchmarks.empty() && effects_.runs.empty() && effects_.drained.empty())
-    return store_status_.ok() ? absl::OkStatus() : store_.Save({});
+  if (effects_.benchmarks.empty() && effects_.runs.empty() && effects_.drained.empty()) {
+    // What is told rests on what is known here, and that is old if another leads by now.
+    const bool tells = !effects_.acknowledge.empty() || !effects_.stop.empty() || !after_save_.empty();
+    return tells ? ConfirmLead() : absl::OkStatus();
+  }
   StoreChanges changes;
   std::deque<v1::Benchmark> heads;  // what `changes` points to
   for (const uint64_t id : effects_.benchmarks) {
@@ -678,10 +703,14 @@ void Coordinator::ForgetEnded() {
   }
 }
 
+const absl::Status& Coordinator::ConfirmLead() {
+  if (!lead_) lead_ = store_.ConfirmLead();
+  return *lead_;
+}
+
 absl::Status Coordinator::NoSuchBenchmark(uint64_t id) {
   if (!store_status_.ok()) return store_status_;
-  if (!lead_) lead_ = store_.ConfirmLead();
-  if (!lead_->ok()) return absl::UnavailableError(lead_->message());
+  if (const absl::Status& lead = ConfirmLead(); !lead.ok()) return absl::UnavailableError(lead.message());
   return absl::NotFoundError(id == 0 ? "there is no benchmark yet" : absl::StrCat("there is no benchmark ", id));
 }
 

@@ -59,8 +59,9 @@ struct BatchReport {
 };
 
 // The one place that owns state. A single thread takes whatever events have come, gives them to the scheduler, saves
-// what changed in one transaction, and only then sends anything. When the store fails, nothing is sent or acknowledged
-// until it works again; workers keep their results meanwhile.
+// what changed in one transaction, and only then sends anything. When the store fails, workers and watchers
+// are sent nothing and acknowledged nothing until it works again; workers keep their results meanwhile. Who gets, lists
+// or explains sees what is known, saved or not.
 class Coordinator {
  public:
   struct Options {
@@ -171,9 +172,13 @@ class Coordinator {
   // For a worker whose name `linked` has: whether it is to try again.
   static absl::Status NameTaken(LinkedWorker& linked, const v1::WorkerInfo& rival, int64_t now);
   bool IsCurrent(const std::string& worker, const std::shared_ptr<WorkerLink>& link) const;
+  // A report of a benchmark that is not there is acknowledged, so the worker forgets it.
+  void WarnIfUnknown(const std::string& worker, const v1::RunReport& report) const;
   // While the store fails, what is to be sent waits. The worker has left: its next hello makes it all anew, and a
   // worker that comes and goes must not make it more and more.
   void ForgetUnsent(const std::string& worker, const std::shared_ptr<WorkerLink>& link);
+  // As the store's, once in each batch.
+  const absl::Status& ConfirmLead();
   // NOT_FOUND; but UNAVAILABLE from a coordinator that was passed over, which knows nothing of what came since.
   absl::Status NoSuchBenchmark(uint64_t id);
   // PERMISSION_DENIED if there is such a benchmark and it is not `owner`'s; an empty one is everybody.

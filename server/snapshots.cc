@@ -40,9 +40,8 @@ void Snapshots::Ask(const Key& key, Reply reply) {
     kept->second->asked = options_.now();
     return reply(kept->second->wire);
   }
-  const bool large = options_.is_large(key.first);
-  if (large && refusal_) return reply(*refusal_);
-  Lane& lane = lanes_[large ? 1 : 0];
+  Lane& lane = lanes_[options_.is_large(key.first) ? 1 : 0];
+  if (lane.refusal) return reply(*lane.refusal);
   // Explanations tell of the whole fleet, which changes by the moment.
   const bool joins =
       lane.making && lane.making->key == key && lane.making->current && key.second != Kind::kExplanations;
@@ -107,12 +106,14 @@ void Snapshots::Drop(const Key& key) {
   kept_by_key_.erase(found);
 }
 
-void Snapshots::RefuseLarge(const absl::Status& status) {
-  refusal_ = status;
-  Lane& lane = lanes_[1];
-  lane.queue.clear();
-  for (const auto& [key, replies] : std::exchange(lane.waiting, {})) {
-    for (const Reply& reply : replies) reply(status);
+void Snapshots::Refuse(const absl::Status& status, Which which) {
+  for (size_t i = which == Which::kAll ? 0 : 1; i < lanes_.size(); ++i) {
+    Lane& lane = lanes_[i];
+    lane.refusal = status;
+    lane.queue.clear();
+    for (const auto& [key, replies] : std::exchange(lane.waiting, {})) {
+      for (const Reply& reply : replies) reply(status);
+    }
   }
 }
 

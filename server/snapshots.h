@@ -66,9 +66,10 @@ class Snapshots {
   // questions and changes, and every second or so without one.
   void Begin();
 
-  // Refuses what waits for a large benchmark, and what is asked for one from now on. The rest goes on: until nothing is
-  // busy, Begin() must still be called.
-  void RefuseLarge(const absl::Status& status);
+  // Refuses what waits for large benchmarks, or for any, and what is asked for those from now on. The rest goes on:
+  // until nothing is busy, Begin() must still be called.
+  enum class Which { kLarge, kAll };
+  void Refuse(const absl::Status& status, Which which);
   bool busy() const;
 
  private:
@@ -103,6 +104,7 @@ class Snapshots {
     std::deque<Key> queue;
     std::map<Key, std::vector<Reply>> waiting;  // of each key in the queue
     std::optional<Making> making;
+    std::optional<absl::Status> refusal;
     Thread thread;  // the last: it ends before what it works for
   };
 
@@ -121,8 +123,7 @@ class Snapshots {
   std::list<Kept> kept_;  // asked for longest ago first
   std::map<Key, std::list<Kept>::iterator> kept_by_key_;
   size_t kept_bytes_ = 0;
-  std::optional<absl::Status> refusal_;  // of large ones
-  std::array<Lane, 2> lanes_;            // the last: their threads end first
+  std::array<Lane, 2> lanes_;  // the last: their threads end first
 };
 
 }  // namespace attnfleet::server

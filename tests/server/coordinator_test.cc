@@ -243,6 +243,21 @@ TEST_F(CoordinatorTest, NothingIsSentOrAcknowledgedWhileTheStoreFailsAndAllOfItA
   EXPECT_EQ(worker->unsaved, 0);
 }
 
+// Clients repeat what is UNAVAILABLE, and tell their user what they heard last.
+TEST_F(CoordinatorTest, SubmitThatIsAcceptedButNotSavedHearsThatEachTimeItIsRepeated) {
+  faulty_.fault = FaultyStore::Fault::kLostAnswer;
+  for (int i = 0; i < 3; ++i) {
+    const absl::Status status = Submit(MakeSpec({"eager"}, 1, 1), "first").status();
+    EXPECT_EQ(status.code(), absl::StatusCode::kUnavailable);
+    EXPECT_THAT(std::string(status.message()), testing::HasSubstr("benchmark 1 is accepted but not saved"));
+  }
+  EXPECT_THAT(std::string(Submit(MakeSpec({"eager"}, 1, 1), "second").status().message()),
+              testing::Not(testing::HasSubstr("accepted")));
+  faulty_.fault = FaultyStore::Fault::kNone;
+  EXPECT_TRUE(Eventually([&] { return Submit(MakeSpec({"eager"}, 1, 1), "first").ok(); }));
+  EXPECT_EQ(Get(2).status().code(), absl::StatusCode::kNotFound);
+}
+
 TEST_F(CoordinatorTest, WorkersThatComeAndGoWhileTheStoreFailsLeaveNothingBehind) {
   faulty_.fault = FaultyStore::Fault::kFull;
   ASSERT_FALSE(Submit(MakeSpec({"eager"}, 1, 1)).ok());
@@ -504,6 +519,24 @@ TEST_F(CoordinatorTest, OnlyACoordinatorThatLeadsSaysThatThereIsNoBenchmark) {
   EXPECT_EQ(Cancel(5, "").status().code(), absl::StatusCode::kUnavailable);
   Watch(5, watcher);
   EXPECT_EQ(watcher->result.get_future().get().status().code(), absl::StatusCode::kUnavailable);
+}
+
+TEST_F(CoordinatorTest, OnlyACoordinatorThatLeadsAcknowledgesWhatItKnowsNothingOf) {
+  const auto worker = std::make_shared<FakeWorker>(store_, false);
+  worker->Join(*coordinator_, MakeHello("w", 1));
+  const uint64_t id = Submit(MakeSpec({"eager"}, 1, 1))->id();
+  ASSERT_TRUE(Eventually([&] { return worker->starts == 1; }));
+  v1::StartRun of_the_other = worker->Commands().back().start();
+  of_the_other.mutable_run()->set_benchmark_id(id + 1);
+  faulty_.leads = false;
+  worker->Report(of_the_other);
+  EXPECT_TRUE(Eventually([&] {
+    const std::lock_guard<std::mutex> lock(observed_mutex_);
+    return save_failures_ > 0;
+  }));
+  EXPECT_EQ(worker->acknowledged, 0);
+  faulty_.leads = true;
+  EXPECT_TRUE(Eventually([&] { return worker->acknowledged == 1; }));
 }
 
 // A server that was stopped for longer than the lease once took all runs from workers that had been there all the time.

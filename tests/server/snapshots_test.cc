@@ -140,10 +140,15 @@ TEST_F(SnapshotsTest, SmallOnesDoNotWaitForLargeOnesOfWhichOneIsTakenAtATime) {
   EXPECT_EQ(small->size() + other->size(), 2u);
   EXPECT_EQ(large->size() + next->size(), 0u);
   EXPECT_EQ(taken_, 3) << "the next is not taken before the first is made";
-  snapshots_->RefuseLarge(absl::UnavailableError("stops"));
+  snapshots_->Refuse(absl::UnavailableError("stops"), Snapshots::Which::kLarge);
   EXPECT_EQ(next->front().status().code(), absl::StatusCode::kUnavailable);
   EXPECT_EQ(Ask(kLarge + 2)->front().status().code(), absl::StatusCode::kUnavailable) << "and none is begun anew";
   EXPECT_TRUE(snapshots_->busy()) << "the first goes on";
+  const auto late = Ask(3);
+  EXPECT_TRUE(late->empty()) << "small ones are still made";
+  snapshots_->Refuse(absl::UnavailableError("stops"), Snapshots::Which::kAll);
+  EXPECT_EQ(late->front().status().code(), absl::StatusCode::kUnavailable);
+  EXPECT_EQ(Ask(4)->front().status().code(), absl::StatusCode::kUnavailable);
   gate_.set_value();
   FinishAll();
   EXPECT_TRUE(large->front().ok());
