@@ -219,15 +219,29 @@ void BenchmarkEntry::ReturnRun(const v1::RunKey& key) {
   FindLane(LaneOf(key))->runs[BackendOf(key)].returned.insert(RoundOf(key));
 }
 
-bool BenchmarkEntry::HasMeasured(uint32_t index, const std::string& worker) const {
+template <typename Look>
+void BenchmarkEntry::ForEachMeasured(uint32_t index, Look look) const {
   const Lane& lane = *FindLane(index);
   for (uint32_t backend = 0; backend < backends_; ++backend) {
     for (uint32_t round = 0; round < lane.runs[backend].next; ++round) {
       const v1::Run* run = FindRun(KeyOf(index, round, backend));
-      if (run != nullptr && run->worker() == worker && run->result().outcome() == v1::OUTCOME_MEASURED) return true;
+      if (run != nullptr && run->result().outcome() == v1::OUTCOME_MEASURED) look(*run);
     }
   }
-  return false;
+}
+
+bool BenchmarkEntry::HasMeasured(uint32_t index, const std::string& worker) const {
+  bool found = false;
+  ForEachMeasured(index, [&](const v1::Run& run) { found = found || run.worker() == worker; });
+  return found;
+}
+
+const v1::Run* BenchmarkEntry::LastMeasured(uint32_t index) const {
+  const v1::Run* last = nullptr;
+  ForEachMeasured(index, [&last](const v1::Run& run) {
+    if (last == nullptr || run.started_unix_ms() > last->started_unix_ms()) last = &run;
+  });
+  return last;
 }
 
 bool BenchmarkEntry::HasLane(const Need& need) const {

@@ -130,6 +130,8 @@ class BenchmarkEntry {
   BackendSet Wants(const Lane& lane) const;
   // Whether a run of the lane was measured on that worker.
   bool HasMeasured(uint32_t lane, const std::string& worker) const;
+  // Of the lane's measured runs, the one that was given out last; null if there is none.
+  const v1::Run* LastMeasured(uint32_t lane) const;
   // The next run of these backends, of which one waits: it waits no longer.
   v1::RunKey TakeRun(uint32_t lane, BackendSet of);
   void ReturnRun(const v1::RunKey& key);
@@ -167,6 +169,9 @@ class BenchmarkEntry {
   };
   static v1::Run& Own(Row& row);
   static const std::shared_ptr<v1::Run>& Share(Row& row);
+
+  template <typename Look>
+  void ForEachMeasured(uint32_t lane, Look look) const;
 
   uint32_t lane_shapes() const { return every_ ? shapes_ : 1; }
   uint32_t ShapeOf(const v1::RunKey& key) const { return key.job_index() / backends_; }

@@ -50,14 +50,17 @@ struct Slot {
 struct Worker {
   v1::WorkerInfo info;
   bool connected = false;
-  bool draining = false;  // says the worker
-  bool drained = false;   // says an administrator
-  bool lost = false;      // its lease has ended and its runs are taken
+  bool draining = false;      // says the worker
+  int64_t awaited_until = 0;  // while it drains: it may be restarted and be back until then
+  bool drained = false;       // says an administrator
+  bool lost = false;          // its lease has ended and its runs are taken
   int64_t heard = 0;
   std::map<std::string, std::unique_ptr<Slot>> slots;
   std::list<Worker*>::iterator position;  // in Fleet's lists
 
   bool accepts() const { return !draining && !drained; }
+  // Somebody may wait for what its slots have, if it has not been lost.
+  bool awaited(int64_t now) const { return !drained && (!draining || now < awaited_until); }
   // It takes nothing, and nobody knows until when.
   bool away() const { return lost || !accepts(); }
   const std::string& name() const { return info.name(); }

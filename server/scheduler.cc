@@ -149,6 +149,7 @@ void Scheduler::ForgetRuns(uint64_t id) {
 
 std::vector<uint64_t> Scheduler::Expired(const Retention& retention, int64_t now, uint64_t max_runs) const {
   std::vector<uint64_t> expired;
+  if (retention.max_benchmarks == 0 && retention.max_age_ms == 0) return expired;
   uint64_t runs = 0;
   uint64_t newer = benchmarks_.size();
   for (const auto& [id, entry] : benchmarks_) {
@@ -210,17 +211,24 @@ void Scheduler::RestoreLanes(BenchmarkEntry& entry, const v1::Benchmark& stored,
     entry.RunBecameActive();
     queue_.AddRunning(*entry.submitter, 1);
   }
-  // Nodes that have begun go on before others begin; which of them had their place is not known.
-  for (uint32_t index = 0; entry.every() && index < lanes; ++index) {
+  // What has begun goes on before others begin, and on its slot; which of them had their place is not known.
+  for (uint32_t index = 0; index < lanes; ++index) {
     const Lane& lane = *entry.FindLane(index);
-    if (lane.started && !lane.admitted && entry.Wants(lane) != 0 && entry.MayAdmit()) AdmitLane(entry, index);
+    if (!lane.started || lane.admitted || entry.Wants(lane) == 0 || !entry.MayAdmit()) continue;
+    if (entry.every()) {
+      AdmitLane(entry, index);
+    } else if (const v1::Run* last = entry.LastMeasured(index); last != nullptr && last->worker() != lane.avoid) {
+      Bind(entry, index, PlaceholderSlot(last->worker(), last->slot(), now));
+    }
   }
   for (uint32_t index = 0; index < lanes; ++index) SettleLane(entry, index);
 }
 
 // A slot whose worker has not come back yet.
 Slot& Scheduler::PlaceholderSlot(const std::string& name, const std::string& slot, int64_t now) {
-  return fleet_.FindOrAddSlot(fleet_.FindOrAdd(name, now), slot);
+  Worker& worker = fleet_.FindOrAdd(name, now);
+  worker.drained = drained_.contains(name);
+  return fleet_.FindOrAddSlot(worker, slot);
 }
 
 bool Scheduler::Cancel(uint64_t id, const std::string& reason, int64_t now, Effects& effects) {
@@ -292,6 +300,7 @@ void Scheduler::WorkerJoined(const v1::WorkerHello& hello, int64_t now, Effects&
   SetConnected(worker, false);  // its slots are counted and filed anew below
   worker.info = hello.worker();
   worker.draining = hello.draining();
+  worker.awaited_until = now;  // if no slot of it is in service, only another hello will change that
   worker.drained = drained_.contains(worker.name());
   for (auto& [id, slot] : worker.slots) slot->offered = false;
   for (const v1::Slot& info : hello.worker().slots()) {
@@ -306,13 +315,13 @@ void Scheduler::WorkerJoined(const v1::WorkerHello& hello, int64_t now, Effects&
   Schedule(now, effects);
 }
 
-// What the worker's slots have counts until its lease ends, also if it is away or about to stop: it may be back at
-// once. One that an administrator has drained may stay so: nothing is to wait for it while another slot has a part of
-// what is wanted.
+// What the worker's slots have counts until its lease ends, also if it is away, and for one lease if it is about to
+// stop: it may be back at once. One that stops later, that has no slot in service, or that an administrator has drained
+// may stay so: nothing is to wait for it while another slot has a part of what is wanted.
 void Scheduler::FileSlots(Worker& worker, int64_t now, Effects& effects) {
   std::vector<Slot*> other;  // than they were
   for (auto& [id, slot] : worker.slots) {
-    if (worker.drained) {
+    if (!worker.awaited(now)) {
       queue_.RemoveSlot(*slot);
     } else if (slot->offered && !worker.lost && queue_.AddSlot(*slot)) {
       other.push_back(slot.get());
@@ -408,7 +417,11 @@ void Scheduler::WorkerHeard(const std::string& name, bool draining, int64_t now,
   Worker* worker = fleet_.Find(name);
   if (worker == nullptr) return;
   fleet_.Heard(*worker, now);
-  if (std::exchange(worker->draining, draining) != draining) FileSlots(*worker, now, effects);
+  if (std::exchange(worker->draining, draining) != draining) {
+    worker->awaited_until = now + lease_ms_;
+    if (draining) drains_.insert({worker->awaited_until, name});
+    FileSlots(*worker, now, effects);
+  }
   Schedule(now, effects);
 }
 
@@ -461,6 +474,10 @@ void Scheduler::TakeOverdue(int64_t now, Effects& effects) {
        worker = fleet_.LongestLost()) {
     ForgetWorker(*worker, now, effects);
   }
+  while (!drains_.empty() && drains_.begin()->first <= now) {
+    Worker* worker = fleet_.Find(drains_.extract(drains_.begin()).value().second);
+    if (worker != nullptr) FileSlots(*worker, now, effects);
+  }
   while (!deadlines_.empty() && deadlines_.begin()->first <= now) {
     BenchmarkEntry& entry = *FindEntry(deadlines_.begin()->second);
     const double seconds = entry.Spec().deadline_seconds();
@@ -491,9 +508,11 @@ void Scheduler::RunProgressed(const std::string& name, const v1::RunProgress& pr
   if (Worker* worker = fleet_.Find(name); worker != nullptr) fleet_.Heard(*worker, now);
   v1::Run* run = FindCurrent(name, progress.run(), progress.attempt());
   if (run == nullptr) return;
+  const v1::RunKey& key = run->key();
+  // Saved once: should this host die with the worker's, the store tells that the run was begun and so was lost.
+  if (run->state() != v1::RUN_STATE_RUNNING) Changed(key, effects);
   run->set_state(v1::RUN_STATE_RUNNING);
   *run->mutable_progress() = progress.progress();
-  const v1::RunKey& key = run->key();
   effects.progressed.insert({key.benchmark_id(), key.job_index(), key.repetition()});
 }
 

@@ -268,6 +268,7 @@ class Scheduler {
   bool fleet_returns_ = false;
   std::set<std::string> drained_;                     // by an administrator
   std::set<std::pair<int64_t, uint64_t>> deadlines_;  // Unix ms, benchmark
+  std::set<std::pair<int64_t, std::string>> drains_;  // until when a worker that drains is awaited
   std::vector<Slot*> idle_;  // that may have become able to take a run since Schedule last looked
   Counts counts_;
   std::vector<v1::Backend> backends_;

@@ -189,8 +189,8 @@ std::vector<uint32_t> Scheduler::AllLanes(BenchmarkEntry& entry) {
 void Scheduler::EndWhatNoSlotOffers(BenchmarkEntry& entry, int64_t now, Effects& effects) {
   if (counts_.workers_connected == 0) return;
   // Nobody else will come.
-  const auto drains = [](const auto& worker) { return worker.second->draining; };
-  if (std::ranges::all_of(fleet_.workers(), drains)) {
+  const auto is_gone = [now](const auto& worker) { return worker.second->draining && !worker.second->awaited(now); };
+  if (std::ranges::all_of(fleet_.workers(), is_gone)) {
     const v1::RunResult result =
         MakeResult(v1::OUTCOME_FAILED, "its worker takes no more runs: it stops, or a trainer of it cannot be killed");
     for (const uint32_t index : AllLanes(entry)) {

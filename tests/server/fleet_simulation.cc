@@ -55,11 +55,14 @@ struct FleetSimulation::SimWorker {
   int64_t memory_bytes = 8'000'000'000;
   std::string rack;
   Backends backends = {"eager", "sdpa"};
-  Backends offers;    // what the scheduler counts on: from its last hello until its lease ends
-  int64_t heard = 0;  // by the scheduler
+  Backends offers;     // what the scheduler counts on
+  Backends announced;  // that would be this, but for drains: from its last hello until its lease ends
+  int64_t heard = 0;   // by the scheduler
   bool draining = false;
-  bool connected = false;  // as it sees it
-  bool noticed = true;     // the scheduler knows whether it is
+  bool drains = false;        // as the scheduler has heard
+  int64_t awaited_until = 0;  // if it does
+  bool connected = false;     // as it sees it
+  bool noticed = true;        // the scheduler knows whether it is
   int stream = 0;
   std::map<std::string, v1::StartRun> active;  // by slot
   std::vector<v1::RunReport> spool;            // not acknowledged
@@ -242,7 +245,10 @@ absl::Status FleetSimulation::Join(SimWorker& worker) {
   for (const v1::RunReport& report : worker.spool) *hello.add_unacknowledged() = report;
   worker.connected = true;
   worker.noticed = true;
-  worker.offers = worker.backends;
+  worker.announced = worker.backends;
+  worker.drains = worker.draining;
+  worker.awaited_until = now();
+  worker.offers = worker.drains ? Backends() : worker.announced;
   ++worker.stream;
   return Apply("join", worker.name, [&](Effects& effects) { scheduler_->WorkerJoined(hello, now(), effects); });
 }
@@ -302,10 +308,13 @@ absl::Status FleetSimulation::Give(const Message& message) {
   const std::string& name = workers_[static_cast<size_t>(message.worker)]->name;
   const v1::WorkerEvent& event = message.event;
   switch (event.event_case()) {
-    case v1::WorkerEvent::kHeartbeat:
-      return Apply("heartbeat", name, [&](Effects& effects) {
-        scheduler_->WorkerHeard(name, event.heartbeat().draining(), now(), effects);
-      });
+    case v1::WorkerEvent::kHeartbeat: {
+      SimWorker& worker = *workers_[static_cast<size_t>(message.worker)];
+      const bool drains = event.heartbeat().draining();
+      if (std::exchange(worker.drains, drains) != drains) worker.awaited_until = now() + kLease;
+      if (!drains) worker.offers = worker.announced;
+      return Apply("heartbeat", name, [&](Effects& effects) { scheduler_->WorkerHeard(name, drains, now(), effects); });
+    }
     case v1::WorkerEvent::kProgress:
       return Apply("progress", name,
                    [&](Effects& effects) { scheduler_->RunProgressed(name, event.progress(), now(), effects); });
@@ -330,6 +339,7 @@ absl::Status FleetSimulation::Restart() {
   for (const auto& worker : workers_) {
     worker->connected = false;
     worker->noticed = true;
+    worker->announced.clear();
     worker->offers.clear();
   }
   gathering_ = !open_.empty();
@@ -364,9 +374,12 @@ bool FleetSimulation::CountOffers(const std::string& event, const std::string& n
   const bool looks = Schedules(event);
   bool certain = true;
   for (const auto& worker : workers_) {
-    if (worker->offers.empty() || now() - worker->heard <= kLease) continue;
+    const bool lost = now() - worker->heard > kLease;
+    if (worker->offers.empty() || !(lost || (worker->drains && now() >= worker->awaited_until))) continue;
     certain = certain && looks;
-    if (looks) worker->offers.clear();
+    if (!looks) continue;
+    worker->offers.clear();
+    if (lost) worker->announced.clear();
   }
   if (!gathering_ || now() <= gathers_until_) return certain;
   gathering_ = !looks;

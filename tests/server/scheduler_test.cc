@@ -460,6 +460,70 @@ TEST_F(SchedulerTest, RestoredRunsWaitForTheirWorkerForOneLease) {
   EXPECT_EQ(effects.assign[0].start.run().repetition(), 1u);
 }
 
+TEST_F(SchedulerTest, ShapeThatWaitsComesBackToItsSlotAfterARestart) {
+  Join(MakeHello("w1", 1));
+  Submit(MakeSpec({"eager"}, 1, 3));
+  const v1::StartRun first = TakeStart();
+  scheduler_.SetPaused(1, true, now_, effects_);
+  Report("w1", first, v1::OUTCOME_MEASURED);
+  EXPECT_TRUE(Take().assign.empty());
+  for (const bool comes_back : {true, false}) {
+    Scheduler restarted(kLease);
+    ASSERT_EQ(restarted.Restore(*scheduler_.Head(1), RowsOf(1), now_), absl::OkStatus());
+    ASSERT_EQ(restarted.CheckInvariants(), absl::OkStatus());
+    Effects effects;
+    restarted.WorkerJoined(MakeHello("w2", 1), now_, effects);
+    restarted.SetPaused(1, false, now_, effects);
+    EXPECT_TRUE(effects.assign.empty()) << "its repetitions are compared on one device";
+    if (comes_back) restarted.WorkerJoined(MakeHello("w1", 1), now_ + 1, effects);
+    restarted.WorkerHeard("w2", false, now_ + kLease, effects);
+    restarted.Tick(now_ + kLease + 1, effects);
+    ASSERT_EQ(restarted.CheckInvariants(), absl::OkStatus());
+    ASSERT_EQ(effects.assign.size(), 1u);
+    EXPECT_EQ(effects.assign[0].worker, comes_back ? "w1" : "w2");
+  }
+}
+
+TEST_F(SchedulerTest, DrainedWorkerIsKnownAsDrainedBeforeItIsBack) {
+  Join(MakeHello("w", 1));
+  Submit(MakeSpec({"eager"}, 1, 1));
+  TakeStart();
+  Scheduler restarted(kLease);
+  restarted.RestoreDrained("w");
+  ASSERT_EQ(restarted.Restore(*scheduler_.Head(1), RowsOf(1), now_), absl::OkStatus());
+  EXPECT_TRUE(restarted.FindWorker("w")->drained());
+}
+
+// The run brought the whole host down, and the coordinator with it.
+TEST_F(SchedulerTest, RunThatTakesTheCoordinatorWithItsWorkerIsQuarantined) {
+  Join(MakeHello("w", 1));
+  Submit(MakeSpec({"eager"}, 1, 1));
+  v1::StartRun start = TakeStart();
+  std::vector<v1::Run> stored = RowsOf(1);
+  const v1::Benchmark head = *scheduler_.Head(1);
+  Progress("w", start);
+  EXPECT_EQ(effects_.runs.size(), 1u) << "it is saved that it was begun";
+  stored = RowsOf(1);
+  Progress("w", start);
+  effects_.runs.clear();
+  Progress("w", start);
+  EXPECT_TRUE(effects_.runs.empty()) << "once";
+  for (const bool last : {false, true}) {
+    Scheduler restarted(kLease);
+    ASSERT_EQ(restarted.Restore(head, stored, now_), absl::OkStatus());
+    Effects effects;
+    restarted.WorkerJoined(MakeHello("w", 1), now_, effects);
+    ASSERT_EQ(restarted.FindRun(start.run())->quarantined(), last);
+    if (last) break;
+    ASSERT_EQ(effects.assign.size(), 1u);
+    v1::RunProgress progress;
+    *progress.mutable_run() = start.run();
+    progress.set_attempt(effects.assign[0].start.attempt());
+    restarted.RunProgressed("w", progress, now_, effects);
+    stored = {*restarted.FindRun(start.run())};
+  }
+}
+
 TEST_F(SchedulerTest, RestoredRunOfAWorkerThatNeverComesGoesElsewhere) {
   Join(MakeHello("w", 1));
   Submit(MakeSpec({"eager"}, 1, 1));
@@ -803,6 +867,8 @@ TEST_F(SchedulerTest, NodeOfAFleetComparisonWaitsForItsWorkerAndFailsWhenItsSlot
   scheduler_.Tick(now_, effects_);
   EXPECT_TRUE(Take().assign.empty());
   EXPECT_THAT(Explain(1)[0].text(), testing::HasSubstr("its slot, w1 cpu0, is not connected"));
+  EXPECT_EQ(Explain(1)[0].node().worker(), "w1");
+  EXPECT_EQ(Explain(1)[0].node().slot(), "cpu0");
   Join(MakeHello("w1", 1));
   EXPECT_EQ(TakeStart().attempt(), 2u);
   v1::WorkerHello other = MakeHello("w1", 0);
@@ -1046,6 +1112,25 @@ TEST_F(SchedulerTest, WorkerThatStopsIsWaitedForAsOneThatCrashed) {
   Take();
   scheduler_.WorkerHeard("all", /*draining=*/true, now_, effects_);
   EXPECT_TRUE(Take().assign.empty()) << "it may be restarted";
+  now_ += kLease;
+  scheduler_.WorkerHeard("all", true, now_, effects_);
+  EXPECT_EQ(TakeStart().backend(), "eager") << "it lets its run end, which may take hours: what the other has begins";
+  scheduler_.WorkerHeard("all", false, now_, effects_);
+  EXPECT_EQ(Take().assign.size(), 0u) << "its run goes on";
+}
+
+TEST_F(SchedulerTest, NothingWaitsForAWorkerWithoutASlotInService) {
+  Join(MakeHello("some", 1));
+  v1::WorkerHello stuck = MakeHello("all", 1, {"eager", "flash2"});
+  stuck.set_draining(true);
+  Join(stuck);
+  Submit(MakeSpec({"eager", "flash2"}, 1, 1));
+  const v1::StartRun start = TakeStart();
+  EXPECT_EQ(start.backend(), "eager");
+  Report("some", start, v1::OUTCOME_MEASURED);
+  stuck.set_draining(false);
+  Join(stuck);
+  EXPECT_EQ(TakeStart().backend(), "flash2");
 }
 
 TEST_F(SchedulerTest, CountAsksForSlotsThatHaveAnyOfTheBackends) {
@@ -1225,7 +1310,9 @@ TEST_F(ClosedFleetTest, WhatWaitsForAWorkerThatTakesNothingMoreHasFailed) {
   Submit(every);
   Report("local", TakeStart(), v1::OUTCOME_MEASURED);
   TakeStart();
-  drains.set_draining(true);  // and the run is handed back
+  scheduler_.WorkerHeard("local", true, now_, effects_);
+  EXPECT_EQ(Take().runs.size(), 0u) << "it was stopped, and whoever owns this fleet starts it again";
+  drains.set_draining(true);  // no slot is in service, and the run is handed back
   Join(drains);
   Take();
   for (const uint64_t id : {1u, 2u}) {
