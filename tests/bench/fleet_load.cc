@@ -337,8 +337,10 @@ class Load {
 }  // namespace attnfleet::bench
 
 int main(int argc, char** argv) {
-  if (const auto line = attnfleet::ParseFlags(argc, argv); !line.ok() || !line->positional.empty()) {
-    attnfleet::bench::Die(line.ok() ? "there are only flags" : std::string(line.status().message()));
+  const auto line = attnfleet::ParseFlags(argc, argv);
+  if (!line.ok()) attnfleet::bench::Die(std::string(line.status().message()));
+  if (line->help || !line->positional.empty()) {
+    attnfleet::bench::Die("there are only the flags that tests/bench/fleet_load.cc begins with");
   }
   absl::SetMutexDeadlockDetectionMode(absl::OnDeadlockCycle::kIgnore);  // as the server does
   return attnfleet::bench::Load().Run();
