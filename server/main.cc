@@ -1,6 +1,7 @@
 // attnfleet-server: flags, start, and an orderly end.
 
 #include <grpcpp/health_check_service_interface.h>
+#include <malloc.h>
 #include <sys/resource.h>
 #include <unistd.h>
 
@@ -136,6 +137,10 @@ constexpr rlim_t kOtherDescriptors = 200;
 constexpr std::chrono::milliseconds kShutdownLimit{1'000};
 // How often a server on standby looks for the leader, and one that leads whether it still does.
 constexpr std::chrono::milliseconds kLook{250};
+// What calls took and gave back lies between what lives on: a heap that does nothing about it grows for hours, burst by
+// burst, most of all with an arena for every few threads. So there are few, and free pages go back now and then.
+constexpr int kHeapArenas = 2;
+constexpr std::chrono::minutes kHeapTrim{1};
 // How long `restore` waits for a leader that was killed to be given up.
 constexpr std::chrono::seconds kLeaderPatience{10};
 
@@ -342,7 +347,12 @@ absl::StatusOr<std::optional<int>> Coordinate(const Settings& settings, const Li
   SayReady(listener->address);
 
   bool told_to_stop = false;
-  while (!told_to_stop && !lost()) told_to_stop = signals.Wait(kLook) != 0;
+  for (auto trim = std::chrono::steady_clock::now() + kHeapTrim; !told_to_stop && !lost();) {
+    told_to_stop = signals.Wait(kLook) != 0;
+    if (std::chrono::steady_clock::now() < trim) continue;
+    malloc_trim(0);
+    trim = std::chrono::steady_clock::now() + kHeapTrim;
+  }
   LogInfo("stopping");
   listener->server->GetHealthCheckService()->SetServingStatus(false);
   (*coordinator)->Stop();  // tells workers and watchers, so that few are left for the server to cut off
@@ -478,6 +488,7 @@ int Administer(const Settings& settings, const std::vector<std::string>& words) 
 }
 
 int Main(int argc, char** argv) {
+  mallopt(M_ARENA_MAX, kHeapArenas);  // before the first thread
   // gRPC's own log lines are no help to a user; an environment variable brings them back.
   setenv("GRPC_VERBOSITY", "NONE", 0);
   // Debian's Abseil looks for cycles at each lock that gRPC takes, in one graph of all its mutexes.
