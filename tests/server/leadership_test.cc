@@ -58,6 +58,15 @@ TEST(PostgresTest, PasswordInTheUrlIsRefusedAndNeverShown) {
             absl::StatusCode::kInvalidArgument);
 }
 
+TEST(PostgresTest, ParametersBeyondWhatAStatementTakesAreRefusedBeforeAnythingIsSent) {
+  const std::string part(64 << 20, 'x');
+  PostgresParameters parameters;
+  for (int i = 0; i < 15; ++i) parameters.Add(part);
+  const std::string url = "postgresql:///none?host=" + testing::TempDir() + "/none";
+  EXPECT_EQ(Postgres(url, milliseconds(10)).Execute("SELECT 1", parameters).status().code(),
+            absl::StatusCode::kOutOfRange);
+}
+
 // With a database of its own for each test.
 class LeadershipTest : public testing::Test {
  protected:
