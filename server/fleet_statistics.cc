@@ -30,6 +30,11 @@ double MedianDeviation(const std::vector<double>& values, double median) {
   return Median(deviations);
 }
 
+// Throughout: then its figures are those of what disturbed it.
+bool IsContaminated(const v1::JobSummary& summary) {
+  return summary.contaminated_runs() > 0 && summary.contaminated_runs() == summary.measured_runs();
+}
+
 }  // namespace
 
 void SummarizeFleet(v1::Benchmark& benchmark) {
@@ -45,7 +50,7 @@ void SummarizeFleet(v1::Benchmark& benchmark) {
     v1::NodeSummary& summary = *fleet.mutable_nodes(static_cast<int>(node));
     if (summary.device_uuid().empty()) summary.set_device_uuid(job.summary().device_uuid());
     const double speed = job.summary().iterations_per_second_median();
-    if (speed <= 0) continue;
+    if (speed <= 0 || IsContaminated(job.summary())) continue;
     cells[{job.node().device_name(), job.shape().batch(), job.shape().sequence_length(), job.backend()}].push_back(
         {node, speed});
   }

@@ -17,7 +17,8 @@ inline constexpr double kSlowZScore = -3.5;
 // kLeastNodes nodes measured, a node's score is
 //   (it/s - median) / max(1.4826 x MAD, 0.5 % of the median)
 // where the lower bound keeps nodes that agree to a hair from calling a hair's difference slow. A node's own score is
-// the median over its cells, so that one bad cell does not make a slow node. Pure.
+// the median over its cells, so that one bad cell does not make a slow node. A node whose every run of a cell was
+// contaminated has not measured it. Pure.
 void SummarizeFleet(v1::Benchmark& benchmark);
 
 // The nodes that are slow; empty without a FleetSummary.

@@ -66,7 +66,9 @@ class Loader : public RowReader {
   absl::Status TakeFirst() {
     StoredBenchmark first = std::move(waiting_.front());
     waiting_.pop_front();
-    return take_(std::move(first));
+    absl::Status status = take_(std::move(first));
+    if (status.ok()) return status;
+    return absl::Status(status.code(), absl::StrCat(store_, ": ", std::string(status.message())));
   }
 
   const std::string store_;

@@ -102,7 +102,7 @@ class JobStore {
   virtual absl::Status Read(const Selection& selection, RowReader& reader) = 0;
 
   // Every benchmark, oldest first; `runs_of_ended` false: those that have ended without their runs. DATA_LOSS names the
-  // row that is damaged; an error of `take` ends it.
+  // row that is damaged; an error of `take` ends it and gets the store's name.
   using Take = std::function<absl::Status(StoredBenchmark stored)>;
   absl::Status Load(const Take& take, bool runs_of_ended = true);
   // One benchmark with its runs. NOT_FOUND if there is none.

@@ -50,7 +50,10 @@ absl::StatusOr<int64_t> Leadership::TryToLead() {
     const std::lock_guard<std::mutex> lock(mutex_);
     leader_ = row.ok() ? row->address : "";
   }
-  if (!row.ok()) return row.status();
+  if (!row.ok()) {
+    watch_.Forget();
+    return row.status();
+  }
   if (!watch_.IsGone(*row, std::chrono::steady_clock::now())) return 0;
   // One of several that try finds the row as it has seen it.
   const absl::StatusOr<PostgresRows> taken = postgres_.Execute(
@@ -98,6 +101,7 @@ absl::Status Leadership::Renew() {
 void Leadership::KeepUp() {
   SteadyTime contact = std::chrono::steady_clock::now();
   for (;;) {
+    const SteadyTime begun = std::chrono::steady_clock::now();
     {
       const std::lock_guard<std::mutex> lock(database_);
       const absl::StatusOr<PostgresRows> rows = postgres_.Execute(
@@ -112,7 +116,9 @@ void Leadership::KeepUp() {
       }
     }
     std::unique_lock<std::mutex> lock(mutex_);
-    if (lost_ || wake_.wait_for(lock, timing_.beat, [this] { return stopping_; })) return;
+    // Without a connection it has little time to be back before another leads.
+    const auto pause = contact >= begun ? timing_.beat : timing_.beat / 4;
+    if (lost_ || wake_.wait_for(lock, pause, [this] { return stopping_; })) return;
   }
 }
 

@@ -43,6 +43,10 @@ class LeaderWatch {
 
   bool IsGone(const LeaderRow& row, SteadyTime now);
 
+  // A look failed: the leader may have been as unable to reach the row as this process. Its silence counts anew, from
+  // the next look that succeeds.
+  void Forget() { epoch_ = beat_ = -1; }
+
  private:
   const LeadershipTiming timing_;
   int64_t epoch_ = -1;

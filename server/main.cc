@@ -107,7 +107,8 @@ Flags
   --store=URL               instead, a PostgreSQL database: postgresql://USER@HOST/DATABASE or ?service=NAME. Its password
                             belongs into the file that PGPASSFILE names or into a service file, never into the URL
   --advertise=ADDRESS       with --store: where others reach this server; default: --listen
-  --retain=TIME             remove benchmarks that ended longer ago (2160h = 90 days); default 0: never
+  --retain=TIME             remove benchmarks that ended longer ago (2160h = 90 days); default 0: never. By the
+                            wall clock at the server's start, which must be right then
   --retain-benchmarks=N     remove ended benchmarks when N newer ones exist; default 0: never. The newest is always kept
   --lease=TIME              silence after which a worker's runs go elsewhere; default 15s
   --heartbeat=TIME          how often workers report; default 5s

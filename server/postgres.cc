@@ -23,6 +23,9 @@ constexpr Oid kInt8Array = 1016;
 constexpr Oid kTextArray = 1009;
 constexpr Oid kByteaArray = 1001;
 
+// PostgreSQL takes no message of a gibibyte, and libpq counts in int.
+constexpr size_t kMostBytes = 1'000'000'000;
+
 void AppendInt32(std::string& out, size_t value) {
   const uint32_t bytes = htobe32(static_cast<uint32_t>(value));
   out.append(reinterpret_cast<const char*>(&bytes), sizeof bytes);
@@ -208,6 +211,11 @@ absl::StatusOr<PostgresRows> Postgres::Receive() {
 }
 
 absl::Status Postgres::Send(std::string_view sql, const PostgresParameters& parameters) {
+  size_t bytes = 0;
+  for (const std::string& value : parameters.values_) bytes += value.size();
+  if (bytes > kMostBytes) {
+    return absl::OutOfRangeError(absl::StrCat(name(), ": ", bytes, " bytes are more than a statement can take"));
+  }
   if (absl::Status status = Connect(); !status.ok()) return status;
   std::vector<const char*> values;
   std::vector<int> lengths;

@@ -49,8 +49,10 @@ class PostgresRows {
   std::unique_ptr<PGresult, Clear> result_;
 };
 
-// One connection to PostgreSQL. Connects when it is first used, and again after it broke. Every call ends within the
-// time limit; one that does not finish closes the connection. Used by one thread.
+// One connection to PostgreSQL. Connects when it is first used, and again after it broke. A statement has the time
+// limit from when it is sent; one that does not finish closes the connection. A call that has to connect takes longer:
+// the resolver's own time for the host's name, the limit (in whole seconds, two at least) for each of its addresses,
+// and once more for the session's settings. Used by one thread.
 class Postgres {
  public:
   // `url` is what libpq takes: postgresql://USER@HOST/DATABASE?... Passwords come from PGPASSFILE, a service file or
@@ -63,7 +65,8 @@ class Postgres {
   std::string name() const;
 
   // One statement. UNAVAILABLE: no connection, or it broke (then the statement was carried out or not);
-  // RESOURCE_EXHAUSTED: its disk is full; DATA_LOSS, ALREADY_EXISTS (a unique index) and PERMISSION_DENIED as they say.
+  // RESOURCE_EXHAUSTED: its disk is full; OUT_OF_RANGE: parameters of more than 1 GB, nothing was sent; DATA_LOSS,
+  // ALREADY_EXISTS (a unique index) and PERMISSION_DENIED as they say.
   absl::StatusOr<PostgresRows> Execute(std::string_view sql, const PostgresParameters& parameters = {});
 
   // Execute in two halves, so that the caller does something while the database works: each Send has its Receive.

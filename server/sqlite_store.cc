@@ -66,7 +66,10 @@ absl::StatusOr<std::unique_ptr<SqliteStore>> SqliteStore::Open(const std::string
                                    SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE | SQLITE_OPEN_NOMUTEX, nullptr);
   std::unique_ptr<SqliteStore> store(new SqliteStore(path, database));
   if (code != SQLITE_OK) return store->Error(code);
+  // The last connection to end moves the log into the file: not before the file is known to be one to go on with.
+  sqlite3_db_config(database, SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1, nullptr);
   if (absl::Status status = store->Initialize(mode); !status.ok()) return status;
+  if (mode == Mode::kServe) sqlite3_db_config(database, SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 0, nullptr);
   return store;
 }
 
@@ -114,11 +117,14 @@ absl::Status SqliteStore::Initialize(Mode mode) {
   if (mode != Mode::kBeside) {
     if (absl::Status status = CheckIntegrity(); !status.ok()) return status;
   }
-  if (absl::Status status = Execute("PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; PRAGMA foreign_keys=ON;");
-      !status.ok()) {
-    return status;
-  }
   if (absl::Status status = Migrate(mode); !status.ok()) return status;
+  if (mode == Mode::kServe) {
+    // The first of them writes, so it waits until the schema is known to be one to go on with.
+    if (absl::Status status = Execute("PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; PRAGMA foreign_keys=ON;");
+        !status.ok()) {
+      return status;
+    }
+  }
   return PrepareStatements();
 }
 

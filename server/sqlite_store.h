@@ -21,11 +21,11 @@ class SqliteStore : public JobStore {
   enum class Mode {
     kServe,   // creates the file, or brings its schema up to date
     kBeside,  // for reading what is open already in another thread: not checked again
-    kRead,    // changes nothing: NOT_FOUND if there is no file, FAILED_PRECONDITION if its schema is older
+    kRead,    // changes neither file nor log: NOT_FOUND if there is no file, FAILED_PRECONDITION if its schema is older
   };
 
-  // DATA_LOSS if the file is damaged or no database (it is
-  // left as it is), FAILED_PRECONDITION if a newer attnfleet wrote it; every error names the file.
+  // DATA_LOSS if the file is damaged or no database, FAILED_PRECONDITION if a newer attnfleet wrote it; it is left as
+  // it is then, and so is its log beside it. Every error names the file.
   static absl::StatusOr<std::unique_ptr<SqliteStore>> Open(const std::string& path, Mode mode = Mode::kServe);
 
   std::string name() const override { return "store " + path_; }

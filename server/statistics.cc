@@ -184,12 +184,13 @@ double Median(std::vector<double> values) {
 }
 
 void Summarize(v1::Benchmark& benchmark, bool include_contaminated) {
+  std::vector<const v1::Job*> eager_of_group;
+  for (const v1::Job& job : benchmark.jobs()) {
+    if (job.group() >= eager_of_group.size()) eager_of_group.resize(size_t{job.group()} + 1);
+    if (job.backend() == "eager") eager_of_group[job.group()] = &job;
+  }
   for (v1::Job& job : *benchmark.mutable_jobs()) {
-    const v1::Job* eager = nullptr;
-    for (const v1::Job& other : benchmark.jobs()) {
-      if (other.group() == job.group() && other.backend() == "eager") eager = &other;
-    }
-    *job.mutable_summary() = SummarizeJob(job, eager, include_contaminated);
+    *job.mutable_summary() = SummarizeJob(job, eager_of_group[job.group()], include_contaminated);
   }
 }
 

@@ -8,6 +8,7 @@
 
 #include <cerrno>
 #include <cstdio>
+#include <cstdlib>
 #include <cstring>
 #include <deque>
 #include <utility>
@@ -15,6 +16,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
+#include "proto/support/state_dir.h"
 #include "proto/version.h"
 
 namespace attnfleet::server {
@@ -26,7 +28,9 @@ using google::protobuf::io::GzipInputStream;
 using google::protobuf::io::GzipOutputStream;
 
 constexpr uint32_t kFormat = 1;
+// A batch is one statement of a database, with a time limit. A record that is larger goes in one of its own.
 constexpr size_t kRecordsPerBatch = 1'000;
+constexpr size_t kBytesPerBatch = size_t{8} << 20;
 
 absl::Status FileError(const std::string& path, const std::string& what, int error) {
   const std::string text = absl::StrCat(path, ": ", what, ": ", std::strerror(error));
@@ -109,6 +113,12 @@ absl::StatusOr<v1::BackupEnd> WriteTo(JobStore& store, const std::string& path, 
   return end;
 }
 
+// Leaves alone what has come to be at `to` meanwhile, where the file system can do that.
+bool PutInPlace(const std::string& from, const std::string& to) {
+  if (renameat2(AT_FDCWD, from.c_str(), AT_FDCWD, to.c_str(), RENAME_NOREPLACE) == 0) return true;
+  return errno == EINVAL && std::rename(from.c_str(), to.c_str()) == 0;
+}
+
 class Reader {
  public:
   Reader(std::string path, int descriptor) : path_(std::move(path)), file_(descriptor), gzip_(&file_) {}
@@ -127,9 +137,11 @@ class Reader {
   absl::StatusOr<bool> Fill(StoreChanges& changes) {
     benchmarks_.clear();
     runs_.clear();
-    for (size_t count = 0; count < kRecordsPerBatch; ++count) {
+    size_t bytes = 0;
+    for (size_t count = 0; count < kRecordsPerBatch && bytes < kBytesPerBatch; ++count) {
       absl::StatusOr<v1::BackupRecord> record = Next();
       if (!record.ok()) return record.status();
+      bytes += record->ByteSizeLong();
       if (record->has_setting()) {
         changes.settings.push_back({record->setting().name(), record->setting().value()});
         seen_.set_settings(seen_.settings() + 1);
@@ -193,13 +205,17 @@ class Reader {
 
 absl::StatusOr<v1::BackupEnd> WriteBackup(JobStore& store, const std::string& path) {
   if (access(path.c_str(), F_OK) == 0) return FileError(path, "cannot be written", EEXIST);
-  const std::string partial = path + ".partial";
-  const int descriptor = open(partial.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+  std::string partial = path + ".partial-XXXXXX";
+  const int descriptor = mkostemp(partial.data(), O_CLOEXEC);
   if (descriptor < 0) return FileError(path, "cannot be written", errno);
   absl::StatusOr<v1::BackupEnd> end = WriteTo(store, path, descriptor);
   close(descriptor);
-  if (end.ok() && std::rename(partial.c_str(), path.c_str()) != 0) end = FileError(path, "cannot be written", errno);
-  if (!end.ok()) unlink(partial.c_str());
+  if (end.ok() && !PutInPlace(partial, path)) end = FileError(path, "cannot be written", errno);
+  if (!end.ok()) {
+    unlink(partial.c_str());
+    return end;
+  }
+  if (absl::Status status = SyncFolderOf(path); !status.ok()) return status;
   return end;
 }
 

@@ -10,7 +10,8 @@
 namespace attnfleet::server {
 
 // Writes all that the store holds, as of one moment, to `path` (see backup.proto), which appears when it is complete
-// and on disk. A server may use the store meanwhile. ALREADY_EXISTS: the file is there already.
+// and on disk; until then it is `path`.partial-XXXXXX, which kill -9 leaves behind. A server may use the store
+// meanwhile. ALREADY_EXISTS: the file is there already.
 absl::StatusOr<v1::BackupEnd> WriteBackup(JobStore& store, const std::string& path);
 
 // Puts a backup into an empty store, wholly or not at all. DATA_LOSS: the file is damaged, truncated or no backup;

@@ -1,6 +1,8 @@
 #include "server/store_check.h"
 
+#include <algorithm>
 #include <map>
+#include <set>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -33,15 +35,18 @@ class Checker : public RowReader {
     if (benchmark.state() != row.state) {
       Problem(name, absl::StrCat("state is ", row.state, " in its column, ", benchmark.state(), " in its message"));
     }
-    if (absl::Status status = CheckStoredSpec(benchmark); !status.ok()) {
-      Problem(name, "its spec has no runs, or more than any may have");
+    if (const std::string fault = SpecFault(benchmark); !fault.empty()) {
+      Problem(name, fault);
       expected.damaged = true;
       return absl::OkStatus();
     }
-    const std::vector<v1::Job> jobs = ExpandJobs(benchmark);
+    const v1::BenchmarkSpec& spec = benchmark.spec();
     expected.state = benchmark.state();
-    expected.jobs = static_cast<int64_t>(jobs.size());
-    expected.repetitions = jobs.empty() ? 0 : jobs.front().runs_size();
+    expected.backends = static_cast<uint32_t>(spec.backends_size());
+    expected.jobs_per_node = expected.backends * static_cast<uint32_t>(spec.shapes_size());
+    expected.nodes = benchmark.nodes();
+    expected.jobs = int64_t{expected.jobs_per_node} * std::max(1, benchmark.nodes_size());
+    expected.repetitions = spec.repetitions();
     expected.runs_total = benchmark.runs_total();
     if (expected.jobs * expected.repetitions != expected.runs_total) {
       Problem(name, absl::StrCat("has ", expected.runs_total, " runs, but its spec gives ",
@@ -74,19 +79,20 @@ class Checker : public RowReader {
     if (run.state() != row.state) {
       Problem(name, absl::StrCat("state is ", row.state, " in its column, ", run.state(), " in its message"));
     }
-    if (!expected.damaged && (row.job_index >= expected.jobs || row.repetition >= expected.repetitions)) {
-      Problem(name, "its benchmark's spec has no such run");
-    }
     ++expected.rows;
     const bool ended = run.state() == v1::RUN_STATE_ENDED;
     if (ended) ++expected.ended;
-    if (ended != run.has_result() || (ended && run.result().outcome() == v1::OUTCOME_UNSPECIFIED)) {
-      Problem(name, ended ? "has ended without an outcome" : "has a result, but has not ended");
+    if (!ended && run.has_result()) Problem(name, "has a result, but has not ended");
+    if (expected.damaged) return absl::OkStatus();
+    const uint32_t job = run.key().job_index();
+    if (job >= expected.jobs || run.key().repetition() >= expected.repetitions) {
+      Problem(name, "its benchmark's spec has no such run");
+      return absl::OkStatus();
     }
-    const bool active = run.state() == v1::RUN_STATE_ASSIGNED || run.state() == v1::RUN_STATE_RUNNING;
-    if (active && (run.attempt() == 0 || run.worker().empty() || run.slot().empty())) {
-      Problem(name, "is on no slot of a worker, though its state says so");
-    }
+    const v1::Node* node =
+        expected.nodes.empty() ? nullptr : &expected.nodes[static_cast<int>(job / expected.jobs_per_node)];
+    const std::string fault = RunFault(run, node, job / expected.backends, busy_, expected.active_groups);
+    if (!fault.empty()) Problem(name, fault);
     return absl::OkStatus();
   }
 
@@ -112,6 +118,10 @@ class Checker : public RowReader {
   struct Expected {
     bool damaged = false;
     int state = 0;
+    uint32_t backends = 0;
+    uint32_t jobs_per_node = 0;
+    google::protobuf::RepeatedPtrField<v1::Node> nodes;
+    std::set<uint32_t> active_groups;
     int64_t jobs = 0;
     int64_t repetitions = 0;
     int64_t runs_total = 0;
@@ -125,6 +135,7 @@ class Checker : public RowReader {
   }
 
   std::map<int64_t, Expected> benchmarks_;
+  BusySlots busy_;
 };
 
 }  // namespace

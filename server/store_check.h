@@ -21,8 +21,8 @@ struct StoreReport {
 inline constexpr size_t kMostProblems = 100;
 
 // Looks whether the rows agree with each other: every message parses and is the one that its columns say; every run
-// belongs to a benchmark and to a place in its spec; the states and the number of runs agree. An error means that the
-// store could not be read to its end.
+// belongs to a benchmark and to a place in its spec; the states and the number of runs agree; nothing is there that a
+// coordinator would refuse (stored_check). An error means that the store could not be read to its end.
 absl::StatusOr<StoreReport> CheckStore(JobStore& store);
 
 }  // namespace attnfleet::server

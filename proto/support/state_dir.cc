@@ -30,16 +30,6 @@ absl::Status WriteAll(int descriptor, std::string_view contents, const std::stri
   return absl::OkStatus();
 }
 
-absl::Status SyncFolderOf(const std::string& path) {
-  const std::string folder = std::filesystem::path(path).parent_path().string();
-  const int descriptor = open(folder.empty() ? "." : folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-  if (descriptor < 0) return absl::ErrnoToStatus(errno, absl::StrCat("cannot open ", folder));
-  const int failed = fsync(descriptor) != 0 ? errno : 0;
-  close(descriptor);
-  if (failed != 0) return absl::ErrnoToStatus(failed, absl::StrCat("cannot sync ", folder));
-  return absl::OkStatus();
-}
-
 }  // namespace
 
 FileLock::~FileLock() {
@@ -116,6 +106,16 @@ absl::Status WriteFileAtomically(const std::string& path, std::string_view conte
     return status;
   }
   return SyncFolderOf(path);
+}
+
+absl::Status SyncFolderOf(const std::string& path) {
+  const std::string folder = std::filesystem::path(path).parent_path().string();
+  const int descriptor = open(folder.empty() ? "." : folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  if (descriptor < 0) return absl::ErrnoToStatus(errno, absl::StrCat("cannot open ", folder));
+  const int failed = fsync(descriptor) != 0 ? errno : 0;
+  close(descriptor);
+  if (failed != 0) return absl::ErrnoToStatus(failed, absl::StrCat("cannot sync ", folder));
+  return absl::OkStatus();
 }
 
 absl::StatusOr<std::string> ReadFile(const std::string& path) {

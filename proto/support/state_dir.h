@@ -33,6 +33,9 @@ absl::Status PrepareStateDirectory(const std::string& path);
 // Replaces `path` in one step: after a crash there is the old file or the new one, complete and on disk.
 absl::Status WriteFileAtomically(const std::string& path, std::string_view contents);
 
+// Then what was renamed or created at `path` is still there after a crash of the machine.
+absl::Status SyncFolderOf(const std::string& path);
+
 absl::StatusOr<std::string> ReadFile(const std::string& path);
 
 // $XDG_STATE_HOME/attnfleet, or ~/.local/state/attnfleet.

@@ -4,6 +4,7 @@ import contextlib
 import re
 import signal
 import sqlite3
+import time
 import unittest
 import urllib.request
 
@@ -91,8 +92,13 @@ class Failover(SharedStore):
         wait_until("trainers", lambda: len(self.trainer_starts()) >= 3)
         self.postgres.stop()
         wait_until("the leader to notice", lambda: "nothing is assigned or acknowledged" in self.leader.stderr)
+        wait_until("the standby to notice", lambda: "store postgresql" in self.standby.stderr)
+        time.sleep(1.5)  # as long as the standby waits for a leader that has lost its connection
         self.postgres.start()
         self.assert_all_counted_once(number, 20)
+        self.assertIn("the database answers again", self.standby.stderr)
+        self.assertNotIn("leads no more", self.leader.stderr)
+        self.assertNotIn("leads, epoch", self.standby.stderr, "the leader was as far from the database as it was")
 
     def test_database_that_goes_away_as_a_standby_takes_the_lead_does_not_end_it(self):
         self.start_worker(self.servers, slots="cpu:2", double=SLOW)

@@ -86,6 +86,11 @@ class StoreBesideOthers(E2ETest):
         self.assertIn("4 benchmarks", check.stdout + check.stderr)
         server.kill(signal.SIGKILL)
         server.wait()
+        files = [self.state / "attnfleet.db", self.state / "attnfleet.db-wal"]
+        killed = [file.read_bytes() for file in files]
+        check, status = self.run_program("attnfleet-server", "check", state)
+        self.assertEqual(status, OK, check.dump())
+        self.assertEqual([file.read_bytes() for file in files], killed, "what kill -9 left is the next server's")
         self.start_server(listen=listen, state=self.state)
         self.assertEqual(submit(), "5")
         listed = json.loads(self.attnfleet("list", f"--server={listen}", "--format=json").stdout)

@@ -105,12 +105,14 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   static attnfleet::server::Rows& rows = *new attnfleet::server::Rows;
   rows.Replace(attnfleet::fuzz::Input(data, size));
   std::vector<attnfleet::v1::Benchmark> benchmarks;
+  attnfleet::server::BusySlots busy;
   const absl::Status loaded = rows.store().Load([&](attnfleet::server::StoredBenchmark stored) {
     absl::StatusOr<attnfleet::v1::Benchmark> whole = attnfleet::server::WithJobs(std::move(stored));
-    if (whole.ok()) benchmarks.push_back(*std::move(whole));
-    return whole.status();
+    if (!whole.ok()) return whole.status();
+    benchmarks.push_back(*std::move(whole));
+    return attnfleet::server::CheckStored(benchmarks.back(), busy);
   });
-  if (!loaded.ok() || !attnfleet::server::CheckStored(benchmarks).ok()) return 0;
+  if (!loaded.ok()) return 0;
   attnfleet::server::GoOn(std::move(benchmarks));
   return 0;
 }

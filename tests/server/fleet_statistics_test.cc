@@ -93,6 +93,27 @@ TEST(FleetStatistics, DevicesOfAnotherNameAreNotComparedAndTwoNodesCannotTell) {
   EXPECT_EQ(benchmark.fleet().cells_size(), 4) << "their spread is told all the same";
 }
 
+TEST(FleetStatistics, NodeWhoseRunsWereAllContaminatedIsNotCompared) {
+  v1::Benchmark benchmark = MakeFleet({1, 1.01, 0.99, 0.5, 0.5}, 1);
+  for (v1::Job& job : *benchmark.mutable_jobs()) {
+    v1::JobSummary& summary = *job.mutable_summary();
+    summary.set_measured_runs(2);
+    const uint32_t node = job.index() / 2;
+    if (node == 3) summary.set_contaminated_runs(2);
+    if (node == 4) summary.set_contaminated_runs(1);  // the other one counts
+    summary.set_includes_contaminated(node == 3);
+  }
+  SummarizeFleet(benchmark);
+  const v1::FleetSummary& fleet = benchmark.fleet();
+  EXPECT_EQ(fleet.nodes(3).cells(), 0u);
+  EXPECT_FALSE(fleet.nodes(3).slow());
+  EXPECT_EQ(fleet.nodes(3).device_uuid(), "uuid3");
+  EXPECT_TRUE(fleet.nodes(4).slow());
+  EXPECT_EQ(fleet.cells(0).nodes(), 4u);
+  EXPECT_EQ(fleet.cells(0).slowest_worker(), "w4");
+  EXPECT_DOUBLE_EQ(fleet.cells(0).iterations_per_second_median(), 9.95);
+}
+
 TEST(FleetStatistics, NodesThatMeasuredNothingAndOtherPlacementsAreLeftOut) {
   v1::Benchmark benchmark = MakeFleet({1, 1, 1, 0}, 1);
   SummarizeFleet(benchmark);

@@ -254,7 +254,7 @@ TEST_P(JobStoreTest, ReaderThatFailsEndsTheReadingAndTheStoreGoesOn) {
     ++taken;
     return absl::AbortedError("enough");
   });
-  EXPECT_EQ(status, absl::AbortedError("enough"));
+  EXPECT_EQ(status, absl::AbortedError(store_->name() + ": enough"));
   EXPECT_EQ(taken, 1);
   EXPECT_EQ(LoadAll().size(), 2u);
   EXPECT_EQ(store_->Save({{}, {}, {{"a", "1"}}}), absl::OkStatus());

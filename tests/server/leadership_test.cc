@@ -36,6 +36,16 @@ TEST(LeaderWatchTest, LeaderWithoutAConnectionIsGoneSoonerAndOneThatResignedAtOn
   EXPECT_TRUE(watch.IsGone({1, 2, "", true}, start + milliseconds(1'500)));
 }
 
+TEST(LeaderWatchTest, SilenceIsCountedAnewAfterALookThatFailed) {
+  LeaderWatch watch({.lease = milliseconds(4'000), .grace = milliseconds(1'500)});
+  const SteadyTime start{};
+  EXPECT_FALSE(watch.IsGone({1, 1, "a:1", true}, start));
+  watch.Forget();
+  EXPECT_FALSE(watch.IsGone({1, 1, "a:1", false}, start + milliseconds(5'000))) << "it could not beat meanwhile";
+  EXPECT_FALSE(watch.IsGone({1, 1, "a:1", false}, start + milliseconds(6'499)));
+  EXPECT_TRUE(watch.IsGone({1, 1, "a:1", false}, start + milliseconds(6'500)));
+}
+
 TEST(PostgresTest, PasswordInTheUrlIsRefusedAndNeverShown) {
   const std::string url = "postgresql://ann:secret@db.example/fleet";
   const absl::Status status = Postgres::ValidateUrl(url);
@@ -46,6 +56,15 @@ TEST(PostgresTest, PasswordInTheUrlIsRefusedAndNeverShown) {
   EXPECT_EQ(Postgres::ValidateUrl("postgresql://ann@db.example:5433/fleet"), absl::OkStatus());
   EXPECT_EQ(Postgres::ValidateUrl("postgresql://db.example/fleet?sslmod=no").code(),
             absl::StatusCode::kInvalidArgument);
+}
+
+TEST(PostgresTest, ParametersBeyondWhatAStatementTakesAreRefusedBeforeAnythingIsSent) {
+  const std::string part(64 << 20, 'x');
+  PostgresParameters parameters;
+  for (int i = 0; i < 15; ++i) parameters.Add(part);
+  const std::string url = "postgresql:///none?host=" + testing::TempDir() + "/none";
+  EXPECT_EQ(Postgres(url, milliseconds(10)).Execute("SELECT 1", parameters).status().code(),
+            absl::StatusCode::kOutOfRange);
 }
 
 // With a database of its own for each test.
@@ -171,6 +190,18 @@ TEST_F(LeadershipTest, RestartOfTheDatabaseIsSurvivedByLeaderAndStore) {
   EXPECT_EQ((*store)->Save({{}, {}, {{"test", "after"}}}), absl::OkStatus());
   EXPECT_EQ((*store)->LoadSettings()->at("test"), "after");
   EXPECT_FALSE(leadership.lost());
+}
+
+TEST_F(LeadershipTest, LeaderIsNotPassedOverForTheTimeInWhichTheDatabaseWasAway) {
+  LeadershipTiming slow = kQuick;
+  slow.beat = milliseconds(600'000);  // it does not beat in this test, before the other has looked or after
+  Leadership first(url_, "a:1", slow), second(url_, "b:1", kQuick);
+  ASSERT_GT(Lead(first), 0);
+  ASSERT_EQ(second.TryToLead().value_or(-1), 0);
+  ASSERT_EQ(cluster_->Restart(), absl::OkStatus());
+  std::this_thread::sleep_for(kQuick.grace);
+  EXPECT_FALSE(second.TryToLead().ok()) << "its connection broke";
+  EXPECT_EQ(second.TryToLead().value_or(-1), 0);
 }
 
 // Its answer did not come in time, so it was repeated over another connection, and the first one is carried out last.

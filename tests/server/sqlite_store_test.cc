@@ -40,11 +40,42 @@ class SqliteStoreTest : public testing::Test {
     return benchmark;
   }
 
-  std::string Bytes() const {
-    std::ifstream file(path_, std::ios::binary);
+  std::string Bytes(const std::string& suffix = "") const {
+    std::ifstream file(path_ + suffix, std::ios::binary);
     return {std::istreambuf_iterator<char>(file), {}};
   }
-  void Write(const std::string& bytes) const { std::ofstream(path_, std::ios::binary) << bytes; }
+  void Write(const std::string& bytes, const std::string& suffix = "") const {
+    std::ofstream(path_ + suffix, std::ios::binary) << bytes;
+  }
+
+  // Puts at path_ what kill -9 leaves of a server: 200 benchmarks in the file, ten more in the log beside it.
+  void MakeKilled(const char* last = "") {
+    const auto save = [](SqliteStore& store, uint64_t first, uint64_t end) {
+      for (uint64_t id = first; id < end; ++id) {
+        const v1::Benchmark benchmark = MakeBenchmark(id);
+        ASSERT_EQ(store.Save({{{&benchmark, ""}}, {}, {}}), absl::OkStatus());
+      }
+    };
+    save(*Open(), 1, 201);
+    const std::unique_ptr<SqliteStore> store = Open();
+    save(*store, 201, 211);
+    sqlite3* database = nullptr;
+    ASSERT_EQ(sqlite3_open(path_.c_str(), &database), SQLITE_OK);
+    ASSERT_EQ(sqlite3_exec(database, last, nullptr, nullptr, nullptr), SQLITE_OK);
+    sqlite3_close(database);
+    const std::string killed = folder_ + "/killed.db";
+    for (const char* suffix : {"", "-wal"}) std::filesystem::copy_file(path_ + suffix, killed + suffix);
+    path_ = killed;
+    ASSERT_GT(Bytes("-wal").size(), 0u);
+  }
+
+  // Opens it and says whether the file and its log are then what they were, byte for byte.
+  void ExpectLeftAsItIs(SqliteStore::Mode mode, absl::StatusCode code) {
+    const std::string file = Bytes(), log = Bytes("-wal");
+    EXPECT_EQ(SqliteStore::Open(path_, mode).status().code(), code);
+    EXPECT_TRUE(Bytes() == file);
+    EXPECT_TRUE(Bytes("-wal") == log);
+  }
 
   std::string folder_;
   std::string path_;
@@ -105,6 +136,36 @@ TEST_F(SqliteStoreTest, TruncatedFileIsDataLossNamedAndLeftAsItIs) {
   EXPECT_EQ(status.code(), absl::StatusCode::kDataLoss);
   EXPECT_THAT(std::string(status.message()), testing::HasSubstr(path_));
   EXPECT_EQ(Bytes(), damaged);
+}
+
+TEST_F(SqliteStoreTest, LogBesideAFileThatIsRefusedIsLeftAsItIs) {
+  MakeKilled();
+  Write(Bytes().substr(0, Bytes().size() / 2));
+  ExpectLeftAsItIs(SqliteStore::Mode::kServe, absl::StatusCode::kDataLoss);
+  ExpectLeftAsItIs(SqliteStore::Mode::kRead, absl::StatusCode::kDataLoss);
+}
+
+TEST_F(SqliteStoreTest, NewerStoreOfAServerThatWasKilledIsLeftAsItIs) {
+  MakeKilled("PRAGMA user_version=99");
+  ExpectLeftAsItIs(SqliteStore::Mode::kServe, absl::StatusCode::kFailedPrecondition);
+  ExpectLeftAsItIs(SqliteStore::Mode::kRead, absl::StatusCode::kFailedPrecondition);
+}
+
+TEST_F(SqliteStoreTest, ReadingChangesNothingOfAServerThatWasKilledAndServingGoesOnWithItsLog) {
+  MakeKilled();
+  ExpectLeftAsItIs(SqliteStore::Mode::kRead, absl::StatusCode::kOk);
+  ExpectLeftAsItIs(SqliteStore::Mode::kBeside, absl::StatusCode::kOk);
+  EXPECT_EQ(Open()->LoadBenchmark(210).status(), absl::OkStatus());
+  EXPECT_FALSE(std::filesystem::exists(path_ + "-wal")) << "an orderly end leaves one file";
+}
+
+TEST_F(SqliteStoreTest, CopyWithoutALogIsReadAsItIs) {
+  Open();
+  sqlite3* database = nullptr;
+  ASSERT_EQ(sqlite3_open(path_.c_str(), &database), SQLITE_OK);
+  ASSERT_EQ(sqlite3_exec(database, "PRAGMA journal_mode=DELETE", nullptr, nullptr, nullptr), SQLITE_OK);
+  sqlite3_close(database);
+  ExpectLeftAsItIs(SqliteStore::Mode::kRead, absl::StatusCode::kOk);
 }
 
 TEST_F(SqliteStoreTest, FileThatIsNoDatabaseIsRefused) {

@@ -65,6 +65,20 @@ TEST(Statistics, OnlyRunsOfOneSlotArePaired) {
   EXPECT_EQ(benchmark.jobs(1).summary().ratio_to_eager(), 2);
 }
 
+TEST(Statistics, EagerIsThatOfTheSameGroupWhereverItStandsInIt) {
+  v1::Benchmark benchmark = MakeBenchmark({10}, {20});
+  v1::Benchmark second = MakeBenchmark({100}, {300});
+  std::swap(*second.mutable_jobs(0), *second.mutable_jobs(1));  // sdpa first
+  for (v1::Job& job : *second.mutable_jobs()) job.set_group(1);
+  benchmark.MergeFrom(second);
+  *benchmark.add_jobs() = benchmark.jobs(1);  // a shape without eager
+  benchmark.mutable_jobs(4)->set_group(2);
+  Summarize(benchmark, false);
+  std::vector<double> ratios;
+  for (const v1::Job& job : benchmark.jobs()) ratios.push_back(job.summary().ratio_to_eager());
+  EXPECT_THAT(ratios, testing::ElementsAre(1, 2, 3, 1, 0));
+}
+
 TEST(Statistics, NoRatioWhereEagerHasNoFigure) {
   const v1::Benchmark benchmark = MakeBenchmark({0}, {20});
   EXPECT_EQ(benchmark.jobs(0).summary().outcome(), v1::OUTCOME_OUT_OF_MEMORY);

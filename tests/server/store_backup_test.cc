@@ -75,6 +75,12 @@ class StoreBackupTest : public testing::Test {
   }
   void Write(const std::string& bytes) const { std::ofstream(file_, std::ios::binary) << bytes; }
 
+  std::vector<std::string> Files() const {
+    std::vector<std::string> files;
+    for (const auto& file : std::filesystem::directory_iterator(folder_)) files.push_back(file.path());
+    return files;
+  }
+
   static constexpr int kRuns = 1'100;  // more than one batch
   std::string folder_;
   std::string file_;
@@ -94,6 +100,40 @@ TEST_F(StoreBackupTest, RestoredIntoAnotherKindOfStoreItIsTheSame) {
   EXPECT_EQ(restored->SerializeAsString(), written->SerializeAsString());
   EXPECT_EQ(Dump::Of(**sqlite), Dump::Of(store_));
   EXPECT_EQ(RestoreBackup(**sqlite, file_).status().code(), absl::StatusCode::kFailedPrecondition) << "not empty";
+}
+
+// Takes note of how many runs come at once.
+class CountingStore : public MemoryStore {
+ public:
+  absl::Status Fill(const Source& next) override {
+    return MemoryStore::Fill([&](StoreChanges& changes) {
+      absl::StatusOr<bool> more = next(changes);
+      if (more.value_or(false)) batches.push_back(changes.runs.size());
+      return more;
+    });
+  }
+
+  std::vector<size_t> batches;
+};
+
+TEST_F(StoreBackupTest, ABatchEndsWithSoManyRecordsOrBytes) {
+  CountingStore small, large;
+  ASSERT_EQ(WriteBackup(store_, file_).status(), absl::OkStatus());
+  ASSERT_EQ(RestoreBackup(small, file_).status(), absl::OkStatus());
+  EXPECT_THAT(small.batches, testing::ElementsAre(997, 103)) << "the first with a setting and two benchmarks";
+  const std::string long_text(3 << 20, 'x');
+  for (uint32_t repetition = 0; repetition < 5; ++repetition) {
+    v1::Run run;
+    run.mutable_key()->set_benchmark_id(3);
+    run.mutable_key()->set_repetition(repetition);
+    run.mutable_result()->set_reason(long_text);
+    ASSERT_EQ(store_.Save({{}, {&run}, {}}), absl::OkStatus());
+  }
+  std::filesystem::remove(file_);
+  ASSERT_EQ(WriteBackup(store_, file_).status(), absl::OkStatus());
+  ASSERT_EQ(RestoreBackup(large, file_).status(), absl::OkStatus());
+  EXPECT_THAT(large.batches, testing::ElementsAre(997, 103 + 3, 2));
+  EXPECT_EQ(Dump::Of(large), Dump::Of(store_));
 }
 
 TEST_F(StoreBackupTest, EmptyStoreIsBackedUpToo) {
@@ -116,6 +156,38 @@ TEST_F(StoreBackupTest, FileThatIsThereIsLeftAsItIs) {
   EXPECT_EQ(Bytes(), "mine");
   EXPECT_EQ(WriteBackup(store_, folder_ + "/none/backup").status().code(), absl::StatusCode::kNotFound);
   EXPECT_EQ(RestoreBackup(store_, folder_ + "/none").status().code(), absl::StatusCode::kNotFound);
+}
+
+TEST_F(StoreBackupTest, OfTwoBackupsToOneFileAtOnceOneIsRefusedAndTheOtherComplete) {
+  MemoryStore other;
+  ASSERT_EQ(other.Save({{}, {}, {{"other", "value"}}}), absl::OkStatus());
+  FaultyStore slow(store_);
+  absl::Status meanwhile = absl::UnknownError("not done");
+  slow.read_beside = [&] { meanwhile = WriteBackup(other, file_).status(); };
+  EXPECT_EQ(WriteBackup(**slow.OpenReader(), file_).status().code(), absl::StatusCode::kAlreadyExists);
+  EXPECT_EQ(meanwhile, absl::OkStatus());
+  MemoryStore restored;
+  EXPECT_EQ(RestoreBackup(restored, file_).status(), absl::OkStatus());
+  EXPECT_EQ(Dump::Of(restored), Dump::Of(other));
+  EXPECT_THAT(Files(), testing::ElementsAre(file_));
+}
+
+TEST_F(StoreBackupTest, ItIsItsOwnersAloneAndFollowsNoLink) {
+  const std::string mine = folder_ + "/mine";
+  std::ofstream(mine) << "mine";
+  std::filesystem::create_symlink(mine, file_ + ".partial");
+  ASSERT_EQ(WriteBackup(store_, file_).status(), absl::OkStatus());
+  EXPECT_EQ(std::filesystem::file_size(mine), 4u);
+  EXPECT_TRUE(std::filesystem::is_regular_file(std::filesystem::symlink_status(file_)));
+  EXPECT_EQ(std::filesystem::status(file_).permissions(),
+            std::filesystem::perms::owner_read | std::filesystem::perms::owner_write);
+}
+
+TEST_F(StoreBackupTest, NothingIsLeftOfOneThatFailed) {
+  FaultyStore damaged(store_);
+  damaged.read_error = absl::DataLossError("damaged");
+  EXPECT_EQ(WriteBackup(**damaged.OpenReader(), file_).status(), absl::DataLossError("damaged"));
+  EXPECT_THAT(Files(), testing::IsEmpty());
 }
 
 TEST_F(StoreBackupTest, DamagedOrTruncatedFileIsNeverRestoredAsSomethingElse) {

@@ -126,10 +126,75 @@ TEST_F(StoreCheckTest, StatesThatDisagreeAreNamed) {
   runs_[0].clear_result();
   runs_[0].set_state(v1::RUN_STATE_RUNNING);
   Put();
-  EXPECT_THAT(Problems(), ElementsAre(HasSubstr("run 1/0/0: is on no slot"), HasSubstr("have not ended")));
+  EXPECT_THAT(Problems(), ElementsAre(HasSubstr("run 1/0/0: it is active, but nowhere"), HasSubstr("have not ended")));
   runs_[0].set_state(v1::RUN_STATE_ENDED);
   Put();
   EXPECT_THAT(Problems(), ElementsAre(HasSubstr("ended without an outcome")));
+}
+
+// An open benchmark with `spec` and these active runs on slots of worker w: job, slot.
+struct Active {
+  uint32_t job;
+  const char* slot;
+};
+void AddOpen(MadeUpStore& store, uint64_t id, const v1::BenchmarkSpec& spec, const std::vector<v1::Node>& nodes,
+             const std::vector<Active>& runs) {
+  v1::Benchmark benchmark;
+  benchmark.set_id(id);
+  *benchmark.mutable_spec() = spec;
+  for (const v1::Node& node : nodes) *benchmark.add_nodes() = node;
+  benchmark.set_state(v1::BENCHMARK_STATE_RUNNING);
+  benchmark.set_runs_total(static_cast<uint32_t>(ExpandJobs(benchmark).size()) *
+                           static_cast<uint32_t>(spec.repetitions()));
+  const auto row = static_cast<int64_t>(id);
+  store.benchmarks.push_back({{row, benchmark.state(), "", ""}, benchmark.SerializeAsString()});
+  for (const Active& active : runs) {
+    v1::Run run;
+    run.mutable_key()->set_benchmark_id(id);
+    run.mutable_key()->set_job_index(active.job);
+    run.set_state(v1::RUN_STATE_RUNNING);
+    run.set_worker("w");
+    run.set_slot(active.slot);
+    run.set_attempt(1);
+    store.runs.push_back({{row, active.job, 0, run.state(), ""}, run.SerializeAsString()});
+  }
+}
+
+TEST_F(StoreCheckTest, ActiveRunsThatACoordinatorWouldRefuseAreNamed) {
+  const v1::BenchmarkSpec spec = MakeSpec({"eager", "sdpa"}, 2, 2);  // groups: jobs 0 and 1, 2 and 3
+  AddOpen(store_, 1, spec, {}, {{0, "cpu0"}, {1, "cpu1"}, {2, "cpu2"}});
+  AddOpen(store_, 2, spec, {}, {{0, "cpu3"}, {2, "cpu0"}});
+  EXPECT_THAT(Problems(), ElementsAre("run 1/1/0: another run of its shape is active too",
+                                      "run 2/2/0: another run is on its slot"));
+}
+
+TEST_F(StoreCheckTest, ActiveRunsBelongToTheirNodes) {
+  v1::BenchmarkSpec spec = MakeSpec({"eager", "sdpa"}, 2, 2);
+  spec.set_placement(v1::PLACEMENT_EVERY);
+  std::vector<v1::Node> nodes(2);
+  for (size_t i = 0; i < nodes.size(); ++i) {
+    nodes[i].set_worker("w");
+    nodes[i].set_slot(absl::StrCat("cpu", i));
+  }
+  AddOpen(store_, 1, spec, nodes, {{3, "cpu0"}, {7, "cpu1"}});
+  EXPECT_THAT(Problems(), IsEmpty());
+  AddOpen(store_, 2, spec, nodes, {{4, "cpu2"}, {8, "cpu3"}});
+  EXPECT_THAT(Problems(), ElementsAre("run 2/4/0: it is active elsewhere than on its node",
+                                      "run 2/8/0: its benchmark's spec has no such run"));
+}
+
+TEST_F(StoreCheckTest, StatesOutcomesAndNumbersThatThereAreNotAreNamed) {
+  runs_[0].set_state(static_cast<v1::RunState>(9));
+  runs_[0].clear_result();
+  runs_[1].mutable_result()->set_outcome(static_cast<v1::Outcome>(99));
+  benchmark_.set_state(v1::BENCHMARK_STATE_RUNNING);
+  benchmark_.clear_ended_unix_ms();
+  Put();
+  v1::Benchmark nought = benchmark_;
+  nought.set_id(0);
+  store_.benchmarks.insert(store_.benchmarks.begin(), {{0, nought.state(), "", ""}, nought.SerializeAsString()});
+  EXPECT_THAT(Problems(), ElementsAre("benchmark 0: no benchmark has this number", "run 1/0/0: there is no state 9",
+                                      "run 1/0/1: it has ended without an outcome"));
 }
 
 TEST_F(StoreCheckTest, NumberOfRunsIsThatOfTheSpec) {

@@ -29,13 +29,18 @@ v1::Benchmark MakeStored() {
   return benchmark;
 }
 
-TEST(CheckStored, WhatACoordinatorSavesIsFine) { EXPECT_EQ(CheckStored({MakeStored()}), absl::OkStatus()); }
+absl::Status Check(const v1::Benchmark& stored) {
+  BusySlots busy;
+  return CheckStored(stored, busy);
+}
+
+TEST(CheckStored, WhatACoordinatorSavesIsFine) { EXPECT_EQ(Check(MakeStored()), absl::OkStatus()); }
 
 TEST(CheckStored, EveryFaultNamesWhoseItIs) {
   const auto error = [](const std::function<void(v1::Benchmark&)>& damage) {
     v1::Benchmark stored = MakeStored();
     damage(stored);
-    const absl::Status status = CheckStored({stored});
+    const absl::Status status = Check(stored);
     EXPECT_EQ(status.code(), absl::StatusCode::kDataLoss);
     return std::string(status.message());
   };
@@ -43,7 +48,6 @@ TEST(CheckStored, EveryFaultNamesWhoseItIs) {
   const auto run = [](v1::Benchmark& benchmark, int job, int repetition) {
     return benchmark.mutable_jobs(job)->mutable_runs(repetition);
   };
-  EXPECT_THAT(error([](auto& benchmark) { benchmark.set_id(0); }), HasSubstr("benchmark 0"));
   EXPECT_THAT(error([](auto& benchmark) { benchmark.set_runs_total(5); }), HasSubstr("says 5 runs, its spec makes 4"));
   EXPECT_THAT(error([](auto& benchmark) { benchmark.set_runs_ended(2); }), HasSubstr("benchmark 3"));
   EXPECT_THAT(error([](auto& benchmark) { benchmark.set_state(v1::BENCHMARK_STATE_FINISHED); }),
@@ -81,6 +85,8 @@ TEST(CheckStoredSpec, OnlyWhatCanBeExpanded) {
   EXPECT_EQ(CheckStoredSpec(head).code(), absl::StatusCode::kDataLoss) << "more than a set of backends can hold";
   head.set_state(v1::BENCHMARK_STATE_FINISHED);
   EXPECT_EQ(CheckStoredSpec(head), absl::OkStatus()) << "nothing of it is to be scheduled";
+  head.set_id(0);
+  EXPECT_THAT(std::string(CheckStoredSpec(head).message()), testing::HasSubstr("benchmark 0"));
 }
 
 }  // namespace
