@@ -110,7 +110,7 @@ absl::Status Coordinator::Load() {
     if (absl::StartsWith(name, kDrained)) scheduler_.RestoreDrained(name.substr(kDrained.size()));
   }
   BusySlots busy;
-  const auto restore = [&](StoredBenchmark stored) -> absl::Status {
+  const auto take = [&](StoredBenchmark stored) -> absl::Status {
     request_ids_.AddStored(stored.benchmark.id(), stored.benchmark.spec().submitter(), stored.request_id);
     open_runs_.Update(stored.benchmark);
     if (HasEnded(stored.benchmark)) return scheduler_.Restore(stored.benchmark, std::move(stored.runs), now);
@@ -128,10 +128,6 @@ absl::Status Coordinator::Load() {
       runs.push_back(std::move(*whole->mutable_jobs(job)->mutable_runs(repetition)));
     }
     return scheduler_.Restore(head, std::move(runs), now);
-  };
-  const auto take = [&](StoredBenchmark stored) -> absl::Status {
-    const absl::Status status = restore(std::move(stored));
-    return {status.code(), status.ok() ? "" : absl::StrCat(store_.name(), ": ", status.message())};
   };
   constexpr bool kRunsOfEnded = false;  // they are read when somebody asks
   if (absl::Status status = store_.Load(take, kRunsOfEnded); !status.ok()) return status;

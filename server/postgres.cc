@@ -11,6 +11,7 @@
 #include "absl/strings/ascii.h"
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "proto/support/log.h"
 
 namespace attnfleet::server {
 namespace {
@@ -152,6 +153,9 @@ absl::Status Postgres::Connect() {
   connection_.reset(PQconnectdbParams(keywords, values, /*expand_dbname=*/1));
   if (PQstatus(connection_.get()) != CONNECTION_OK) return Broken(OneLine(PQerrorMessage(connection_.get())));
   PQsetnonblocking(connection_.get(), 1);
+  // Else libpq writes warnings to standard error, between the lines of the log.
+  PQsetNoticeProcessor(
+      connection_.get(), [](void*, const char* text) { LogWarning(OneLine(text)); }, nullptr);
   ++connections_;
   // As statements: the parameter `options` is the user's, who may give it in the URL, a service file or PGOPTIONS.
   const std::string ours = absl::StrCat(
