@@ -42,6 +42,11 @@ class Commands(E2ETest):
         second = self.submit("--preset=tiny", "--device=cuda")
         self.assertIn("cuda", self.attnfleet("explain", self.to_server, str(second)).stdout.lower())
 
+    def test_a_worker_can_be_started_with_sigchld_ignored(self):
+        self.start_worker(self.server, prefix=["bash", "-c", "trap '' CHLD; exec \"$@\"", "bash"])
+        number = self.submit("--preset=tiny", "--repetitions=1")
+        self.attnfleet("watch", self.to_server, str(number))
+
     def test_watch_says_why_nothing_runs(self):
         number = self.submit("--preset=tiny", "--repetitions=1")
         watch = self.start("attnfleet", "watch", self.to_server, str(number))
