@@ -31,10 +31,10 @@ void AddActive(const v1::StartRun& start, v1::WorkerHello& hello) {
   active.set_slot(start.slot());
 }
 
-v1::RunResult MakeFailed(const absl::Status& status) {
+v1::RunResult MakeResult(v1::Outcome outcome, std::string reason) {
   v1::RunResult result;
-  result.set_outcome(v1::OUTCOME_FAILED);
-  result.set_reason(std::string(status.message()));
+  result.set_outcome(outcome);
+  result.set_reason(std::move(reason));
   return result;
 }
 
@@ -79,6 +79,7 @@ Worker::Worker(EventLoop& loop, WorkerOptions options, std::unique_ptr<Spool> sp
              .welcomed = [this](const v1::Welcome&) { Welcomed(); },
              .disconnected = [this] { Disconnected(); },
              .command = [this](const v1::WorkerCommand& command) { Take(command); },
+             .commands_taken = [this] { AdvanceEnding(); },
              .refused = [this](const absl::Status& status) { Refused(status); }}) {
   for (const v1::Slot& slot : options_.info.slots()) slots_[slot.id()].slot = slot;
   CountUndelivered();
@@ -194,7 +195,7 @@ void Worker::Launch(SlotState& state, const v1::StartRun& start) {
   const absl::StatusOr<TrainerCommand> command =
       MakeRunCommand(options_.trainer, start, state.slot, options_.capabilities);
   if (!command.ok()) {
-    Report(start, MakeFailed(command.status()));
+    Report(start, MakeResult(v1::OUTCOME_FAILED, std::string(command.status().message())));
     return;
   }
   absl::StatusOr<std::unique_ptr<TrainerProcess>> process = TrainerProcess::Start(
@@ -212,7 +213,7 @@ void Worker::Launch(SlotState& state, const v1::StartRun& start) {
                                   const std::string& what) { GivenUp(state, std::move(result), what); }},
       options_.kill_limit);
   if (!process.ok()) {
-    Report(start, MakeFailed(process.status()));
+    Report(start, MakeResult(v1::OUTCOME_FAILED, std::string(process.status().message())));
     return;
   }
   if (options_.metrics != nullptr) options_.metrics->TrainerStarted(start);
@@ -235,7 +236,6 @@ void Worker::Stop(const v1::StopRun& stop) {
 void Worker::Acknowledge(const v1::Acknowledge& acknowledge) {
   for (const v1::ActiveRun& report : acknowledge.reports()) spool_->Remove(report.run(), report.attempt());
   CountUndelivered();
-  AdvanceEnding();
 }
 
 void Worker::Ended(SlotState& state, v1::RunResult result) {
@@ -272,8 +272,6 @@ void Worker::Conclude(SlotState& state, v1::RunResult result) {
   if (options_.metrics != nullptr) options_.metrics->TrainerEnded(start, result.outcome());
   if (std::exchange(state.forgotten, false)) {
     LogRun(start, "is stopped");
-  } else if (result.outcome() == v1::OUTCOME_CANCELLED) {
-    HandBack(start, result.reason());
   } else {
     Report(start, std::move(result));
   }
@@ -288,6 +286,8 @@ void Worker::Report(const v1::StartRun& start, v1::RunResult result) {
       absl::StrCat("(", start.backend(), " ", FormatShape(start.shape()), ") ", OutcomeName(result.outcome()));
   if (result.outcome() == v1::OUTCOME_FAILED) {
     LogAboutRun(Severity::kWarning, start, absl::StrCat(what, ": ", result.reason()));
+  } else if (result.outcome() == v1::OUTCOME_CANCELLED) {
+    LogRun(start, absl::StrCat("is handed back: ", result.reason()));
   } else {
     LogRun(start, what);
   }
@@ -308,20 +308,7 @@ void Worker::SendReport(const v1::RunReport& report) {
 }
 
 void Worker::HandBack(const v1::StartRun& start, const std::string& reason) {
-  if (!link_.connected()) {
-    // Kept until somebody hears it; a cancelled attempt counts as no failure either.
-    v1::RunResult cancelled;
-    cancelled.set_outcome(v1::OUTCOME_CANCELLED);
-    cancelled.set_reason(reason);
-    Report(start, std::move(cancelled));
-    return;
-  }
-  v1::WorkerEvent event;
-  v1::RunHandedBack& handed_back = *event.mutable_handed_back();
-  *handed_back.mutable_run() = start.run();
-  handed_back.set_attempt(start.attempt());
-  handed_back.set_reason(reason);
-  link_.Send(std::move(event));
+  Report(start, MakeResult(v1::OUTCOME_CANCELLED, reason));
 }
 
 void Worker::SendProgress(const SlotState& state, const v1::TrainerProgress& progress) {

@@ -234,6 +234,24 @@ class Faults(E2ETest):
         self.finish(server, number, 4)  # though one attempt is all: handing back counts as none
         self.assertRegex(self.attnfleet("workers", f"--server={server.address}").stdout, r"(?m)^w1 .* stopped ")
 
+    def test_a_run_that_is_handed_back_is_no_failure_though_the_server_dies_before_it_has_saved_that(self):
+        listen = free_address()
+        server = self.start_server(listen=listen)
+        first = self.start_worker(server, "w1", double="eager:hang,sdpa:hang")
+        number = self.submit(server, "--repetitions=1", "--max-attempts=1")
+        wait_until("a trainer", self.trainer_starts)
+        server.kill(signal.SIGSTOP)
+        first.kill(signal.SIGTERM)
+        wait_until("the trainer to stop", lambda: not self.running("attnfleet-trainer-double"))
+        server.kill()
+        server.wait()
+        server = self.start_server("--lease=20s", listen=listen)
+        self.assertEqual(first.wait(), OK, first.dump())
+        if "not delivered" in first.stderr:  # the server was long in coming
+            self.start_worker(server, "w1")
+        self.start_worker(server, "w2")
+        self.finish(server, number, 4)
+
     def test_slot_of_a_trainer_that_cannot_be_killed_is_out_of_service_until_it_has_ended(self):
         server = self.start_server()
         to_server = f"--server={server.address}"
