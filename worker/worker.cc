@@ -24,11 +24,13 @@ bool SameAttempt(const v1::StartRun& start, const v1::RunKey& run, uint32_t atte
   return Spool::KeyOf(start.run(), start.attempt()) == Spool::KeyOf(run, attempt);
 }
 
-void AddActive(const v1::StartRun& start, v1::WorkerHello& hello) {
+// Of a StartRun or a RunReport.
+template <typename Message>
+void AddActive(const Message& message, v1::WorkerHello& hello) {
   v1::ActiveRun& active = *hello.add_active();
-  *active.mutable_run() = start.run();
-  active.set_attempt(start.attempt());
-  active.set_slot(start.slot());
+  *active.mutable_run() = message.run();
+  active.set_attempt(message.attempt());
+  active.set_slot(message.slot());
 }
 
 v1::RunResult MakeResult(v1::Outcome outcome, std::string reason) {
@@ -112,11 +114,13 @@ v1::WorkerHello Worker::Hello() {
   size_t bytes = 0;
   for (const auto& [key, report] : spool_->reports()) {
     bytes += report.ByteSizeLong();
-    if (bytes > kMaxHelloReportBytes) {
-      first_left_out_ = key;
-      break;
+    if (bytes <= kMaxHelloReportBytes) {
+      *hello.add_unacknowledged() = report;
+      continue;
     }
-    *hello.add_unacknowledged() = report;
+    if (!first_left_out_) first_left_out_ = key;
+    // Until the coordinator has the report; what is neither active nor reported is lost to it.
+    AddActive(report, hello);
   }
   return hello;
 }

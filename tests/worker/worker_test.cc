@@ -177,6 +177,34 @@ TEST_F(WorkerTest, ResultOfAnEarlierProcessIsInTheHello) {
   EXPECT_EQ(session().events()[0].hello().unacknowledged_size(), 1);
 }
 
+TEST_F(WorkerTest, ResultThatAHelloHasNoRoomForIsActiveInItAndFollows) {
+  {
+    const std::unique_ptr<Spool> spool = *Spool::Open(scratch_ / "spool");
+    for (const uint32_t job : {1, 2, 3}) {
+      v1::RunReport report;
+      *report.mutable_run() = MakeStart(job, 1, "", "").run();
+      report.set_attempt(1);
+      report.set_slot("cpu1");
+      report.mutable_result()->set_outcome(v1::OUTCOME_MEASURED);
+      report.mutable_result()->set_reason(std::string(6 << 20, 'x'));
+      spool->Add(report);
+    }
+  }
+  StartBoth();
+  const v1::WorkerHello hello = NextHello(1);
+  ASSERT_EQ(hello.unacknowledged_size(), 2);
+  EXPECT_EQ(hello.unacknowledged(1).run().job_index(), 2U);
+  ASSERT_EQ(hello.active_size(), 1) << "else its run is lost to the coordinator";
+  EXPECT_EQ(hello.active(0).run().job_index(), 3U);
+  EXPECT_EQ(hello.active(0).attempt(), 1U);
+  EXPECT_EQ(hello.active(0).slot(), "cpu1");
+  SendStop(3, 1);  // as a coordinator says that has given it to others
+  const v1::RunReport report = UntilReport(3);
+  for (const v1::RunReport& one : hello.unacknowledged()) session().Acknowledge(one);
+  session().Acknowledge(report);
+  EXPECT_TRUE(Until([&] { return Spool::Open(scratch_ / "spool").value()->reports().empty(); }));
+}
+
 TEST_F(WorkerTest, ResultMadeWhileTheCoordinatorIsAwayIsDelivered) {
   StartBoth("*:slow=0.3");
   SendStart(MakeStart(1, 1, "cpu0", "eager"));
