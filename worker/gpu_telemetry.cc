@@ -3,8 +3,12 @@
 #include <dlfcn.h>
 #include <prometheus/metric_family.h>
 
+#include <condition_variable>
+#include <cstdint>
+#include <mutex>
 #include <utility>
 
+#include "proto/support/log.h"
 #include "proto/support/metrics_endpoint.h"
 
 namespace attnfleet::worker {
@@ -120,18 +124,89 @@ constexpr Figure kFigures[] = {
 
 std::unique_ptr<GpuReader> MakeNvmlReader() { return NvmlReader::Load(); }
 
-GpuTelemetry::GpuTelemetry(std::vector<v1::Slot> slots, std::unique_ptr<GpuReader> reader)
-    : slots_(std::move(slots)), reader_(std::move(reader)) {}
+struct GpuTelemetry::Shared {
+  using Clock = std::chrono::steady_clock;
+
+  // Constant, and the thread's alone.
+  std::vector<v1::Slot> gpus;
+  std::unique_ptr<GpuReader> reader;
+
+  std::mutex mutex;
+  std::condition_variable changed;
+
+  // Guarded by mutex.
+  std::optional<Clock::time_point> deadline;  // of the reading that is wanted or under way
+  std::vector<GpuReading> readings;           // the last ones, one for each GPU
+  uint64_t readings_done = 0;
+  bool stopping = false;
+  bool stopped = false;
+};
+
+GpuTelemetry::GpuTelemetry(const std::vector<v1::Slot>& slots, std::unique_ptr<GpuReader> reader,
+                           std::chrono::milliseconds patience)
+    : patience_(patience), shared_(std::make_shared<Shared>()) {
+  for (const v1::Slot& slot : slots) {
+    if (slot.device_kind() == v1::DEVICE_KIND_CUDA) shared_->gpus.push_back(slot);
+  }
+  if (reader == nullptr || shared_->gpus.empty()) return;
+  shared_->reader = std::move(reader);
+  thread_ = std::thread([shared = shared_] { ReadWhenAsked(*shared); });
+}
+
+GpuTelemetry::~GpuTelemetry() {
+  if (!thread_.joinable()) return;
+  bool stopped = false;
+  {
+    std::unique_lock lock(shared_->mutex);
+    shared_->stopping = true;
+    shared_->changed.notify_all();
+    stopped = shared_->changed.wait_for(lock, patience_, [this] { return shared_->stopped; });
+  }
+  if (stopped) {
+    thread_.join();
+  } else {
+    LogWarning("the GPUs' driver does not answer: a call that waits for it is left behind");
+    thread_.detach();
+  }
+}
+
+void GpuTelemetry::ReadWhenAsked(Shared& shared) {
+  std::unique_lock lock(shared.mutex);
+  for (;;) {
+    shared.changed.wait(lock, [&shared] { return shared.stopping || shared.deadline; });
+    if (shared.stopping) break;
+    lock.unlock();
+    std::vector<GpuReading> readings;
+    for (const v1::Slot& gpu : shared.gpus) readings.push_back(shared.reader->Read(gpu.id()));
+    lock.lock();
+    shared.readings = std::move(readings);
+    ++shared.readings_done;
+    shared.deadline.reset();
+    shared.changed.notify_all();
+  }
+  lock.unlock();
+  shared.reader.reset();  // calls the driver too
+  lock.lock();
+  shared.stopped = true;
+  shared.changed.notify_all();
+}
 
 std::vector<prometheus::MetricFamily> GpuTelemetry::Collect() const {
   std::vector<prometheus::MetricFamily> families;
-  if (reader_ == nullptr) return families;
+  if (!thread_.joinable()) return families;
+  std::unique_lock lock(shared_->mutex);
+  if (!shared_->deadline) {
+    shared_->deadline = Shared::Clock::now() + patience_;
+    shared_->changed.notify_all();
+  }
+  const Shared::Clock::time_point deadline = *shared_->deadline;
+  const auto read = [this, before = shared_->readings_done] { return shared_->readings_done != before; };
+  if (!shared_->changed.wait_until(lock, deadline, read)) return families;
   for (const Figure& figure : kFigures) families.push_back(MakeGaugeFamily(figure.name, figure.help));
-  for (const v1::Slot& slot : slots_) {
-    if (slot.device_kind() != v1::DEVICE_KIND_CUDA) continue;
-    const GpuReading reading = reader_->Read(slot.id());
+  for (size_t gpu = 0; gpu < shared_->gpus.size(); ++gpu) {
+    const v1::Slot& slot = shared_->gpus[gpu];
     for (size_t i = 0; i < families.size(); ++i) {
-      const std::optional<double>& value = reading.*kFigures[i].value;
+      const std::optional<double>& value = shared_->readings[gpu].*kFigures[i].value;
       if (value) AddGauge(families[i], {{"slot", slot.id()}, {"device", slot.device_name()}}, *value);
     }
   }

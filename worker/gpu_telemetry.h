@@ -3,9 +3,11 @@
 
 #include <prometheus/collectable.h>
 
+#include <chrono>
 #include <memory>
 #include <optional>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include "attnfleet/v1/worker.pb.h"
@@ -23,7 +25,7 @@ struct GpuReading {
   std::optional<double> memory_clock_hertz;
 };
 
-// Reads GPUs by UUID; the seam that tests fake. Thread-safe.
+// Reads GPUs by UUID; the seam that tests fake.
 class GpuReader {
  public:
   virtual ~GpuReader() = default;
@@ -33,17 +35,28 @@ class GpuReader {
 // Through libnvidia-ml.so.1, found at run time; null where there is none.
 std::unique_ptr<GpuReader> MakeNvmlReader();
 
-// The CUDA slots' GPUs, read whenever Prometheus asks.
+// The CUDA slots' GPUs, read whenever Prometheus asks. On a thread of its own: a driver that hangs lets no call return,
+// and Prometheus's other figures, and the worker's end, are not to wait for it.
 class GpuTelemetry : public prometheus::Collectable {
  public:
-  // `reader` null: there is nothing to tell.
-  GpuTelemetry(std::vector<v1::Slot> slots, std::unique_ptr<GpuReader> reader);
+  // `reader` null: there is nothing to tell. `patience`: how long a reading is waited for.
+  GpuTelemetry(const std::vector<v1::Slot>& slots, std::unique_ptr<GpuReader> reader,
+               std::chrono::milliseconds patience = std::chrono::seconds(2));
+  // Leaves a reading behind that does not end in that time.
+  ~GpuTelemetry() override;
+  GpuTelemetry(const GpuTelemetry&) = delete;
+  GpuTelemetry& operator=(const GpuTelemetry&) = delete;
 
+  // Nothing while the driver hangs. Thread-safe.
   std::vector<prometheus::MetricFamily> Collect() const override;
 
  private:
-  const std::vector<v1::Slot> slots_;
-  const std::unique_ptr<GpuReader> reader_;
+  struct Shared;
+  static void ReadWhenAsked(Shared& shared);
+
+  const std::chrono::milliseconds patience_;
+  const std::shared_ptr<Shared> shared_;  // with the thread, which may outlive this
+  std::thread thread_;
 };
 
 }  // namespace attnfleet::worker

@@ -74,6 +74,7 @@ void Link::TakeCommands() {
     if (!message.has_batch()) TakeCommand(message);
     for (const v1::WorkerCommand& command : message.batch().commands()) TakeCommand(command);
   }
+  if (callbacks_.commands_taken) callbacks_.commands_taken();
 }
 
 void Link::TakeCommand(const v1::WorkerCommand& command) {
@@ -108,7 +109,7 @@ void Link::SendHeartbeat() {
 }
 
 void Link::Send(v1::WorkerEvent event) {
-  if (stream_ == nullptr) return;
+  if (stream_ == nullptr || over_) return;
   const bool droppable = event.has_progress();
   // Only a coordinator that does not read fills the queue. A new stream starts with the whole state again.
   if (!stream_->Send(std::move(event)) && !droppable) stream_->Cancel();
@@ -200,8 +201,7 @@ void Link::Refuse(const absl::Status& status) {
 
 void Link::Close(std::function<void()> closed) {
   over_ = true;
-  loop_.CancelTimer(retry_timer_);
-  loop_.CancelTimer(connect_timer_);
+  for (const EventLoop::Id timer : {retry_timer_, heartbeat_timer_, connect_timer_}) loop_.CancelTimer(timer);
   if (!connected_) {
     stream_.reset();
     ++generation_;

@@ -44,6 +44,8 @@ class Link {
     std::function<void()> disconnected{};
     // Start, stop or acknowledge; a batch one by one.
     std::function<void(const v1::WorkerCommand&)> command;
+    // After the last of the commands that came at once. May be empty.
+    std::function<void()> commands_taken{};
     // The coordinator refuses this worker, or could not be reached in time; nothing is tried any more.
     // INVALID_ARGUMENT: what this worker says of itself is wrong; else another worker or version is in the way, or
     // nobody is there.
@@ -61,7 +63,7 @@ class Link {
   bool connected() const { return connected_; }
 
   // Sends on the current stream. What is lost with it, or is sent while there is none, the next hello makes good:
-  // reports come from the spool, progress does not matter.
+  // reports come from the spool, progress does not matter. Nothing is sent after Close().
   void Send(v1::WorkerEvent event);
 
   // Drops the stream, and what is queued on it, and opens another at once: its hello tells what has changed. Nothing

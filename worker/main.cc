@@ -100,7 +100,8 @@ Exit codes
   1    the trainer cannot be used (its message is shown)
   2    a flag is wrong, or the coordinator says that this worker's description is
   3    no server answers, or a worker of that name, on that state directory or on that GPU is running already, or there
-       is no usable LibTorch
+       is no usable LibTorch, the state directory or that of the locks cannot be written, or the port of
+       --metrics-listen is taken
   130  killed by a second signal
 )";
 

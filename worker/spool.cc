@@ -31,21 +31,13 @@ absl::Status Write(int folder, const std::string& name, const std::string& conte
   const std::string temporary = name + kTemporarySuffix;
   const int descriptor = openat(folder, temporary.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
   if (descriptor < 0) return absl::ErrnoToStatus(errno, absl::StrCat("cannot create ", temporary));
-  size_t done = 0;
-  int error = 0;
-  while (done < contents.size() && error == 0) {
-    const ssize_t length = write(descriptor, contents.data() + done, contents.size() - done);
-    if (length >= 0) {
-      done += static_cast<size_t>(length);
-    } else if (errno != EINTR) {
-      error = errno;
-    }
-  }
+  absl::Status status = WriteAll(descriptor, contents, temporary);
   close(descriptor);
-  if (error == 0 && renameat(folder, temporary.c_str(), folder, name.c_str()) != 0) error = errno;
-  if (error == 0) return absl::OkStatus();
-  unlinkat(folder, temporary.c_str(), 0);
-  return absl::ErrnoToStatus(error, absl::StrCat("cannot write ", name));
+  if (status.ok() && renameat(folder, temporary.c_str(), folder, name.c_str()) != 0) {
+    status = absl::ErrnoToStatus(errno, absl::StrCat("cannot replace ", name));
+  }
+  if (!status.ok()) unlinkat(folder, temporary.c_str(), 0);
+  return status;
 }
 
 }  // namespace

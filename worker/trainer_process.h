@@ -52,7 +52,6 @@ class TrainerProcess {
   void Stop(std::string_view reason);
   // Ends it with SIGKILL at once.
   void Kill(std::string_view reason);
-  bool stopping() const { return stop_reason_.has_value(); }
 
  private:
   TrainerProcess(EventLoop& loop, OomKillCounter& oom_kills, Callbacks callbacks);

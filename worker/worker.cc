@@ -24,17 +24,19 @@ bool SameAttempt(const v1::StartRun& start, const v1::RunKey& run, uint32_t atte
   return Spool::KeyOf(start.run(), start.attempt()) == Spool::KeyOf(run, attempt);
 }
 
-void AddActive(const v1::StartRun& start, v1::WorkerHello& hello) {
+// Of a StartRun or a RunReport.
+template <typename Message>
+void AddActive(const Message& message, v1::WorkerHello& hello) {
   v1::ActiveRun& active = *hello.add_active();
-  *active.mutable_run() = start.run();
-  active.set_attempt(start.attempt());
-  active.set_slot(start.slot());
+  *active.mutable_run() = message.run();
+  active.set_attempt(message.attempt());
+  active.set_slot(message.slot());
 }
 
-v1::RunResult MakeFailed(const absl::Status& status) {
+v1::RunResult MakeResult(v1::Outcome outcome, std::string reason) {
   v1::RunResult result;
-  result.set_outcome(v1::OUTCOME_FAILED);
-  result.set_reason(std::string(status.message()));
+  result.set_outcome(outcome);
+  result.set_reason(std::move(reason));
   return result;
 }
 
@@ -79,6 +81,7 @@ Worker::Worker(EventLoop& loop, WorkerOptions options, std::unique_ptr<Spool> sp
              .welcomed = [this](const v1::Welcome&) { Welcomed(); },
              .disconnected = [this] { Disconnected(); },
              .command = [this](const v1::WorkerCommand& command) { Take(command); },
+             .commands_taken = [this] { AdvanceEnding(); },
              .refused = [this](const absl::Status& status) { Refused(status); }}) {
   for (const v1::Slot& slot : options_.info.slots()) slots_[slot.id()].slot = slot;
   CountUndelivered();
@@ -111,11 +114,13 @@ v1::WorkerHello Worker::Hello() {
   size_t bytes = 0;
   for (const auto& [key, report] : spool_->reports()) {
     bytes += report.ByteSizeLong();
-    if (bytes > kMaxHelloReportBytes) {
-      first_left_out_ = key;
-      break;
+    if (bytes <= kMaxHelloReportBytes) {
+      *hello.add_unacknowledged() = report;
+      continue;
     }
-    *hello.add_unacknowledged() = report;
+    if (!first_left_out_) first_left_out_ = key;
+    // Until the coordinator has the report; what is neither active nor reported is lost to it.
+    AddActive(report, hello);
   }
   return hello;
 }
@@ -194,7 +199,7 @@ void Worker::Launch(SlotState& state, const v1::StartRun& start) {
   const absl::StatusOr<TrainerCommand> command =
       MakeRunCommand(options_.trainer, start, state.slot, options_.capabilities);
   if (!command.ok()) {
-    Report(start, MakeFailed(command.status()));
+    Report(start, MakeResult(v1::OUTCOME_FAILED, std::string(command.status().message())));
     return;
   }
   absl::StatusOr<std::unique_ptr<TrainerProcess>> process = TrainerProcess::Start(
@@ -212,7 +217,7 @@ void Worker::Launch(SlotState& state, const v1::StartRun& start) {
                                   const std::string& what) { GivenUp(state, std::move(result), what); }},
       options_.kill_limit);
   if (!process.ok()) {
-    Report(start, MakeFailed(process.status()));
+    Report(start, MakeResult(v1::OUTCOME_FAILED, std::string(process.status().message())));
     return;
   }
   if (options_.metrics != nullptr) options_.metrics->TrainerStarted(start);
@@ -235,7 +240,6 @@ void Worker::Stop(const v1::StopRun& stop) {
 void Worker::Acknowledge(const v1::Acknowledge& acknowledge) {
   for (const v1::ActiveRun& report : acknowledge.reports()) spool_->Remove(report.run(), report.attempt());
   CountUndelivered();
-  AdvanceEnding();
 }
 
 void Worker::Ended(SlotState& state, v1::RunResult result) {
@@ -272,8 +276,6 @@ void Worker::Conclude(SlotState& state, v1::RunResult result) {
   if (options_.metrics != nullptr) options_.metrics->TrainerEnded(start, result.outcome());
   if (std::exchange(state.forgotten, false)) {
     LogRun(start, "is stopped");
-  } else if (result.outcome() == v1::OUTCOME_CANCELLED) {
-    HandBack(start, result.reason());
   } else {
     Report(start, std::move(result));
   }
@@ -288,6 +290,8 @@ void Worker::Report(const v1::StartRun& start, v1::RunResult result) {
       absl::StrCat("(", start.backend(), " ", FormatShape(start.shape()), ") ", OutcomeName(result.outcome()));
   if (result.outcome() == v1::OUTCOME_FAILED) {
     LogAboutRun(Severity::kWarning, start, absl::StrCat(what, ": ", result.reason()));
+  } else if (result.outcome() == v1::OUTCOME_CANCELLED) {
+    LogRun(start, absl::StrCat("is handed back: ", result.reason()));
   } else {
     LogRun(start, what);
   }
@@ -308,20 +312,7 @@ void Worker::SendReport(const v1::RunReport& report) {
 }
 
 void Worker::HandBack(const v1::StartRun& start, const std::string& reason) {
-  if (!link_.connected()) {
-    // Kept until somebody hears it; a cancelled attempt counts as no failure either.
-    v1::RunResult cancelled;
-    cancelled.set_outcome(v1::OUTCOME_CANCELLED);
-    cancelled.set_reason(reason);
-    Report(start, std::move(cancelled));
-    return;
-  }
-  v1::WorkerEvent event;
-  v1::RunHandedBack& handed_back = *event.mutable_handed_back();
-  *handed_back.mutable_run() = start.run();
-  handed_back.set_attempt(start.attempt());
-  handed_back.set_reason(reason);
-  link_.Send(std::move(event));
+  Report(start, MakeResult(v1::OUTCOME_CANCELLED, reason));
 }
 
 void Worker::SendProgress(const SlotState& state, const v1::TrainerProgress& progress) {

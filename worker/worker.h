@@ -53,7 +53,7 @@ class Worker {
   void Start() { link_.Connect(); }
 
   // Takes nothing new, hands queued runs back, gives active ones `drain_timeout` to finish, hands back what is left,
-  // delivers the results and ends.
+  // delivers all of it and ends.
   void Drain();
 
  private:
@@ -94,6 +94,7 @@ class Worker {
   void Report(const v1::StartRun& start, v1::RunResult result);
   void SendReport(const v1::RunReport& report);
   void SendProgress(const SlotState& state, const v1::TrainerProgress& progress);
+  // Reports it as cancelled, though nobody has: it goes back to the queue, and no failure is counted.
   void HandBack(const v1::StartRun& start, const std::string& reason);
   void Refused(const absl::Status& status);
   void StopActive();

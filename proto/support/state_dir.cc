@@ -19,17 +19,6 @@ namespace {
 
 constexpr mode_t kPrivateFile = 0600;
 
-// Writes all of it or says why not.
-absl::Status WriteAll(int descriptor, std::string_view contents, const std::string& path) {
-  while (!contents.empty()) {
-    const ssize_t written = write(descriptor, contents.data(), contents.size());
-    if (written < 0 && errno == EINTR) continue;
-    if (written < 0) return absl::ErrnoToStatus(errno, absl::StrCat("cannot write ", path));
-    contents.remove_prefix(static_cast<size_t>(written));
-  }
-  return absl::OkStatus();
-}
-
 }  // namespace
 
 FileLock::~FileLock() {
@@ -87,6 +76,16 @@ absl::Status PrepareStateDirectory(const std::string& path) {
   if (!status.ok()) {
     return absl::Status(status.code(),
                         absl::StrCat("state directory ", path, " cannot be written: ", std::string(status.message())));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status WriteAll(int descriptor, std::string_view contents, const std::string& path) {
+  while (!contents.empty()) {
+    const ssize_t written = write(descriptor, contents.data(), contents.size());
+    if (written < 0 && errno == EINTR) continue;
+    if (written < 0) return absl::ErrnoToStatus(errno, absl::StrCat("cannot write ", path));
+    contents.remove_prefix(static_cast<size_t>(written));
   }
   return absl::OkStatus();
 }

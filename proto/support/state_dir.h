@@ -30,6 +30,9 @@ class FileLock {
 // Creates the folder (mode 0700, parents too) and proves that it can be written. The error names the folder.
 absl::Status PrepareStateDirectory(const std::string& path);
 
+// Writes all of it, or says of `path` why not.
+absl::Status WriteAll(int descriptor, std::string_view contents, const std::string& path);
+
 // Replaces `path` in one step: after a crash there is the old file or the new one, complete and on disk.
 absl::Status WriteFileAtomically(const std::string& path, std::string_view contents);
 

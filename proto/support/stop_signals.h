@@ -6,7 +6,8 @@
 namespace attnfleet {
 
 // Turns SIGINT and SIGTERM into something a thread can wait for. Make it in main before any thread starts: the signals
-// are blocked in every thread made after it. SIGPIPE is ignored too, so that a closed pipe is an error of write().
+// are blocked in every thread made after it. SIGPIPE is ignored too, so that a closed pipe is an error of write(), and
+// SIGCHLD is not, though the parent may have left it so: else nobody could wait for a child.
 class StopSignals {
  public:
   StopSignals();

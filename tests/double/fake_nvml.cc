@@ -1,6 +1,10 @@
-// A driver's library that tells of two GPUs. The second one has no sensor of power.
+// A driver's library that tells of two GPUs. The second one has no sensor of power. With ATTNFLEET_FAKE_NVML=hang no
+// reading of a sensor returns, as when the driver hangs.
+
+#include <unistd.h>
 
 #include <cstdio>
+#include <cstdlib>
 #include <cstring>
 
 namespace {
@@ -65,6 +69,8 @@ int nvmlDeviceGetMemoryInfo(void*, Memory* memory) {
 }
 
 int nvmlDeviceGetTemperature(void* device, int, unsigned* celsius) {
+  const char* const behaviour = std::getenv("ATTNFLEET_FAKE_NVML");
+  while (behaviour != nullptr && std::strcmp(behaviour, "hang") == 0) pause();
   *celsius = 41 + static_cast<unsigned>(Index(device));
   return kSuccess;
 }

@@ -42,6 +42,11 @@ class Commands(E2ETest):
         second = self.submit("--preset=tiny", "--device=cuda")
         self.assertIn("cuda", self.attnfleet("explain", self.to_server, str(second)).stdout.lower())
 
+    def test_a_worker_can_be_started_with_sigchld_ignored(self):
+        self.start_worker(self.server, prefix=["bash", "-c", "trap '' CHLD; exec \"$@\"", "bash"])
+        number = self.submit("--preset=tiny", "--repetitions=1")
+        self.attnfleet("watch", self.to_server, str(number))
+
     def test_watch_says_why_nothing_runs(self):
         number = self.submit("--preset=tiny", "--repetitions=1")
         watch = self.start("attnfleet", "watch", self.to_server, str(number))
@@ -228,6 +233,24 @@ class Faults(E2ETest):
         self.start_worker(server, "w2")
         self.finish(server, number, 4)  # though one attempt is all: handing back counts as none
         self.assertRegex(self.attnfleet("workers", f"--server={server.address}").stdout, r"(?m)^w1 .* stopped ")
+
+    def test_a_run_that_is_handed_back_is_no_failure_though_the_server_dies_before_it_has_saved_that(self):
+        listen = free_address()
+        server = self.start_server(listen=listen)
+        first = self.start_worker(server, "w1", double="eager:hang,sdpa:hang")
+        number = self.submit(server, "--repetitions=1", "--max-attempts=1")
+        wait_until("a trainer", self.trainer_starts)
+        server.kill(signal.SIGSTOP)
+        first.kill(signal.SIGTERM)
+        wait_until("the trainer to stop", lambda: not self.running("attnfleet-trainer-double"))
+        server.kill()
+        server.wait()
+        server = self.start_server("--lease=20s", listen=listen)
+        self.assertEqual(first.wait(), OK, first.dump())
+        if "not delivered" in first.stderr:  # the server was long in coming
+            self.start_worker(server, "w1")
+        self.start_worker(server, "w2")
+        self.finish(server, number, 4)
 
     def test_slot_of_a_trainer_that_cannot_be_killed_is_out_of_service_until_it_has_ended(self):
         server = self.start_server()

@@ -4,13 +4,14 @@ import json
 import pathlib
 import re
 import shutil
+import signal
 import socket
 import subprocess
 import unittest
 import urllib.parse
 import urllib.request
 
-from harness import FAKE_NVML, UNAVAILABLE, USAGE, E2ETest, free_address, wait_until
+from harness import FAKE_NVML, OK, UNAVAILABLE, USAGE, E2ETest, free_address, wait_until
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 DEPLOY = ROOT / "deploy" / "prometheus"
@@ -190,6 +191,18 @@ class FiguresOfAWorker(E2ETest):
         worker = self.start_worker(server, "w1", "--metrics-listen=unix:/x", wait=False)
         self.assertEqual(worker.wait(), USAGE, worker.dump())
         self.assertIn("--metrics-listen: give HOST:PORT", worker.stderr)
+
+    def test_a_driver_that_hangs_hides_its_gpus_alone_and_does_not_hold_up_the_end(self):
+        server = self.start_server()
+        address = free_address()
+        worker = self.start_worker(server, "w1", f"--metrics-listen={address}", f"--lock-dir={self.dir}/locks",
+                                   slots="gpu", LD_LIBRARY_PATH=str(FAKE_NVML), ATTNFLEET_FAKE_NVML="hang")
+        for _ in range(2):
+            text = get(f"http://{address}/metrics")
+            self.assertIn('attnfleet_worker_slots{state="out_of_service"} 0\n', text)
+            self.assertNotIn("attnfleet_gpu", text)
+        worker.kill(signal.SIGTERM)
+        self.assertEqual(worker.wait(), OK, worker.dump())
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 #include "proto/support/stop_signals.h"
 
 #include <gtest/gtest.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <csignal>
@@ -35,6 +36,16 @@ TEST(StopSignals, AClosedPipeIsAnErrorAndNoDeath) {
   close(ends[0]);
   EXPECT_EQ(write(ends[1], "x", 1), -1);
   close(ends[1]);
+}
+
+TEST(StopSignals, AChildCanBeWaitedForThoughItsSignalWasIgnored) {
+  std::signal(SIGCHLD, SIG_IGN);
+  const StopSignals signals;
+  const pid_t child = fork();
+  if (child == 0) _exit(7);
+  int status = 0;
+  ASSERT_EQ(waitpid(child, &status, 0), child);
+  EXPECT_EQ(WEXITSTATUS(status), 7);
 }
 
 }  // namespace

@@ -237,16 +237,33 @@ TEST_F(LinkTest, CloseDeliversWhatIsQueuedAndWaitsForTheCoordinator) {
   ASSERT_TRUE(Until([&] { return welcomes_ == 1; }));
   for (uint32_t i = 0; i < 100; ++i) {
     v1::WorkerEvent event;
-    event.mutable_handed_back()->set_attempt(i);
+    event.mutable_report()->set_attempt(i);
     link_->Send(event);
   }
   bool closed = false;
   link_->Close([&] { closed = true; });
   ASSERT_TRUE(Until([&] { return closed; }));
   EXPECT_TRUE(coordinator_->last().half_closed());
-  EXPECT_EQ(coordinator_->last().events(v1::WorkerEvent::kHandedBack).size(), 100U);
+  EXPECT_EQ(coordinator_->last().events(v1::WorkerEvent::kReport).size(), 100U);
   EXPECT_FALSE(RunUntil(
       *loop_, [&] { return coordinator_->sessions() > 1; }, milliseconds(100)));
+}
+
+TEST_F(LinkTest, CloseDeliversAllToACoordinatorThatIsSlowToRead) {
+  StartCoordinator([](Session& session) { session.Welcome(/*heartbeat_interval_ms=*/10); }, /*reading=*/false);
+  Connect();
+  ASSERT_TRUE(Until([&] { return welcomes_ == 1; }));
+  v1::WorkerEvent event;
+  event.mutable_report()->mutable_result()->set_reason(std::string(1 << 20, 'x'));
+  for (int i = 0; i < 20; ++i) link_->Send(event);
+  bool closed = false;
+  link_->Close([&] { closed = true; });
+  link_->Send(event);  // too late
+  RunUntil(
+      *loop_, [] { return false; }, milliseconds(100));  // some heartbeats long
+  coordinator_->last().Start(/*reading=*/true);
+  ASSERT_TRUE(Until([&] { return closed; }));
+  EXPECT_EQ(coordinator_->last().events(v1::WorkerEvent::kReport).size(), 20U);
 }
 
 TEST_F(LinkTest, CloseWithoutAConnectionIsImmediate) {

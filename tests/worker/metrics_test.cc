@@ -4,6 +4,11 @@
 #include <gtest/gtest.h>
 #include <prometheus/text_serializer.h>
 
+#include <condition_variable>
+#include <memory>
+#include <mutex>
+#include <thread>
+
 #include "support.h"
 #include "worker/gpu_telemetry.h"
 
@@ -52,13 +57,70 @@ class FakeReader : public GpuReader {
   }
 };
 
+// Of which no call returns while it hangs.
+class Driver {
+ public:
+  void Hang(bool hangs) {
+    const std::lock_guard lock(mutex_);
+    hangs_ = hangs;
+    changed_.notify_all();
+  }
+  void Call() {
+    std::unique_lock lock(mutex_);
+    changed_.wait(lock, [this] { return !hangs_; });
+  }
+
+ private:
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  bool hangs_ = false;
+};
+
+class DriverReader : public GpuReader {
+ public:
+  explicit DriverReader(std::shared_ptr<Driver> driver) : driver_(std::move(driver)) {}
+  GpuReading Read(const std::string&) override {
+    driver_->Call();
+    GpuReading reading;
+    reading.power_watts = 250;
+    return reading;
+  }
+
+ private:
+  const std::shared_ptr<Driver> driver_;
+};
+
+v1::Slot GpuSlot(const std::string& id) {
+  v1::Slot slot;
+  slot.set_id(id);
+  slot.set_device_kind(v1::DEVICE_KIND_CUDA);
+  return slot;
+}
+
+TEST(GpuTelemetry, NobodyWaitsForADriverThatHangsAndItIsReadAgainWhenItDoesNot) {
+  const auto driver = std::make_shared<Driver>();
+  {
+    const GpuTelemetry telemetry({GpuSlot("GPU-1")}, std::make_unique<DriverReader>(driver),
+                                 std::chrono::milliseconds(50));
+    for (int i = 0; i < 2; ++i) {
+      driver->Hang(true);
+      EXPECT_THAT(telemetry.Collect(), IsEmpty());
+      EXPECT_THAT(telemetry.Collect(), IsEmpty());
+      driver->Hang(false);
+      while (telemetry.Collect().empty()) {
+      }
+    }
+    driver->Hang(true);
+    EXPECT_THAT(telemetry.Collect(), IsEmpty());
+  }
+  // Its thread still is in the call, and ends by itself.
+  driver->Hang(false);
+  while (driver.use_count() > 1) std::this_thread::yield();
+}
+
 TEST(GpuTelemetry, ZeroIsAReadingAndWhatIsNotToldIsAbsent) {
-  std::vector<v1::Slot> slots(3);
-  slots[0].set_id("GPU-1");
-  slots[1].set_id("GPU-2");
-  for (int i : {0, 1}) slots[static_cast<size_t>(i)].set_device_kind(v1::DEVICE_KIND_CUDA);
-  slots[2] = CpuSlot("cpu0");
-  const std::string text = Text(GpuTelemetry(slots, std::make_unique<FakeReader>()));
+  const std::vector<v1::Slot> slots = {GpuSlot("GPU-1"), GpuSlot("GPU-2"), CpuSlot("cpu0")};
+  const std::string text = Text(GpuTelemetry(slots, std::make_unique<FakeReader>(), kPatience));
   EXPECT_THAT(text, HasSubstr("attnfleet_gpu_power_watts{slot=\"GPU-1\",device=\"\"} 0\n"));
   EXPECT_THAT(text, HasSubstr("attnfleet_gpu_power_watts{slot=\"GPU-2\",device=\"\"} 0\n"));
   EXPECT_THAT(text, HasSubstr("attnfleet_gpu_temperature_celsius{slot=\"GPU-1\",device=\"\"} 41\n"));
@@ -68,7 +130,7 @@ TEST(GpuTelemetry, ZeroIsAReadingAndWhatIsNotToldIsAbsent) {
 }
 
 TEST(GpuTelemetry, WithoutADriverThereIsNothing) {
-  EXPECT_THAT(GpuTelemetry({CpuSlot("cpu0")}, nullptr).Collect(), IsEmpty());
+  EXPECT_THAT(GpuTelemetry({GpuSlot("GPU-1")}, nullptr).Collect(), IsEmpty());
 }
 
 }  // namespace

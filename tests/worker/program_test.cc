@@ -113,9 +113,13 @@ TEST_F(WorkerProgram, KilledLeavesNoTrainerRunning) {
 TEST_F(WorkerProgram, SigtermHandsBackAndEndsCleanly) {
   const auto program = StartBusy("*:hang");
   kill(program->child->pid(), SIGTERM);
+  Session& session = coordinator_->last();
+  ASSERT_TRUE(RunUntil(*loop_, [&] { return !session.events(v1::WorkerEvent::kReport).empty(); }));
+  const v1::RunReport report = session.events(v1::WorkerEvent::kReport)[0].report();
+  EXPECT_EQ(report.result().outcome(), v1::OUTCOME_CANCELLED);
+  session.Acknowledge(report);
   EXPECT_EQ(Wait(*program), kExitOk) << program->error;
   EXPECT_FALSE(IsRunning(TrainerPid()));
-  EXPECT_EQ(coordinator_->last().events(v1::WorkerEvent::kHandedBack).size(), 1U);
 }
 
 TEST_F(WorkerProgram, SecondSignalKillsAtOnce) {

@@ -20,7 +20,6 @@ using testing::IsEmpty;
 using Session = FakeCoordinator::Session;
 
 constexpr auto kReport = v1::WorkerEvent::kReport;
-constexpr auto kHandedBack = v1::WorkerEvent::kHandedBack;
 constexpr auto kProgress = v1::WorkerEvent::kProgress;
 
 // A worker with two CPU slots and the trainer double, and a coordinator that welcomes it.
@@ -85,6 +84,17 @@ class WorkerTest : public testing::Test {
   // Events of a kind on the current stream.
   bool UntilEvents(v1::WorkerEvent::EventCase kind, size_t count) {
     return Until([&] { return coordinator_->sessions() > 0 && session().events(kind).size() >= count; });
+  }
+  // The report of a run, on the current stream.
+  v1::RunReport UntilReport(uint32_t job_index) {
+    v1::RunReport found;
+    EXPECT_TRUE(Until([&] {
+      for (const v1::WorkerEvent& event : session().events(kReport)) {
+        if (event.report().run().job_index() == job_index) found = event.report();
+      }
+      return found.has_run();
+    })) << job_index;
+    return found;
   }
   // A new stream, and what it began with.
   v1::WorkerHello NextHello(size_t sessions) {
@@ -167,6 +177,34 @@ TEST_F(WorkerTest, ResultOfAnEarlierProcessIsInTheHello) {
   EXPECT_EQ(session().events()[0].hello().unacknowledged_size(), 1);
 }
 
+TEST_F(WorkerTest, ResultThatAHelloHasNoRoomForIsActiveInItAndFollows) {
+  {
+    const std::unique_ptr<Spool> spool = *Spool::Open(scratch_ / "spool");
+    for (const uint32_t job : {1, 2, 3}) {
+      v1::RunReport report;
+      *report.mutable_run() = MakeStart(job, 1, "", "").run();
+      report.set_attempt(1);
+      report.set_slot("cpu1");
+      report.mutable_result()->set_outcome(v1::OUTCOME_MEASURED);
+      report.mutable_result()->set_reason(std::string(6 << 20, 'x'));
+      spool->Add(report);
+    }
+  }
+  StartBoth();
+  const v1::WorkerHello hello = NextHello(1);
+  ASSERT_EQ(hello.unacknowledged_size(), 2);
+  EXPECT_EQ(hello.unacknowledged(1).run().job_index(), 2U);
+  ASSERT_EQ(hello.active_size(), 1) << "else its run is lost to the coordinator";
+  EXPECT_EQ(hello.active(0).run().job_index(), 3U);
+  EXPECT_EQ(hello.active(0).attempt(), 1U);
+  EXPECT_EQ(hello.active(0).slot(), "cpu1");
+  SendStop(3, 1);  // as a coordinator says that has given it to others
+  const v1::RunReport report = UntilReport(3);
+  for (const v1::RunReport& one : hello.unacknowledged()) session().Acknowledge(one);
+  session().Acknowledge(report);
+  EXPECT_TRUE(Until([&] { return Spool::Open(scratch_ / "spool").value()->reports().empty(); }));
+}
+
 TEST_F(WorkerTest, ResultMadeWhileTheCoordinatorIsAwayIsDelivered) {
   StartBoth("*:slow=0.3");
   SendStart(MakeStart(1, 1, "cpu0", "eager"));
@@ -200,7 +238,7 @@ TEST_F(WorkerTest, StartThatIsRepeatedStartsNothing) {
   ASSERT_TRUE(UntilEvents(kProgress, 1));
   Linger();
   EXPECT_EQ(TrainerStarts().size(), 1U);
-  EXPECT_THAT(session().events(kHandedBack), IsEmpty());
+  EXPECT_THAT(session().events(kReport), IsEmpty());
 }
 
 TEST_F(WorkerTest, StartOfARunThatIsReportedSendsTheReportAgain) {
@@ -217,12 +255,12 @@ TEST_F(WorkerTest, BusyAndUnknownSlotsHandBack) {
   SendStart(MakeStart(1, 1, "cpu0", "eager"));
   SendStart(MakeStart(2, 1, "cpu0", "eager"));
   SendStart(MakeStart(3, 1, "GPU-7", "eager"));
-  ASSERT_TRUE(UntilEvents(kHandedBack, 2));
-  const std::vector<v1::WorkerEvent> events = session().events(kHandedBack);
-  EXPECT_EQ(events[0].handed_back().run().job_index(), 2U);
-  EXPECT_THAT(events[0].handed_back().reason(), HasSubstr("busy with run 1/1/0"));
-  EXPECT_EQ(events[1].handed_back().run().job_index(), 3U);
-  EXPECT_THAT(events[1].handed_back().reason(), HasSubstr("no slot GPU-7"));
+  const v1::RunReport busy = UntilReport(2);
+  EXPECT_EQ(busy.result().outcome(), v1::OUTCOME_CANCELLED);
+  EXPECT_THAT(busy.result().reason(), HasSubstr("busy with run 1/1/0"));
+  const v1::RunReport unknown = UntilReport(3);
+  EXPECT_EQ(unknown.result().outcome(), v1::OUTCOME_CANCELLED);
+  EXPECT_THAT(unknown.result().reason(), HasSubstr("no slot GPU-7"));
 }
 
 TEST_F(WorkerTest, StoppedRunIsNotReportedAndItsSlotGoesOn) {
@@ -231,9 +269,8 @@ TEST_F(WorkerTest, StoppedRunIsNotReportedAndItsSlotGoesOn) {
   ASSERT_TRUE(UntilEvents(kProgress, 1));
   SendStop(1, 1);
   SendStart(MakeStart(2, 1, "cpu0", "sdpa"));  // waits for the stubborn one to be killed
-  ASSERT_TRUE(UntilEvents(kReport, 1));
-  EXPECT_EQ(session().events(kReport)[0].report().run().job_index(), 2U);
-  EXPECT_THAT(session().events(kHandedBack), IsEmpty());
+  EXPECT_EQ(UntilReport(2).result().outcome(), v1::OUTCOME_MEASURED);
+  EXPECT_EQ(session().events(kReport).size(), 1U);
   EXPECT_FALSE(IsRunning(TrainerPid(0)));
 }
 
@@ -271,8 +308,9 @@ TEST_F(WorkerTest, SlotOfATrainerThatCannotBeKilledIsOutOfServiceUntilItHasEnded
   EXPECT_EQ(report.result().outcome(), v1::OUTCOME_FAILED);
   EXPECT_THAT(report.result().reason(), AllOf(HasSubstr("nonsense"), HasSubstr("has not ended")));
   SendStart(MakeStart(3, 1, "cpu0", "sdpa"));
-  ASSERT_TRUE(UntilEvents(kHandedBack, 1));
-  EXPECT_THAT(session().events(kHandedBack)[0].handed_back().reason(), HasSubstr("slot cpu0 is out of service"));
+  const v1::RunResult handed_back = UntilReport(3).result();
+  EXPECT_EQ(handed_back.outcome(), v1::OUTCOME_CANCELLED);
+  EXPECT_THAT(handed_back.reason(), HasSubstr("slot cpu0 is out of service"));
   EXPECT_TRUE(IsRunning(TrainerPid(0)));
 
   kill(TrainerPid(0), SIGKILL);
@@ -323,9 +361,11 @@ TEST_F(WorkerTest, DrainEndsWithATrainerThatCannotBeKilled) {
   SendStart(MakeStart(1, 1, "cpu0", "eager"));
   ASSERT_TRUE(UntilEvents(kProgress, 1));
   worker_->Drain();
+  const v1::RunReport report = UntilReport(1);
+  EXPECT_EQ(report.result().outcome(), v1::OUTCOME_CANCELLED);
+  session().Acknowledge(report);
   ASSERT_TRUE(Until([&] { return ended_.has_value(); }));
   EXPECT_TRUE(ended_->ok());
-  EXPECT_EQ(session().events(kHandedBack).size(), 1U);
   StopWorker();
   EXPECT_TRUE(IsRunning(TrainerPid(0)));
   kill(TrainerPid(0), SIGKILL);
@@ -355,13 +395,48 @@ TEST_F(WorkerTest, DrainHandsBackWhatRunsAndEnds) {
   SendStart(MakeStart(1, 1, "cpu0", "eager"));
   ASSERT_TRUE(UntilEvents(kProgress, 1));
   worker_->Drain();
+  const v1::RunReport report = UntilReport(1);
+  EXPECT_EQ(report.result().outcome(), v1::OUTCOME_CANCELLED);
+  EXPECT_EQ(report.result().reason(), "the worker is stopping");
+  EXPECT_FALSE(IsRunning(TrainerPid(0)));
+  Linger();
+  EXPECT_FALSE(ended_.has_value()) << "nobody has said that the run was taken back";
+  session().Acknowledge(report);
   ASSERT_TRUE(Until([&] { return ended_.has_value(); }));
   EXPECT_TRUE(ended_->ok());
-  ASSERT_EQ(session().events(kHandedBack).size(), 1U);
-  EXPECT_EQ(session().events(kHandedBack)[0].handed_back().run().job_index(), 1U);
-  EXPECT_THAT(session().events(kReport), IsEmpty());
-  EXPECT_FALSE(IsRunning(TrainerPid(0)));
   EXPECT_TRUE(session().half_closed());
+}
+
+TEST_F(WorkerTest, WhatIsHandedBackIsSaidAgainToTheNextCoordinator) {
+  StartBoth("*:hang");
+  SendStart(MakeStart(1, 1, "cpu0", "eager"));
+  ASSERT_TRUE(UntilEvents(kProgress, 1));
+  worker_->Drain();
+  UntilReport(1);
+  session().End(grpc::Status(grpc::StatusCode::UNAVAILABLE, "it dies before it has saved that"));
+  const v1::WorkerHello hello = NextHello(2);
+  EXPECT_TRUE(hello.draining());
+  ASSERT_EQ(hello.unacknowledged_size(), 1);
+  EXPECT_EQ(hello.unacknowledged(0).result().outcome(), v1::OUTCOME_CANCELLED);
+  session().Acknowledge(hello.unacknowledged(0));
+  EXPECT_TRUE(Until([&] { return ended_.has_value(); }));
+}
+
+TEST_F(WorkerTest, StartThatComesWithTheLastAcknowledgementIsHandedBack) {
+  StartBoth();
+  SendStart(MakeStart(1, 1, "cpu0", "eager"));
+  const v1::RunReport report = UntilReport(1);
+  worker_->Drain();
+  v1::WorkerCommand batch;
+  v1::ActiveRun& acknowledged = *batch.mutable_batch()->add_commands()->mutable_acknowledge()->add_reports();
+  *acknowledged.mutable_run() = report.run();
+  acknowledged.set_attempt(report.attempt());
+  *batch.mutable_batch()->add_commands()->mutable_start() = MakeStart(2, 1, "cpu0", "eager");
+  session().Send(batch);
+  const v1::RunReport handed_back = UntilReport(2);
+  EXPECT_EQ(handed_back.result().outcome(), v1::OUTCOME_CANCELLED);
+  session().Acknowledge(handed_back);
+  EXPECT_TRUE(Until([&] { return ended_.has_value(); }));
 }
 
 TEST_F(WorkerTest, DrainTakesNothingNewAndLetsActiveRunsFinishInTime) {
@@ -371,15 +446,17 @@ TEST_F(WorkerTest, DrainTakesNothingNewAndLetsActiveRunsFinishInTime) {
   ASSERT_TRUE(UntilEvents(kProgress, 1));
   worker_->Drain();
   SendStart(MakeStart(2, 1, "cpu1", "eager"));
-  ASSERT_TRUE(UntilEvents(kHandedBack, 1));
-  EXPECT_EQ(session().events(kHandedBack)[0].handed_back().run().job_index(), 2U);
+  const v1::RunReport handed_back = UntilReport(2);
+  EXPECT_EQ(handed_back.result().outcome(), v1::OUTCOME_CANCELLED);
+  session().Acknowledge(handed_back);
   const std::vector<v1::WorkerEvent> heartbeats = session().events(v1::WorkerEvent::kHeartbeat);
   ASSERT_FALSE(heartbeats.empty());
   EXPECT_TRUE(heartbeats[0].heartbeat().draining());
-  ASSERT_TRUE(UntilEvents(kReport, 1));
+  const v1::RunReport report = UntilReport(1);
+  EXPECT_EQ(report.result().outcome(), v1::OUTCOME_MEASURED);
   Linger();
   EXPECT_FALSE(ended_.has_value()) << "the report is not acknowledged yet";
-  session().Acknowledge(session().events(kReport)[0].report());
+  session().Acknowledge(report);
   EXPECT_TRUE(Until([&] { return ended_.has_value(); }));
 }
 

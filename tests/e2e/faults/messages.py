@@ -22,7 +22,7 @@ class MessageFault(Fault):
         """Some were, of those that count: not only heartbeats and progress."""
         for line in self._log.records():
             self.proof["messages"][line["message"]] = self.proof["messages"].get(line["message"], 0) + 1
-        return bool({"start", "report", "acknowledge", "stop", "handed_back"} & set(self.proof["messages"]))
+        return bool({"start", "report", "acknowledge", "stop"} & set(self.proof["messages"]))
 
     def lift(self):
         self._proxy.ask("")
