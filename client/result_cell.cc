@@ -1,6 +1,8 @@
 #include "client/result_cell.h"
 
 #include <algorithm>
+#include <utility>
+#include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
@@ -19,6 +21,7 @@ constexpr char kUnknown[] = "unknown";
 constexpr char kReference[] = "eager";  // of ratios
 // Of the median; repetitions on a machine of their own differ by a few percent.
 constexpr double kMostDisagreement = 0.1;
+constexpr char kPlacesNote[] = "its runs are of several slots, over which the figures are: ";
 constexpr char kDisagreementNote[] =
     "the runs disagree by more than 10 %: something else may have used the machine; measure again when it is quiet, "
     "or with more --repetitions and --steps";
@@ -41,6 +44,24 @@ std::string MissingRuns(const v1::Job& job) {
                         " runs without a figure: ", OutcomeLine(result.outcome(), ReasonLine(result)));
   }
   return "";
+}
+
+// Where the measured runs were, if that is more than one slot: "f1 cpu0: repetitions 1, 2; f2 cpu0: repetition 3".
+std::string Places(const v1::Job& job) {
+  std::vector<std::pair<std::string, std::vector<uint32_t>>> places;
+  for (const v1::Run& run : job.runs()) {
+    if (run.result().outcome() != v1::OUTCOME_MEASURED) continue;
+    const std::string place = absl::StrCat(run.worker(), " ", run.slot());
+    const auto is_same = [&place](const auto& one) { return one.first == place; };
+    auto found = std::find_if(places.begin(), places.end(), is_same);
+    if (found == places.end()) found = places.insert(places.end(), {place, {}});
+    found->second.push_back(run.key().repetition() + 1);
+  }
+  if (places.size() < 2) return "";
+  return absl::StrJoin(places, "; ", [](std::string* out, const auto& one) {
+    absl::StrAppend(out, one.first, ": repetition", one.second.size() == 1 ? " " : "s ",
+                    absl::StrJoin(one.second, ", "));
+  });
 }
 
 // What became of the contaminated runs, and why they are; "" without any.
@@ -93,7 +114,11 @@ void FillMeasured(const v1::Job& job, bool allocated, Notes& notes, ResultCell& 
     if (!doubt.empty()) doubts.push_back(std::move(doubt));
   }
   const std::string disagreement = Disagreement(summary);
-  if (!disagreement.empty()) doubts.emplace_back(kDisagreementNote);
+  if (const std::string places = Places(job); !places.empty()) {
+    doubts.push_back(kPlacesNote + places);
+  } else if (!disagreement.empty()) {
+    doubts.emplace_back(kDisagreementNote);
+  }
   if (doubts.empty()) return;
   cell.note = notes.Add(absl::StrJoin(doubts, "; "), absl::StrCat(CellName(job), disagreement));
 }

@@ -1,7 +1,10 @@
 #include "client/result_figures.h"
 
+#include <algorithm>
+
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "client/cell_name.h"
 #include "client/result_cell.h"
 #include "proto/spec.h"
 
@@ -23,11 +26,11 @@ std::string MeanText(const v1::JobSummary& summary) {
                       interval);
 }
 
-std::vector<GridCell> Row(const v1::Job& job) {
+std::vector<GridCell> Row(const v1::Job& job, bool nodes) {
   const v1::JobSummary& summary = job.summary();
   const double utilization = summary.model_flops_utilization();
   const bool device = summary.peak_allocated_bytes() > 0;
-  return {
+  std::vector<GridCell> row = {
       FormatShape(job.shape()),
       job.backend(),
       MeanText(summary),
@@ -42,6 +45,8 @@ std::vector<GridCell> Row(const v1::Job& job) {
       summary.energy_joules_per_iteration() > 0 ? absl::StrFormat("%.2f", summary.energy_joules_per_iteration())
                                                 : kUnknown,
   };
+  if (nodes) row.insert(row.begin() + 2, job.has_node() ? NodeName(job.node()) : "");
+  return row;
 }
 
 }  // namespace
@@ -60,11 +65,15 @@ Grid FiguresGrid(const std::vector<v1::Benchmark>& benchmarks) {
                   {"device, sampled, GB (GiB)", true},
                   {"peak resident, GB (GiB)", true},
                   {"J per iteration", true}};
+  std::vector<const v1::Job*> measured;
   for (const v1::Benchmark& benchmark : benchmarks) {
     for (const v1::Job& job : benchmark.jobs()) {
-      if (job.summary().outcome() == v1::OUTCOME_MEASURED) grid.rows.push_back(Row(job));
+      if (job.summary().outcome() == v1::OUTCOME_MEASURED) measured.push_back(&job);
     }
   }
+  const bool nodes = std::any_of(measured.begin(), measured.end(), [](const v1::Job* job) { return job->has_node(); });
+  if (nodes) grid.columns.insert(grid.columns.begin() + 2, {"Node"});
+  for (const v1::Job* job : measured) grid.rows.push_back(Row(*job, nodes));
   return grid;
 }
 

@@ -46,7 +46,9 @@ Grid SpreadGrid(const v1::FleetSummary& fleet) {
                          {speed(cell.iterations_per_second_min())},
                          {speed(cell.iterations_per_second_max())},
                          {speed(cell.iterations_per_second_mad())},
-                         {absl::StrCat(cell.slowest_worker(), " ", cell.slowest_slot())}});
+                         {cell.iterations_per_second_min() < cell.iterations_per_second_max()
+                              ? absl::StrCat(cell.slowest_worker(), " ", cell.slowest_slot())
+                              : ""}});
   }
   return grid;
 }

@@ -517,7 +517,7 @@ void Coordinator::RunBatch(std::deque<Event> events) {
   if (!saved.ok() && store_status_.ok()) {
     LogError(absl::StrCat(std::string(saved.message()), "; nothing is assigned or acknowledged until this is mended"));
   }
-  if (saved.ok() && !store_status_.ok()) LogInfo("the store works again");
+  if (saved.ok() && !store_status_.ok()) LogWarning("the store works again");
   store_status_ = saved;
   if (saved.ok()) {
     ReportEffects(report);
@@ -654,7 +654,10 @@ void Coordinator::Retire(int64_t now) {
     scheduler_.Forget(id);
     request_ids_.Forget(id);
   }
-  LogInfo(absl::StrCat("removed ", expired.size(), " old benchmarks, ", expired.front(), " to ", expired.back()));
+  const std::string removed = absl::StrCat("removed ", Counted(expired.size(), "old benchmark"), ", ", expired.front(),
+                                           " to ", expired.back(), " (--retain, --retain-benchmarks)");
+  if (std::exchange(has_retired_, true)) return LogInfo(removed);
+  LogWarning(removed + "; with --verbose the log has what follows too");
 }
 
 void Coordinator::Notify() {

@@ -196,6 +196,7 @@ class Coordinator {
   std::optional<absl::Status> lead_;  // whether it leads, once asked in this batch
   int64_t looked_ms_ = 0;             // when the last batch began
   int64_t next_retirement_ms_ = 0;
+  bool has_retired_ = false;
   std::vector<Continuation> after_save_;
   std::vector<std::shared_ptr<WorkerLink>> to_welcome_;
   std::map<std::string, LinkedWorker> links_;

@@ -58,8 +58,9 @@ std::string ArrayOf(Oid type, const std::vector<T>& values, F element) {
 const std::string& Same(const std::string& value) { return value; }
 
 std::string OneLine(const char* text) {
-  std::string line(absl::StripAsciiWhitespace(text));
-  std::replace(line.begin(), line.end(), '\n', ' ');
+  std::string line = text;
+  absl::RemoveExtraAsciiWhitespace(&line);
+  std::replace_if(line.begin(), line.end(), absl::ascii_isspace, ' ');
   return line;
 }
 

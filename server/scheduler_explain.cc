@@ -201,7 +201,8 @@ std::string Scheduler::ExplainLane(const BenchmarkEntry& entry, uint32_t index) 
     const Slot& slot = *lane->slot;
     if (const std::string reason = Unavailable(*slot.worker); !reason.empty()) {
       return absl::StrCat("its slot, ", Where(slot), ", ", reason,
-                          entry.every()             ? " (placement every: it can go nowhere else)"
+                          entry.every() ? absl::StrCat(" (placement every: it can go nowhere else; attnfleet cancel ",
+                                                       entry.id(), " keeps what was measured and ends the rest)")
                           : !slot.worker->connected ? "; unless it is back in time, another slot takes over"
                                                     : "; another slot takes over once its run has ended");
     }

@@ -48,7 +48,7 @@ Grid MakeGrid(const v1::ListResponse& list) {
                          {absl::FormatTime("%Y-%m-%d %H:%M", absl::FromUnixMillis(benchmark.submitted_unix_ms()),
                                            absl::LocalTimeZone())},
                          {benchmark.spec().submitter()},
-                         {absl::StrJoin(benchmark.spec().backends(), ",")},
+                         {absl::StrJoin(benchmark.spec().backends(), ", ")},
                          {absl::StrCat(benchmark.spec().shapes_size())},
                          {benchmark.spec().name()},
                          {benchmark.cancel_reason()}});
@@ -86,8 +86,9 @@ class List : public Command {
     const auto& benchmarks = list->benchmarks();
     if (output_.format == Format::kTable && std::any_of(benchmarks.begin(), benchmarks.end(), IsCancelled)) {
       PrintNote(
-          absl::StrCat("? of a cancelled benchmark: how many of its runs had ended is not kept; what was measured: ",
-                       "attnfleet results ID", connection_.Suffix()));
+          absl::StrCat("? of a cancelled benchmark: a list does not tell how many of its runs had ended; what was "
+                       "measured: attnfleet results ID",
+                       connection_.Suffix()));
     }
     return kExitOk;
   }

@@ -10,6 +10,7 @@
 #include "client/output.h"
 #include "client/show.h"
 #include "client/text.h"
+#include "proto/counted.h"
 #include "proto/spec.h"
 #include "proto/suggest.h"
 #include "proto/support/exit_code.h"
@@ -21,7 +22,8 @@ std::string StateOf(const v1::WorkerStatus& worker, const std::string& slot) {
   if (!worker.connected()) return worker.draining() ? "stopped" : "lost";
   for (const v1::ActiveRun& run : worker.active()) {
     if (run.slot() != slot) continue;
-    return absl::StrCat("runs ", FormatRunKey(run.run()), worker.drained() ? ", then drained" : "");
+    return absl::StrCat("runs ", FormatRunKey(run.run()),
+                        worker.draining() ? ", then stops" : (worker.drained() ? ", then drained" : ""));
   }
   if (worker.drained()) return "drained";
   return worker.draining() ? "draining" : "idle";
@@ -101,10 +103,22 @@ class Workers : public Command {
     const bool drain = action == "drain";
     const absl::StatusOr<v1::WorkerStatus> worker = (*connection)->server().SetDrained(arguments[1], drain);
     if (!worker.ok()) return worker.status();
-    PrintNote(drain ? absl::StrCat("worker ", arguments[1], " gets nothing new; ", worker->active_size(),
-                                   " runs go on there. Back: attnfleet workers undrain ", arguments[1],
-                                   connection_.Suffix())
-                    : absl::StrCat("worker ", arguments[1], " gets runs again"));
+    const std::string runs = worker->active_size() == 0
+                                 ? ""
+                                 : absl::StrCat(" once ", Counted(static_cast<uint64_t>(worker->active_size()), "run"),
+                                                worker->active_size() == 1 ? " has" : " have", " ended");
+    if (drain) {
+      PrintNote(absl::StrCat("worker ", arguments[1], " gets nothing new, and is free", runs,
+                             ". Back: attnfleet workers undrain ", arguments[1], connection_.Suffix()));
+    } else if (worker->draining()) {
+      PrintNote(absl::StrCat("worker ", arguments[1],
+                             " is drained no longer, but stops by itself or has no slot in service: it gets runs when "
+                             "it is started again"));
+    } else if (!worker->connected()) {
+      PrintNote(absl::StrCat("worker ", arguments[1], " gets runs again once it is connected"));
+    } else {
+      PrintNote(absl::StrCat("worker ", arguments[1], " gets runs again"));
+    }
     return kExitOk;
   }
 

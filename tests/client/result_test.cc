@@ -297,6 +297,16 @@ TEST(ResultView, TheWinnerIsToldApartByItsPairedRatioToo) {
   EXPECT_THAT(View(benchmark).notes, testing::SizeIs(2)) << "as fast as eager is no disagreement";
 }
 
+TEST(ResultView, RunsOfARowOnSeveralSlotsAreToldInsteadOfBlamedOnNoise) {
+  v1::Benchmark benchmark = DisturbedBenchmark();
+  EXPECT_THAT(Table(benchmark, 0), HasSubstr("the runs disagree"));
+  benchmark.mutable_jobs(1)->mutable_runs(2)->set_worker("w2");
+  const std::string text = Table(benchmark, 0);
+  EXPECT_THAT(text, HasSubstr("its runs are of several slots, over which the figures are: w1 GPU-0: repetitions 1, 2; "
+                              "w2 GPU-0: repetition 3"));
+  EXPECT_THAT(text, Not(HasSubstr("the runs disagree")));
+}
+
 TEST(ResultView, OneRepetitionHasNoWinner) {
   v1::Benchmark benchmark = FinishedBenchmark();
   EXPECT_TRUE(View(benchmark).rows[0].cells[1].fastest);
@@ -319,6 +329,7 @@ TEST(ResultView, NodesAreNamedAtEveryWidth) {
   }
   EXPECT_LE(LongestLine(Table(benchmark, 60)), 60);
   EXPECT_THAT(Table(benchmark, 0), HasSubstr("] eager 64x1024 on node7 gpu0: out of memory")) << "footnotes too";
+  EXPECT_THAT(ResultMarkdown({benchmark}, View(benchmark)), HasSubstr("| 32x128 | sdpa | node7 gpu0 |"));
 }
 
 TEST(ResultView, NothingWinsAgainstWhatRanOnAnotherDevice) {
