@@ -46,11 +46,12 @@ std::string MissingRuns(const v1::Job& job) {
   return "";
 }
 
-// Where the measured runs were, if that is more than one slot: "f1 cpu0: repetitions 1, 2; f2 cpu0: repetition 3".
+// Where the runs that count were, if that is more than one slot: "f1 cpu0: repetitions 1, 2; f2 cpu0: repetition 3".
 std::string Places(const v1::Job& job) {
   std::vector<std::pair<std::string, std::vector<uint32_t>>> places;
   for (const v1::Run& run : job.runs()) {
     if (run.result().outcome() != v1::OUTCOME_MEASURED) continue;
+    if (!run.result().contamination().empty() && !job.summary().includes_contaminated()) continue;
     const std::string place = absl::StrCat(run.worker(), " ", run.slot());
     const auto is_same = [&place](const auto& one) { return one.first == place; };
     auto found = std::find_if(places.begin(), places.end(), is_same);

@@ -159,7 +159,7 @@ void Coordinator::ReplyAfterSave(const char* what, uint64_t id, const Reply<Wire
     if (saved.ok()) {
       Ask(id, Snapshots::Kind::kBenchmark, reply);
     } else {
-      reply(NotYetSaved(what, id, saved));
+      reply(effects_.benchmarks.contains(id) ? NotYetSaved(what, id, saved) : saved);
     }
   });
 }
@@ -357,7 +357,6 @@ void Coordinator::WorkerJoined(v1::WorkerHello hello, std::shared_ptr<WorkerLink
       ForgetUnsent(name, found->second.link);
     }
     LogInfo(absl::StrCat("worker ", name, " is connected: ", hello.worker().slots_size(), " slot(s)"));
-    for (const v1::RunReport& report : hello.unacknowledged()) WarnIfUnknown(name, report);
     links_[name] = {hello.worker().instance(), link, hello.takes_batches()};
     to_welcome_.push_back(link);
     scheduler_.WorkerJoined(hello, now, effects_);
@@ -376,13 +375,6 @@ absl::Status Coordinator::NameTaken(LinkedWorker& linked, const v1::WorkerInfo& 
     return absl::FailedPreconditionError(absl::StrCat("a worker named ", rival.name(), " is running already", advice));
   }
   return absl::AlreadyExistsError(absl::StrCat("a worker named ", rival.name(), " is connected already", advice));
-}
-
-void Coordinator::WarnIfUnknown(const std::string& worker, const v1::RunReport& report) const {
-  if (scheduler_.Exists(report.run().benchmark_id())) return;
-  LogWarning(absl::StrCat("worker ", worker, " reports run ", FormatRunKey(report.run()),
-                          ", of a benchmark that this store does not have: that result is dropped. Was the benchmark "
-                          "removed, or did the worker serve another coordinator?"));
 }
 
 bool Coordinator::IsCurrent(const std::string& worker, const std::shared_ptr<WorkerLink>& link) const {
@@ -408,7 +400,6 @@ void Coordinator::WorkerSaid(const std::string& worker, v1::WorkerEvent event,
         scheduler_.RunProgressed(worker, event.progress(), now, effects_);
         break;
       case v1::WorkerEvent::kReport:
-        WarnIfUnknown(worker, event.report());
         scheduler_.RunReported(worker, event.report(), now, effects_);
         break;
       case v1::WorkerEvent::kHandedBack:
@@ -538,7 +529,7 @@ absl::Status Coordinator::Save() {
   if (effects_.benchmarks.empty() && effects_.runs.empty() && effects_.drained.empty()) {
     // What is told rests on what is known here, and that is old if another leads by now.
     const bool tells = !effects_.acknowledge.empty() || !effects_.stop.empty() || !after_save_.empty();
-    return tells ? ConfirmLead() : absl::OkStatus();
+    return tells || !store_status_.ok() ? ConfirmLead() : absl::OkStatus();
   }
   StoreChanges changes;
   std::deque<v1::Benchmark> heads;  // what `changes` points to
@@ -610,6 +601,11 @@ void Coordinator::SendEffects() {
   to_welcome_.clear();
   std::map<std::string, v1::CommandBatch> commands;  // by worker
   for (Effects::Acknowledgement& one : effects_.acknowledge) {
+    if (!scheduler_.Exists(one.report.run().benchmark_id())) {
+      LogWarning(absl::StrCat("worker ", one.worker, " reports run ", FormatRunKey(one.report.run()),
+                              ", of a benchmark that this store does not have: that result is dropped. Was the "
+                              "benchmark removed, or did the worker serve another coordinator?"));
+    }
     v1::CommandBatch& batch = commands[one.worker];
     v1::WorkerCommand& command = batch.commands().empty() ? *batch.add_commands() : *batch.mutable_commands(0);
     *command.mutable_acknowledge()->add_reports() = std::move(one.report);

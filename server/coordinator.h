@@ -172,8 +172,6 @@ class Coordinator {
   // For a worker whose name `linked` has: whether it is to try again.
   static absl::Status NameTaken(LinkedWorker& linked, const v1::WorkerInfo& rival, int64_t now);
   bool IsCurrent(const std::string& worker, const std::shared_ptr<WorkerLink>& link) const;
-  // A report of a benchmark that is not there is acknowledged, so the worker forgets it.
-  void WarnIfUnknown(const std::string& worker, const v1::RunReport& report) const;
   // While the store fails, what is to be sent waits. The worker has left: its next hello makes it all anew, and a
   // worker that comes and goes must not make it more and more.
   void ForgetUnsent(const std::string& worker, const std::shared_ptr<WorkerLink>& link);

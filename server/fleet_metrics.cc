@@ -41,6 +41,7 @@ std::vector<prometheus::MetricFamily> CountFleet(const std::vector<v1::WorkerSta
   std::map<std::string, double> workers = {{"connected", 0}, {"draining", 0}, {"stopped", 0}, {"lost", 0}};
   std::map<std::string, double> slots = {{"busy", 0}, {"idle", 0}, {"draining", 0}, {"stopped", 0}, {"lost", 0}};
   for (const v1::WorkerStatus& worker : statuses) {
+    if (worker.info().slots().empty()) continue;  // known from the store, and has not come since the server started
     const std::string state = worker.connected() ? (worker.draining() || worker.drained() ? "draining" : "connected")
                                                  : (worker.draining() ? "stopped" : "lost");
     ++workers[state];

@@ -370,7 +370,7 @@ void Scheduler::TakeHello(Worker& worker, const v1::WorkerHello& hello, int64_t 
     if (!IsActive(run) || run.worker() != name) continue;  // just reported
     // Its trainer has never been heard of: perhaps the command did not arrive, which is nobody's failure.
     if (run.state() == v1::RUN_STATE_ASSIGNED) {
-      Requeue(entry, run, effects);
+      Requeue(entry, run, now, effects);
     } else {
       LoseRun(key, absl::StrCat("worker ", name, " came back without it"), now, effects);
     }
@@ -411,6 +411,12 @@ void Scheduler::WorkerDisconnected(const std::string& name, int64_t now) {
 void Scheduler::ForgiveSilence(int64_t silence, int64_t now) {
   fleet_.Forgive(silence, now);
   gathers_until_ += silence;
+  for (auto& [until, name] : std::exchange(drains_, {})) {
+    Worker* worker = fleet_.Find(name);
+    if (worker == nullptr || worker->awaited_until != until) continue;
+    worker->awaited_until += silence;
+    drains_.insert({worker->awaited_until, name});
+  }
 }
 
 void Scheduler::WorkerHeard(const std::string& name, bool draining, int64_t now, Effects& effects) {
@@ -448,7 +454,16 @@ void Scheduler::LoseWorker(Worker& worker, const std::string& reason, int64_t no
   for (const auto& [id, slot] : worker.slots) {
     if (slot->busy) lost.push_back(slot->run);
   }
-  for (const v1::RunKey& key : lost) LoseRun(key, reason, now, effects);
+  for (const v1::RunKey& key : lost) {
+    BenchmarkEntry& entry = *FindEntry(key.benchmark_id());
+    v1::Run& run = *entry.FindRun(key);
+    // It was given out while the worker was leaving, and has not been begun.
+    if (worker.draining && run.state() == v1::RUN_STATE_ASSIGNED) {
+      Requeue(entry, run, now, effects);
+    } else {
+      LoseRun(key, reason, now, effects);
+    }
+  }
   UnbindAll(worker);
   SettlePlaces(worker);
   for (auto& [id, slot] : worker.slots) queue_.RemoveSlot(*slot);
@@ -527,7 +542,7 @@ void Scheduler::RunHandedBack(const std::string& name, const v1::RunHandedBack& 
   if (Worker* worker = fleet_.Find(name); worker != nullptr) fleet_.Heard(*worker, now);
   v1::Run* run = FindCurrent(name, handed_back.run(), handed_back.attempt());
   if (run == nullptr) return;
-  Requeue(*FindEntry(handed_back.run().benchmark_id()), *run, effects);
+  Requeue(*FindEntry(handed_back.run().benchmark_id()), *run, now, effects);
   Schedule(now, effects);
 }
 
@@ -541,11 +556,12 @@ void Scheduler::TakeReport(const std::string& name, const v1::RunReport& report,
   if (run == nullptr) return;  // stale, or known already
   BenchmarkEntry& entry = *FindEntry(report.run().benchmark_id());
   const bool crashed = report.result().outcome() == v1::OUTCOME_FAILED && !report.result().failure().timed_out();
-  entry.FindLane(entry.LaneOf(run->key()))->slot->crashed = crashed;
+  const bool ended = report.result().outcome() != v1::OUTCOME_CANCELLED;  // and was not handed back
+  if (ended) entry.FindLane(entry.LaneOf(run->key()))->slot->crashed = crashed;
   if (crashed) {
     FailAttempt(entry, *run, report.result(), false, now, effects);
   } else if (report.result().outcome() == v1::OUTCOME_CANCELLED) {
-    Requeue(entry, *run, effects);  // nobody here cancelled it: a current run would not be current then
+    Requeue(entry, *run, now, effects);  // nobody here cancelled it: a current run would not be current then
   } else {
     EndRun(entry, *run, report.result(), now, effects);
   }
@@ -570,14 +586,14 @@ void Scheduler::FailAttempt(BenchmarkEntry& entry, v1::Run& run, v1::RunResult r
   } else {
     AddFailure(run, result.reason(), worker_lost, now);
     if (worker_lost) entry.FindLane(index)->avoid = run.worker();
-    Requeue(entry, run, effects);
+    Requeue(entry, run, now, effects);
   }
   if (entry.every() || !(shun || (worker_lost && !is_last))) return;
   const Lane* lane = entry.FindLane(index);  // null: that was all of it
   if (lane != nullptr && lane->slot != nullptr) Unbind(entry, index);
 }
 
-void Scheduler::Requeue(BenchmarkEntry& entry, v1::Run& run, Effects& effects) {
+void Scheduler::Requeue(BenchmarkEntry& entry, v1::Run& run, int64_t now, Effects& effects) {
   ReleaseSlot(entry, run);
   run.set_state(v1::RUN_STATE_QUEUED);
   run.clear_progress();
@@ -585,7 +601,10 @@ void Scheduler::Requeue(BenchmarkEntry& entry, v1::Run& run, Effects& effects) {
   ++CountsOf(counts_, entry).queued;
   entry.ReturnRun(run.key());
   Changed(run.key(), effects);
-  SettleLane(entry, entry.LaneOf(run.key()));
+  const uint32_t index = entry.LaneOf(run.key());
+  SettleLane(entry, index);
+  // Its worker may have come back with less while the run was on it.
+  if (entry.every() && entry.FindLane(index)->slot->kind != nullptr) EndWhatNodeLacks(entry, index, now, effects);
 }
 
 void Scheduler::EndRun(BenchmarkEntry& entry, v1::Run& run, v1::RunResult result, int64_t now, Effects& effects) {

@@ -189,7 +189,7 @@ class Scheduler {
   void FailAttempt(BenchmarkEntry& entry, v1::Run& run, v1::RunResult result, bool worker_lost, int64_t now,
                    Effects& effects);
   // Back to the queue. No failure is counted.
-  void Requeue(BenchmarkEntry& entry, v1::Run& run, Effects& effects);
+  void Requeue(BenchmarkEntry& entry, v1::Run& run, int64_t now, Effects& effects);
   void LoseRun(const v1::RunKey& key, const std::string& reason, int64_t now, Effects& effects);
   void LoseWorker(Worker& worker, const std::string& reason, int64_t now, Effects& effects);
   void ForgetWorker(Worker& worker, int64_t now, Effects& effects);

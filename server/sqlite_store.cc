@@ -81,8 +81,9 @@ absl::Status SqliteStore::Error(int code) const {
       return absl::ResourceExhaustedError(absl::StrCat(text, " (No space left on device: free some)"));
     case SQLITE_CORRUPT:
     case SQLITE_NOTADB:
-      return absl::DataLossError(
-          absl::StrCat(text, "; the file is damaged or no attnfleet store. Restore it, or move it away to start anew"));
+      return absl::DataLossError(absl::StrCat(text,
+                                              "; the file is damaged or no attnfleet store. Restore it, or move it, "
+                                              "and what is named like it (-wal, -shm), away to start anew"));
     case SQLITE_READONLY:
     case SQLITE_CANTOPEN:
     case SQLITE_PERM:
@@ -155,8 +156,9 @@ absl::Status SqliteStore::CheckIntegrity() {
   if (code != SQLITE_ROW) return Error(code);
   const auto* text = reinterpret_cast<const char*>(sqlite3_column_text(check->get(), 0));
   if (text != nullptr && std::string_view(text) == "ok") return absl::OkStatus();
-  return absl::DataLossError(absl::StrCat(name(), ": ", text != nullptr ? text : "unreadable",
-                                          "; the file is damaged. Restore it, or move it away to start anew"));
+  return absl::DataLossError(absl::StrCat(
+      name(), ": ", text != nullptr ? text : "unreadable",
+      "; the file is damaged. Restore it, or move it, and what is named like it (-wal, -shm), away to start anew"));
 }
 
 absl::Status SqliteStore::Migrate(Mode mode) {

@@ -87,7 +87,8 @@ struct Submitter {
 // Benchmarks with the same requirements and backends: what fits one of them fits all. A slot fits that meets the
 // requirements, has some of the wanted backends, and of these no fewer than another slot of the fleet: so backends that
 // can run together do, and one that no slot has holds none of the others back. A slot whose worker is away for less
-// than its lease counts there as well, for it may be back at any moment; one whose worker is drained does not.
+// than its lease counts there as well, for it may be back at any moment; one whose worker is drained, or
+// has drained for as long by itself, does not.
 struct WorkClass {
   struct Share {  // who goes next: the fewest slots, then the longest not served
     uint64_t running;

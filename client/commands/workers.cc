@@ -113,7 +113,7 @@ class Workers : public Command {
     } else if (worker->draining()) {
       PrintNote(absl::StrCat("worker ", arguments[1],
                              " is drained no longer, but stops by itself or has no slot in service: it gets runs when "
-                             "it is started again"));
+                             "that is over or it is started again"));
     } else if (!worker->connected()) {
       PrintNote(absl::StrCat("worker ", arguments[1], " gets runs again once it is connected"));
     } else {

@@ -258,6 +258,23 @@ TEST_F(CoordinatorTest, SubmitThatIsAcceptedButNotSavedHearsThatEachTimeItIsRepe
   EXPECT_EQ(Get(2).status().code(), absl::StatusCode::kNotFound);
 }
 
+TEST_F(CoordinatorTest, StoreThatFailedIsAskedBeforeItWorksAgainThoughNothingIsToBeSaved) {
+  const uint64_t id = Submit(MakeSpec({"eager"}, 1, 1), "first")->id();
+  ASSERT_TRUE(Ask([&](auto reply) { coordinator_->SetPaused(id, true, reply); }).ok());
+  faulty_.fault = FaultyStore::Fault::kLostAnswer;
+  const absl::Status status = Ask([&](auto reply) { coordinator_->SetPaused(id, true, reply); }).status();
+  EXPECT_EQ(status.code(), absl::StatusCode::kUnavailable);
+  EXPECT_THAT(std::string(status.message()), testing::Not(testing::HasSubstr("not saved"))) << "it was, long ago";
+  EXPECT_THAT(std::string(Submit(MakeSpec({"eager"}, 1, 1), "first").status().message()),
+              testing::Not(testing::HasSubstr("not saved")));
+  EXPECT_TRUE(Eventually([&] {
+    const std::lock_guard<std::mutex> lock(observed_mutex_);
+    return save_failures_ >= 4;
+  })) << "it is asked again and again";
+  faulty_.fault = FaultyStore::Fault::kNone;
+  EXPECT_TRUE(Eventually([&] { return Submit(MakeSpec({"eager"}, 1, 1), "second").ok(); }));
+}
+
 TEST_F(CoordinatorTest, WorkersThatComeAndGoWhileTheStoreFailsLeaveNothingBehind) {
   faulty_.fault = FaultyStore::Fault::kFull;
   ASSERT_FALSE(Submit(MakeSpec({"eager"}, 1, 1)).ok());

@@ -33,6 +33,7 @@ class FaultyStore : public JobStore {
     return Write([&] { return store_.Save(changes); });
   }
   absl::Status ConfirmLead() override {
+    if (fault == Fault::kLostAnswer) return absl::UnavailableError(name() + ": the connection broke");
     return leads ? absl::OkStatus() : absl::UnavailableError(name() + ": this coordinator does not lead (any more)");
   }
   absl::Status Delete(const std::vector<uint64_t>& ids) override {

@@ -272,8 +272,9 @@ void FleetSimulation::Finish(SimWorker& worker, v1::Outcome outcome) {
 }
 
 void FleetSimulation::HandBack(SimWorker& worker) {
+  if (OneIn(2)) return Finish(worker, v1::OUTCOME_CANCELLED);
   if (worker.active.empty() || !worker.connected) return;
-  v1::WorkerEvent event;
+  v1::WorkerEvent event;  // of an older version
   *event.mutable_handed_back()->mutable_run() = worker.active.begin()->second.run();
   event.mutable_handed_back()->set_attempt(worker.active.begin()->second.attempt());
   worker.active.erase(worker.active.begin());

@@ -421,6 +421,56 @@ TEST_F(SchedulerTest, HandedBackRunCountsNoFailureAndLeavesADrainingWorker) {
   EXPECT_EQ(RunOf(start).failed_attempts_size(), 0);
 }
 
+TEST_F(SchedulerTest, RunThatWasGivenToAWorkerWhichWasLeavingIsNoLossOfIt) {
+  Join(MakeHello("w1", 1));
+  v1::BenchmarkSpec spec = MakeSpec({"eager"}, 1, 1);
+  spec.set_max_attempts(1);
+  Submit(spec);
+  const v1::StartRun start = TakeStart();
+  scheduler_.WorkerHeard("w1", true, now_, effects_);
+  scheduler_.WorkerDisconnected("w1", now_);
+  Join(MakeHello("w2", 1));
+  EXPECT_TRUE(Take().assign.empty());
+  now_ += kLease;
+  scheduler_.WorkerHeard("w2", false, now_, effects_);
+  ++now_;
+  scheduler_.WorkerHeard("w2", false, now_, effects_);
+  EXPECT_EQ(TakeStart().attempt(), 2u);
+  EXPECT_EQ(RunOf(start).failed_attempts_size(), 0);
+}
+
+TEST_F(SchedulerTest, SlotWhereATrainerCrashedIsTakenLastAlsoAfterARunWasHandedBack) {
+  Join(MakeHello("w1", 1));
+  Submit(MakeSpec({"eager"}, 1, 2));
+  Report("w1", TakeStart(), v1::OUTCOME_FAILED);
+  Report("w1", TakeStart(), v1::OUTCOME_CANCELLED);
+  Report("w1", TakeStart(), v1::OUTCOME_MEASURED);
+  Report("w1", TakeStart(), v1::OUTCOME_FAILED);
+  Report("w1", TakeStart(), v1::OUTCOME_CANCELLED);
+  scheduler_.Cancel(1, "enough", now_, effects_);
+  Join(MakeHello("w2", 1));
+  Take();
+  Submit(MakeSpec({"eager"}, 1, 1));
+  const Effects effects = Take();
+  ASSERT_EQ(effects.assign.size(), 1u);
+  EXPECT_EQ(effects.assign[0].worker, "w2");
+}
+
+TEST_F(SchedulerTest, DrainIsWaitedForLongerByAsMuchAsTheCoordinatorStoodStill) {
+  Join(MakeHello("some", 1));
+  Join(MakeHello("all", 1, {"eager", "flash2"}));
+  Submit(MakeSpec({"eager", "flash2"}, 2, 1));
+  Take();
+  scheduler_.WorkerHeard("all", true, now_, effects_);
+  now_ += 5 * kLease;
+  scheduler_.ForgiveSilence(5 * kLease, now_);
+  scheduler_.WorkerHeard("some", false, now_, effects_);
+  EXPECT_TRUE(Take().assign.empty());
+  now_ += kLease;
+  scheduler_.WorkerHeard("some", false, now_, effects_);
+  EXPECT_EQ(TakeStart().backend(), "eager");
+}
+
 TEST_F(SchedulerTest, CancelStopsWhatRunsAndKeepsWhatWasMeasured) {
   Join(MakeHello("w", 1));
   const uint64_t id = Submit(MakeSpec({"eager"}, 2, 2));
@@ -499,12 +549,10 @@ TEST_F(SchedulerTest, RunThatTakesTheCoordinatorWithItsWorkerIsQuarantined) {
   Join(MakeHello("w", 1));
   Submit(MakeSpec({"eager"}, 1, 1));
   v1::StartRun start = TakeStart();
-  std::vector<v1::Run> stored = RowsOf(1);
   const v1::Benchmark head = *scheduler_.Head(1);
   Progress("w", start);
   EXPECT_EQ(effects_.runs.size(), 1u) << "it is saved that it was begun";
-  stored = RowsOf(1);
-  Progress("w", start);
+  std::vector<v1::Run> stored = RowsOf(1);
   effects_.runs.clear();
   Progress("w", start);
   EXPECT_TRUE(effects_.runs.empty()) << "once";
@@ -876,6 +924,22 @@ TEST_F(SchedulerTest, NodeOfAFleetComparisonWaitsForItsWorkerAndFailsWhenItsSlot
   EXPECT_EQ(StateOf(1), v1::BENCHMARK_STATE_FINISHED);
   EXPECT_THAT(Whole(1).jobs(0).runs(1).result().reason(), testing::HasSubstr("no longer offers cpu0"));
   Take();
+}
+
+TEST_F(SchedulerTest, NodeThatCameBackWithLessDuringARunDoesNotGetItAgain) {
+  v1::BenchmarkSpec spec = MakeSpec({"flash2"}, 1, 2);
+  spec.set_placement(v1::PLACEMENT_EVERY);
+  Join(MakeHello("w", 1, {"eager", "flash2"}));
+  Submit(spec);
+  const v1::StartRun start = TakeStart();
+  v1::WorkerHello less = MakeHello("w", 1, {"eager"});
+  *less.add_active() = MakeActive(start);
+  Join(less);
+  Take();
+  Report("w", start, v1::OUTCOME_CANCELLED);
+  EXPECT_TRUE(Take().assign.empty());
+  EXPECT_EQ(StateOf(1), v1::BENCHMARK_STATE_FINISHED);
+  EXPECT_EQ(Whole(1).jobs(0).runs(0).result().outcome(), v1::OUTCOME_UNSUPPORTED);
 }
 
 TEST_F(SchedulerTest, NodeWhoseWorkerDrainsLeavesItsPlaceOfMaxSlotsToAnother) {
