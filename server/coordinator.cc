@@ -712,6 +712,14 @@ absl::Status Coordinator::NoSuchBenchmark(uint64_t id) {
 void Coordinator::Ask(uint64_t id, Snapshots::Kind kind, Snapshots::Reply reply) {
   if (id == 0) id = scheduler_.newest();
   if (!scheduler_.Exists(id)) return reply(NoSuchBenchmark(id));
+  // What has happened to it in this batch, before the question: an answer that is kept or under way is older.
+  const auto touches = [id](const auto& keys) {
+    const auto first = keys.lower_bound({id, 0, 0});
+    return first != keys.end() && std::get<0>(*first) == id;
+  };
+  if (effects_.benchmarks.contains(id) || touches(effects_.runs) || touches(effects_.progressed)) {
+    snapshots_.Changed(id);
+  }
   snapshots_.Ask({id, kind}, std::move(reply));
 }
 

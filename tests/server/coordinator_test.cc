@@ -538,6 +538,30 @@ TEST_F(CoordinatorTest, OnlyACoordinatorThatLeadsSaysThatThereIsNoBenchmark) {
   EXPECT_EQ(watcher->result.get_future().get().status().code(), absl::StatusCode::kUnavailable);
 }
 
+TEST_F(CoordinatorTest, WatchThatComesWithTheLastReportEndsWithTheFinishedBenchmark) {
+  const auto worker = std::make_shared<FakeWorker>(store_, false);
+  worker->Join(*coordinator_, MakeHello("w", 1));
+  const uint64_t id = Submit(MakeSpec({"eager"}, 1, 1))->id();
+  ASSERT_TRUE(Eventually([&] { return worker->starts == 1; }));
+  EXPECT_EQ(Get(id)->state(), v1::BENCHMARK_STATE_RUNNING);  // an answer that is kept
+  std::promise<void> reached;
+  std::promise<void> gate;
+  ASSERT_TRUE(coordinator_
+                  ->Look([&](const Scheduler&) {
+                    reached.set_value();
+                    gate.get_future().wait();
+                  })
+                  .ok());
+  reached.get_future().wait();
+  const auto watcher = std::make_shared<FakeWatcher>();
+  worker->Report(worker->Commands().back().start());
+  Watch(id, watcher);
+  gate.set_value();
+  const absl::StatusOr<v1::Benchmark> ended = watcher->result.get_future().get();
+  ASSERT_TRUE(ended.ok());
+  EXPECT_EQ(ended->state(), v1::BENCHMARK_STATE_FINISHED);
+}
+
 TEST_F(CoordinatorTest, OnlyACoordinatorThatLeadsAcknowledgesWhatItKnowsNothingOf) {
   const auto worker = std::make_shared<FakeWorker>(store_, false);
   worker->Join(*coordinator_, MakeHello("w", 1));
