@@ -556,12 +556,13 @@ void Scheduler::TakeReport(const std::string& name, const v1::RunReport& report,
   if (run == nullptr) return;  // stale, or known already
   BenchmarkEntry& entry = *FindEntry(report.run().benchmark_id());
   const bool crashed = report.result().outcome() == v1::OUTCOME_FAILED && !report.result().failure().timed_out();
-  const bool ended = report.result().outcome() != v1::OUTCOME_CANCELLED;  // and was not handed back
-  if (ended) entry.FindLane(entry.LaneOf(run->key()))->slot->crashed = crashed;
+  // Nobody here cancelled it: a current run would not be current then.
+  const bool handed_back = report.result().outcome() == v1::OUTCOME_CANCELLED;
+  if (!handed_back) entry.FindLane(entry.LaneOf(run->key()))->slot->crashed = crashed;
   if (crashed) {
     FailAttempt(entry, *run, report.result(), false, now, effects);
-  } else if (report.result().outcome() == v1::OUTCOME_CANCELLED) {
-    Requeue(entry, *run, now, effects);  // nobody here cancelled it: a current run would not be current then
+  } else if (handed_back) {
+    Requeue(entry, *run, now, effects);
   } else {
     EndRun(entry, *run, report.result(), now, effects);
   }

@@ -103,11 +103,10 @@ class Workers : public Command {
     const bool drain = action == "drain";
     const absl::StatusOr<v1::WorkerStatus> worker = (*connection)->server().SetDrained(arguments[1], drain);
     if (!worker.ok()) return worker.status();
-    const std::string runs = worker->active_size() == 0
-                                 ? ""
-                                 : absl::StrCat(" once ", Counted(static_cast<uint64_t>(worker->active_size()), "run"),
-                                                worker->active_size() == 1 ? " has" : " have", " ended");
     if (drain) {
+      const auto active = static_cast<uint64_t>(worker->active_size());
+      const std::string runs =
+          active == 0 ? "" : absl::StrCat(" once ", Counted(active, "run"), active == 1 ? " has" : " have", " ended");
       PrintNote(absl::StrCat("worker ", arguments[1], " gets nothing new, and is free", runs,
                              ". Back: attnfleet workers undrain ", arguments[1], connection_.Suffix()));
     } else if (worker->draining()) {

@@ -69,6 +69,16 @@ class SchedulerTest : public testing::Test {
     EXPECT_TRUE(Take().assign.empty());
   }
 
+  v1::StartRun GiveTheOnlyAttemptToW1WhichDrains() {
+    Join(MakeHello("w1", 1));
+    v1::BenchmarkSpec spec = MakeSpec({"eager"}, 1, 1);
+    spec.set_max_attempts(1);
+    Submit(spec);
+    const v1::StartRun start = TakeStart();
+    scheduler_.WorkerHeard("w1", true, now_, effects_);
+    return start;
+  }
+
   const v1::Run& RunOf(const v1::StartRun& start) { return *scheduler_.FindRun(start.run()); }
 
   v1::Benchmark Whole(uint64_t id) { return WithRuns(*scheduler_.TakePicture(id)); }
@@ -405,12 +415,7 @@ TEST_F(SchedulerTest, UnacknowledgedReportsInAHelloAreCountedOnce) {
 }
 
 TEST_F(SchedulerTest, HandedBackRunCountsNoFailureAndLeavesADrainingWorker) {
-  Join(MakeHello("w1", 1));
-  v1::BenchmarkSpec spec = MakeSpec({"eager"}, 1, 1);
-  spec.set_max_attempts(1);
-  Submit(spec);
-  const v1::StartRun start = TakeStart();
-  scheduler_.WorkerHeard("w1", true, now_, effects_);
+  const v1::StartRun start = GiveTheOnlyAttemptToW1WhichDrains();
   v1::RunHandedBack handed_back;
   *handed_back.mutable_run() = start.run();
   handed_back.set_attempt(1);
@@ -422,12 +427,7 @@ TEST_F(SchedulerTest, HandedBackRunCountsNoFailureAndLeavesADrainingWorker) {
 }
 
 TEST_F(SchedulerTest, RunThatWasGivenToAWorkerWhichWasLeavingIsNoLossOfIt) {
-  Join(MakeHello("w1", 1));
-  v1::BenchmarkSpec spec = MakeSpec({"eager"}, 1, 1);
-  spec.set_max_attempts(1);
-  Submit(spec);
-  const v1::StartRun start = TakeStart();
-  scheduler_.WorkerHeard("w1", true, now_, effects_);
+  const v1::StartRun start = GiveTheOnlyAttemptToW1WhichDrains();
   scheduler_.WorkerDisconnected("w1", now_);
   Join(MakeHello("w2", 1));
   EXPECT_TRUE(Take().assign.empty());

@@ -16,6 +16,14 @@ namespace {
 
 class SqliteStoreTest : public testing::Test {
  protected:
+  // As another program would.
+  void ExecuteBeside(const char* sql) {
+    sqlite3* database = nullptr;
+    ASSERT_EQ(sqlite3_open(path_.c_str(), &database), SQLITE_OK);
+    ASSERT_EQ(sqlite3_exec(database, sql, nullptr, nullptr, nullptr), SQLITE_OK);
+    sqlite3_close(database);
+  }
+
   void SetUp() override {
     std::string pattern = testing::TempDir() + "/store.XXXXXX";
     ASSERT_NE(mkdtemp(pattern.data()), nullptr);
@@ -59,10 +67,7 @@ class SqliteStoreTest : public testing::Test {
     save(*Open(), 1, 201);
     const std::unique_ptr<SqliteStore> store = Open();
     save(*store, 201, 211);
-    sqlite3* database = nullptr;
-    ASSERT_EQ(sqlite3_open(path_.c_str(), &database), SQLITE_OK);
-    ASSERT_EQ(sqlite3_exec(database, last, nullptr, nullptr, nullptr), SQLITE_OK);
-    sqlite3_close(database);
+    ExecuteBeside(last);
     const std::string killed = folder_ + "/killed.db";
     for (const char* suffix : {"", "-wal"}) std::filesystem::copy_file(path_ + suffix, killed + suffix);
     path_ = killed;
@@ -84,10 +89,7 @@ class SqliteStoreTest : public testing::Test {
 TEST_F(SqliteStoreTest, StoreOfAnOlderVersionIsBroughtUpToDateButNotByReadingAlone) {
   std::ifstream script(ATTNFLEET_TEST_DATA "/store_v1.sql");
   const std::string sql{std::istreambuf_iterator<char>(script), {}};
-  sqlite3* database = nullptr;
-  ASSERT_EQ(sqlite3_open(path_.c_str(), &database), SQLITE_OK);
-  ASSERT_EQ(sqlite3_exec(database, sql.c_str(), nullptr, nullptr, nullptr), SQLITE_OK);
-  sqlite3_close(database);
+  ExecuteBeside(sql.c_str());
   const absl::Status status = SqliteStore::Open(path_, SqliteStore::Mode::kRead).status();
   EXPECT_EQ(status.code(), absl::StatusCode::kFailedPrecondition);
   EXPECT_THAT(std::string(status.message()), testing::HasSubstr("start the server once"));
@@ -161,10 +163,7 @@ TEST_F(SqliteStoreTest, ReadingChangesNothingOfAServerThatWasKilledAndServingGoe
 
 TEST_F(SqliteStoreTest, CopyWithoutALogIsReadAsItIs) {
   Open();
-  sqlite3* database = nullptr;
-  ASSERT_EQ(sqlite3_open(path_.c_str(), &database), SQLITE_OK);
-  ASSERT_EQ(sqlite3_exec(database, "PRAGMA journal_mode=DELETE", nullptr, nullptr, nullptr), SQLITE_OK);
-  sqlite3_close(database);
+  ExecuteBeside("PRAGMA journal_mode=DELETE");
   ExpectLeftAsItIs(SqliteStore::Mode::kRead, absl::StatusCode::kOk);
 }
 
@@ -176,10 +175,7 @@ TEST_F(SqliteStoreTest, FileThatIsNoDatabaseIsRefused) {
 
 TEST_F(SqliteStoreTest, StoreOfANewerVersionIsRefused) {
   Open();
-  sqlite3* database = nullptr;
-  ASSERT_EQ(sqlite3_open(path_.c_str(), &database), SQLITE_OK);
-  ASSERT_EQ(sqlite3_exec(database, "PRAGMA user_version=99", nullptr, nullptr, nullptr), SQLITE_OK);
-  sqlite3_close(database);
+  ExecuteBeside("PRAGMA user_version=99");
   const absl::Status status = SqliteStore::Open(path_).status();
   EXPECT_EQ(status.code(), absl::StatusCode::kFailedPrecondition);
   EXPECT_THAT(std::string(status.message()), testing::HasSubstr("newer attnfleet"));
@@ -189,10 +185,7 @@ TEST_F(SqliteStoreTest, DamagedRowIsNamed) {
   const std::unique_ptr<SqliteStore> store = Open();
   v1::Benchmark benchmark = MakeBenchmark(1);
   ASSERT_EQ(store->Save({{{&benchmark, ""}}, {}, {}}), absl::OkStatus());
-  sqlite3* database = nullptr;
-  ASSERT_EQ(sqlite3_open(path_.c_str(), &database), SQLITE_OK);
-  ASSERT_EQ(sqlite3_exec(database, "UPDATE benchmarks SET message = x'ffff'", nullptr, nullptr, nullptr), SQLITE_OK);
-  sqlite3_close(database);
+  ExecuteBeside("UPDATE benchmarks SET message = x'ffff'");
   const absl::Status status = store->Load([](const StoredBenchmark&) { return absl::OkStatus(); });
   EXPECT_EQ(status.code(), absl::StatusCode::kDataLoss);
   EXPECT_THAT(std::string(status.message()), testing::HasSubstr("benchmark 1"));
