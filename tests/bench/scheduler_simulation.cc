@@ -69,7 +69,7 @@ void PrintCosts(uint64_t queued, const std::string& kind, std::vector<uint32_t> 
 
 int MeasureCost() {
   absl::PrintF("%9s %-12s %8s %9s %9s %9s %9s\n", "queued", "event", "events", "mean ns", "p50 ns", "p99 ns", "max us");
-  for (const uint64_t queued : {1'000, 10'000, 100'000, 1'000'000}) {
+  for (const uint64_t queued : {1'000u, 10'000u, 100'000u, 1'000'000u}) {
     FleetSimulation::Options options;
     options.seed = absl::GetFlag(FLAGS_seed);
     options.workers = absl::GetFlag(FLAGS_workers);

@@ -1050,7 +1050,7 @@ TEST_F(SchedulerTest, AfterARestartAFleetComparisonIsPlacedOnlyWhenWorkersHadThe
   Submit(every);
   Submit(MakeSpec({"eager"}, 1, 1));
   scheduler_.Cancel(2, "for the test", now_, effects_);
-  for (const uint64_t held : {1, 2}) {  // one that waits for its nodes, or one that has ended
+  for (const uint64_t held : {1u, 2u}) {  // one that waits for its nodes, or one that has ended
     Scheduler restarted(kLease);
     ASSERT_EQ(restarted.Restore(*scheduler_.Head(held), {}, now_), absl::OkStatus());
     Effects effects;

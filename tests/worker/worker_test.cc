@@ -180,7 +180,7 @@ TEST_F(WorkerTest, ResultOfAnEarlierProcessIsInTheHello) {
 TEST_F(WorkerTest, ResultThatAHelloHasNoRoomForIsActiveInItAndFollows) {
   {
     const std::unique_ptr<Spool> spool = *Spool::Open(scratch_ / "spool");
-    for (const uint32_t job : {1, 2, 3}) {
+    for (const uint32_t job : {1u, 2u, 3u}) {
       v1::RunReport report;
       *report.mutable_run() = MakeStart(job, 1, "", "").run();
       report.set_attempt(1);
