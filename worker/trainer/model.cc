@@ -17,6 +17,7 @@
 #include <ATen/ops/ones.h>
 #include <ATen/ops/tanh.h>
 #include <ATen/ops/tensor.h>
+#include <ATen/ops/zeros.h>
 #include <ATen/ops/zeros_like.h>
 #include <c10/util/accumulate.h>
 
@@ -163,7 +164,7 @@ at::Tensor Encode(const Pass& pass, const EncoderLayer& layer, const StepTensors
 at::Tensor Classify(const Pass& pass, const at::Tensor& encoded) {
   const at::Tensor x = Dropout(pass, pass.config().image ? encoded.narrow(1, 0, pass.batch.ids.size(1)) : encoded);
   if (!pass.config().two_layer_head()) return Apply(pass.model.classifier, x);
-  return Apply(pass.model.out_proj, Dropout(pass, at::tanh(Apply(pass.model.dense, Dropout(pass, x)))));
+  return Apply(pass.model.out_proj, Dropout(pass, Tanh(Apply(pass.model.dense, Dropout(pass, x)))));
 }
 
 }  // namespace
@@ -192,6 +193,12 @@ StepTensors PrepareAttention(const Pass& pass, const AttentionProblem& problem) 
   source.attention_mask = pass.batch.attention_mask;
   if (model.config.image) AddVisualTokens(model, source);
   return pass.backend.prepare(problem, source);
+}
+
+at::Tensor Tanh(const at::Tensor& x) {
+  // Too small to be shared between threads.
+  [[maybe_unused]] static const at::Tensor first = at::tanh(at::zeros({1}, at::kFloat));
+  return at::tanh(x);
 }
 
 at::Tensor Loss(const at::Tensor& logits, const at::Tensor& labels) {

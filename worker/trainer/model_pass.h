@@ -23,6 +23,11 @@ at::Tensor EmbedImage(const Pass& pass);
 // What all layers' attention shares.
 StepTensors PrepareAttention(const Pass& pass, const AttentionProblem& problem);
 
+// at::tanh, and right from the first call of a process on. oneMKL, as LibTorch 2.11 carries it, chooses the kernel of a
+// vector function when that is first called; where several threads call at once, one may get the kernel of AVX2 with 11
+// bits for its part (https://github.com/pytorch/pytorch/issues/188792).
+at::Tensor Tanh(const at::Tensor& x);
+
 // Cross-entropy, mean over the labels that are not ignored; logits (tokens, labels).
 at::Tensor Loss(const at::Tensor& logits, const at::Tensor& labels);
 

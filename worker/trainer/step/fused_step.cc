@@ -5,7 +5,6 @@
 #include <ATen/ops/empty.h>
 #include <ATen/ops/from_blob.h>
 #include <ATen/ops/nonzero.h>
-#include <ATen/ops/tanh.h>
 #include <ATen/ops/zeros.h>
 
 #include <array>
@@ -122,7 +121,7 @@ class FusedPass {
       return Multiply(context_, Drop(context_, text, Dropout(kHead), {}), weights.classifier());
     }
     const at::Tensor dropped = Drop(context_, text, Dropout(kHead), Dropout(kInnerHead));
-    const at::Tensor inner = at::tanh(Multiply(context_, dropped, weights.dense()));
+    const at::Tensor inner = Tanh(Multiply(context_, dropped, weights.dense()));
     return Multiply(context_, Drop(context_, inner, Dropout(kBehindDense), {}), weights.classifier());
   }
 
