@@ -52,6 +52,7 @@ void MarkFastest(ResultRow& row, const std::vector<const v1::Job*>& jobs) {
     fastest = jobs[i];
     column = i;
   }
+  if (fastest == nullptr) return;
   int others = 0;
   for (const v1::Job* job : jobs) {
     if (job == nullptr || job == fastest) continue;

@@ -311,7 +311,7 @@ void Coordinator::ListBackends(const Reply<v1::ListBackendsResponse>& reply) {
       reply);
 }
 
-void Coordinator::Watch(const v1::WatchRequest& request, std::shared_ptr<Watcher> watcher) {
+void Coordinator::Watch(const v1::WatchRequest& request, const std::shared_ptr<Watcher>& watcher) {
   const absl::Status posted = Post([this, request, watcher](int64_t) {
     const uint64_t id = request.id() == 0 ? scheduler_.newest() : request.id();
     const Snapshots::Kind kind = KindFor(request.include_contaminated());
@@ -342,7 +342,7 @@ absl::Status Coordinator::Look(std::function<void(const Scheduler&)> look) {
   return Post([this, look = std::move(look)](int64_t) { look(scheduler_); });
 }
 
-void Coordinator::WorkerJoined(v1::WorkerHello hello, std::shared_ptr<WorkerLink> link) {
+void Coordinator::WorkerJoined(v1::WorkerHello hello, const std::shared_ptr<WorkerLink>& link) {
   const absl::Status posted = Post([this, hello = std::move(hello), link](int64_t now) {
     const std::string& name = hello.worker().name();
     const auto found = links_.find(name);
@@ -464,7 +464,8 @@ void Coordinator::Loop() {
       const bool late = std::chrono::steady_clock::now() >= *stop_by;
       snapshots_.Refuse(absl::UnavailableError(kStopping), late ? Snapshots::Which::kAll : Snapshots::Which::kLarge);
     }
-    RunBatch(std::move(events));
+    RunBatch(events);
+    events.clear();  // they hold streams, which may be about to end
     if (!stopping) continue;
     if (!snapshots_.busy()) return EndStreams();
   }
@@ -487,7 +488,7 @@ void Coordinator::NoticePause(int64_t now) {
   scheduler_.ForgiveSilence(away, now);
 }
 
-void Coordinator::RunBatch(std::deque<Event> events) {
+void Coordinator::RunBatch(const std::deque<Event>& events) {
   const int64_t now = options_.now_unix_ms();
   lead_.reset();
   NoticePause(now);

@@ -109,14 +109,14 @@ class Coordinator {
   void ListWorkers(const Reply<v1::ListWorkersResponse>& reply);
   void SetDrained(v1::SetDrainedRequest request, const Reply<v1::WorkerStatus>& reply);
   void ListBackends(const Reply<v1::ListBackendsResponse>& reply);
-  void Watch(const v1::WatchRequest& request, std::shared_ptr<Watcher> watcher);
+  void Watch(const v1::WatchRequest& request, const std::shared_ptr<Watcher>& watcher);
   void Unwatch(uint64_t id, const std::shared_ptr<Watcher>& watcher);
 
   // Calls `look` on the coordinator's thread; it must return at once. Errors as above, and then it is never called.
   absl::Status Look(std::function<void(const Scheduler&)> look);
 
   // The stream's messages in their order, then exactly one WorkerGone. A hello that cannot be accepted ends the link.
-  void WorkerJoined(v1::WorkerHello hello, std::shared_ptr<WorkerLink> link);
+  void WorkerJoined(v1::WorkerHello hello, const std::shared_ptr<WorkerLink>& link);
   void WorkerSaid(const std::string& worker, v1::WorkerEvent event, const std::shared_ptr<WorkerLink>& link);
   void WorkerGone(const std::string& worker, const std::shared_ptr<WorkerLink>& link);
 
@@ -153,7 +153,7 @@ class Coordinator {
   absl::StatusOr<Snapshots::Make> TakeParts(const Snapshots::Key& key);
   void Loop();
   void EndStreams();
-  void RunBatch(std::deque<Event> events);
+  void RunBatch(const std::deque<Event>& events);
   // At the start of a batch. Workers lose no lease for the time in which this process stood still.
   void NoticePause(int64_t now);
   absl::Status Save();

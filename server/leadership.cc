@@ -75,7 +75,7 @@ absl::StatusOr<int64_t> Leadership::TryToLead() {
 
 absl::Status Leadership::HoldSession() {
   if (session_ == postgres_.connections()) return absl::OkStatus();
-  const absl::Status status =
+  absl::Status status =
       postgres_.Execute("SELECT pg_advisory_lock_shared($1)", PostgresParameters().Add(kLeaderLock)).status();
   if (status.ok()) session_ = postgres_.connections();
   return status;
@@ -107,11 +107,10 @@ void Leadership::KeepUp() {
       const absl::StatusOr<PostgresRows> rows = postgres_.Execute(
           "UPDATE leadership SET beat = beat + 1 WHERE epoch = $1 RETURNING beat", PostgresParameters().Add(epoch_));
       const SteadyTime now = std::chrono::steady_clock::now();
-      if (rows.ok() && rows->size() == 0) {
-        lost_ = true;
-      } else if (rows.ok() && HoldSession().ok()) {
+      const bool replaced = rows.ok() && rows->size() == 0;
+      if (rows.ok() && !replaced && HoldSession().ok()) {
         contact = now;
-      } else if (now - contact >= timing_.step_down) {
+      } else if (replaced || now - contact >= timing_.step_down) {
         lost_ = true;
       }
     }

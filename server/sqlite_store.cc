@@ -107,7 +107,7 @@ absl::StatusOr<SqliteStore::Statement> SqliteStore::Prepare(std::string_view sql
 
 absl::Status SqliteStore::Step(sqlite3_stmt* statement) {
   const int code = sqlite3_step(statement);
-  const absl::Status status = code == SQLITE_DONE ? absl::OkStatus() : Error(code);
+  absl::Status status = code == SQLITE_DONE ? absl::OkStatus() : Error(code);
   sqlite3_reset(statement);
   sqlite3_clear_bindings(statement);
   return status;
@@ -179,8 +179,8 @@ absl::Status SqliteStore::Migrate(Mode mode) {
                                                       ", this program knows ", known, "); start the server once"));
   }
   for (; version < known; ++version) {
-    const absl::Status status = Execute(absl::StrCat("BEGIN IMMEDIATE;", kMigrations[static_cast<size_t>(version)],
-                                                     "PRAGMA user_version=", version + 1, ";COMMIT;"));
+    absl::Status status = Execute(absl::StrCat("BEGIN IMMEDIATE;", kMigrations[static_cast<size_t>(version)],
+                                               "PRAGMA user_version=", version + 1, ";COMMIT;"));
     if (!status.ok()) {
       sqlite3_exec(database_.get(), "ROLLBACK", nullptr, nullptr, nullptr);
       return status;

@@ -1,20 +1,20 @@
 // Is memory flat, and are descriptors, while everything comes and goes?
-//   fleet_churn [--duration=30m --workers=N --users=N]
+//   fleet_churn [--rounds=6 --churn=5m --workers=N --users=N]
 // Starts the server beside this program, with an SQLite store that keeps the last --keep benchmarks, and a real worker
 // that runs the trainer double without a pause. Simulated workers (see fleet_load) join, and leave in good order or as
 // if they were killed; users submit, watch to the end or give up watching, cancel, pause and resume, get, list and
-// explain. Every --interval it prints what /proc says of both programs; at the end, from the last two thirds of the
-// time, the slope of their memory by least squares with its 95 % interval, in KiB a minute. The interval is widened for
-// samples that are like those before them.
+// explain. Every --interval it prints what /proc says of both programs.
 //
-// Memory is flat if the interval holds zero or less, or if it has grown by less than 1 % in the time that was looked
-// at. Descriptors come and go with connections and trainers, so it is their highest number that must not grow: they are
-// flat if it is in the last third at most 2 % and 2 above what it was in the second. The exit status is 1 if one is not
-// flat, or if a simulated worker saw what must not be.
+// What is in use at work is whatever is on its way just then, and the heap is as large as the most that has been: both
+// hide a leak. So after each round of churn everybody leaves, the store is left with --keep benchmarks of one run, and
+// once the server has given back what it does not use, what it holds is looked at. Memory is flat if at the last rest
+// it is less than 1 % above that at the second (the first round fills pools), and if the highest at work is in the last
+// third of the time at most 5 % above that in the second third. Descriptors are flat if their highest number is in the
+// last third at most 2 % and 2 above that in the second third. The exit status is 1 if one is not flat, or if a
+// simulated worker saw what must not be.
 
 #include <algorithm>
 #include <atomic>
-#include <cmath>
 #include <cstdio>
 
 #include "absl/flags/flag.h"
@@ -28,7 +28,8 @@
 #include "proto/support/flags.h"
 #include "simulated_worker.h"
 
-ABSL_FLAG(absl::Duration, duration, absl::Minutes(30), "how long");
+ABSL_FLAG(int, rounds, 6, "of churn, each with a rest behind it");
+ABSL_FLAG(absl::Duration, churn, absl::Minutes(5), "how long in each round");
 ABSL_FLAG(absl::Duration, interval, absl::Seconds(10), "between two samples");
 ABSL_FLAG(int, workers, 200, "simulated workers");
 ABSL_FLAG(absl::Duration, stay, absl::Seconds(20), "how long a worker stays, on average");
@@ -41,95 +42,55 @@ namespace attnfleet::bench {
 namespace {
 
 constexpr char kRealLabel[] = "real";
-constexpr double kMostGrowth = 0.01;
+constexpr double kMostGrowthAtRest = 1.01;
+constexpr double kMostGrowthAtWork = 1.05;
 constexpr double kMostDescriptors = 1.02;
 constexpr double kMoreDescriptors = 2;
+constexpr std::chrono::seconds kRest{75};  // longer than the server waits before it gives back what it does not use
 constexpr std::chrono::seconds kLongestCall{60};
+constexpr std::chrono::minutes kLongestDrain{5};
 
 struct Sample {
-  double minutes;
   double rss_kib;
   double descriptors;
   double threads;
 };
-
-// A straight line through samples.
-struct Slope {
-  double per_minute = 0;
-  double margin = 0;  // half of the 95 % interval
-  double mean = 0;
-
-  double low() const { return per_minute - margin; }
-  double high() const { return per_minute + margin; }
-  bool FlatFor(double minutes) const { return low() <= 0 || per_minute * minutes < kMostGrowth * mean; }
-};
-
-Slope SlopeOf(const std::vector<Sample>& samples, double Sample::*field) {
-  const auto n = static_cast<double>(samples.size());
-  if (samples.size() < 4) return {};
-  double x = 0;
-  double y = 0;
-  for (const Sample& sample : samples) {
-    x += sample.minutes / n;
-    y += sample.*field / n;
-  }
-  double xx = 0;
-  double xy = 0;
-  for (const Sample& sample : samples) {
-    xx += (sample.minutes - x) * (sample.minutes - x);
-    xy += (sample.minutes - x) * (sample.*field - y);
-  }
-  Slope slope{xy / xx, 0, y};
-  std::vector<double> residuals;
-  for (const Sample& sample : samples) {
-    residuals.push_back(sample.*field - y - slope.per_minute * (sample.minutes - x));
-  }
-  double squares = 0;
-  double neighbours = 0;
-  for (size_t i = 0; i < residuals.size(); ++i) {
-    squares += residuals[i] * residuals[i];
-    if (i > 0) neighbours += residuals[i] * residuals[i - 1];
-  }
-  const double likeness = squares > 0 ? std::clamp(neighbours / squares, 0.0, 0.99) : 0;
-  slope.margin = 1.96 * std::sqrt(squares / (n - 2) / xx * (1 + likeness) / (1 - likeness));
-  return slope;
-}
 
 // A program's samples, and the verdict on them.
 class Watched {
  public:
   Watched(std::string name, const Program& program) : name_(std::move(name)), program_(program) {}
 
-  void Look(double minutes) {
-    samples_.push_back({minutes, static_cast<double>(program_.Status("VmRSS")),
-                        static_cast<double>(program_.Descriptors()), static_cast<double>(program_.Status("Threads"))});
-    const Sample& sample = samples_.back();
-    std::printf("%7.2f min  %-7s %9.0f KiB %6.0f descriptors %4.0f threads\n", sample.minutes, name_.c_str(),
-                sample.rss_kib, sample.descriptors, sample.threads);
-  }
+  void LookAtWork(double minutes) { at_work_.push_back(Look(minutes, "")); }
+  void LookAtRest(double minutes) { at_rest_.push_back(Look(minutes, ", at rest")); }
 
   bool Judge() const {
-    const auto second = samples_.begin() + static_cast<ptrdiff_t>(samples_.size() / 3);
-    const auto last = samples_.begin() + static_cast<ptrdiff_t>(samples_.size() * 2 / 3);
-    const std::vector<Sample> settled(second, samples_.end());
-    const Range minutes = RangeOf(settled, &Sample::minutes);
-    std::printf("%s, minutes %.1f to %.1f\n", name_.c_str(), minutes.least, minutes.most);
+    const auto second = at_work_.begin() + static_cast<ptrdiff_t>(at_work_.size() / 3);
+    const auto last = at_work_.begin() + static_cast<ptrdiff_t>(at_work_.size() * 2 / 3);
+    const std::vector<Sample> before(second, last), after(last, at_work_.end());
+    std::printf("%s\n", name_.c_str());
 
-    const Slope slope = SlopeOf(settled, &Sample::rss_kib);
-    const Range memory = RangeOf(settled, &Sample::rss_kib);
-    const bool memory_flat = slope.FlatFor(minutes.most - minutes.least);
-    std::printf("  memory %.0f KiB on average (%.0f to %.0f), %+.2f a minute (95 %% interval %+.2f to %+.2f): %s\n",
-                slope.mean, memory.least, memory.most, slope.per_minute, slope.low(), slope.high(),
-                memory_flat ? "flat" : "NOT FLAT");
+    const Range rest = RangeOf(at_rest_, &Sample::rss_kib);
+    const double first_rest = at_rest_.at(std::min<size_t>(1, at_rest_.size() - 1)).rss_kib;
+    const double last_rest = at_rest_.back().rss_kib;
+    const bool flat_at_rest = last_rest < kMostGrowthAtRest * first_rest;
+    std::printf("  memory at rest %.0f to %.0f KiB; at the second %.0f, at the last %.0f: %s\n", rest.least, rest.most,
+                first_rest, last_rest, Verdict(flat_at_rest));
 
-    const Range before = RangeOf({second, last}, &Sample::descriptors);
-    const Range after = RangeOf({last, samples_.end()}, &Sample::descriptors);
-    const bool descriptors_flat = after.most <= kMostDescriptors * before.most + kMoreDescriptors;
-    std::printf("  descriptors %.0f to %.0f, then %.0f to %.0f: %s\n", before.least, before.most, after.least,
-                after.most, descriptors_flat ? "flat" : "NOT FLAT");
-    const Range threads = RangeOf(settled, &Sample::threads);
+    const Range work = RangeOf(at_work_, &Sample::rss_kib);
+    const double most_before = RangeOf(before, &Sample::rss_kib).most;
+    const double most_after = RangeOf(after, &Sample::rss_kib).most;
+    const bool flat_at_work = most_after <= kMostGrowthAtWork * most_before;
+    std::printf("  memory at work %.0f to %.0f KiB; at most %.0f, then %.0f: %s\n", work.least, work.most, most_before,
+                most_after, Verdict(flat_at_work));
+
+    const Range open_before = RangeOf(before, &Sample::descriptors), open_after = RangeOf(after, &Sample::descriptors);
+    const bool descriptors_flat = open_after.most <= kMostDescriptors * open_before.most + kMoreDescriptors;
+    std::printf("  descriptors %.0f to %.0f, then %.0f to %.0f: %s\n", open_before.least, open_before.most,
+                open_after.least, open_after.most, Verdict(descriptors_flat));
+    const Range threads = RangeOf(at_work_, &Sample::threads);
     std::printf("  threads %.0f to %.0f\n", threads.least, threads.most);
-    return memory_flat && descriptors_flat;
+    return flat_at_rest && flat_at_work && descriptors_flat;
   }
 
  private:
@@ -138,15 +99,24 @@ class Watched {
     double most;
   };
   static Range RangeOf(const std::vector<Sample>& samples, double Sample::*field) {
-    std::vector<double> values;
-    for (const Sample& sample : samples) values.push_back(sample.*field);
-    const auto [least, most] = std::minmax_element(values.begin(), values.end());
-    return {*least, *most};
+    const auto [least, most] = std::minmax_element(
+        samples.begin(), samples.end(), [field](const Sample& a, const Sample& b) { return a.*field < b.*field; });
+    return {(*least).*field, (*most).*field};
+  }
+  static const char* Verdict(bool flat) { return flat ? "flat" : "NOT FLAT"; }
+
+  Sample Look(double minutes, const char* when) const {
+    const Sample sample = {static_cast<double>(program_.Status("VmRSS")), static_cast<double>(program_.Descriptors()),
+                           static_cast<double>(program_.Status("Threads"))};
+    std::printf("%7.2f min  %-7s %9.0f KiB %6.0f descriptors %4.0f threads%s\n", minutes, name_.c_str(), sample.rss_kib,
+                sample.descriptors, sample.threads, when);
+    std::fflush(stdout);
+    return sample;
   }
 
   const std::string name_;
   const Program& program_;
-  std::vector<Sample> samples_;
+  std::vector<Sample> at_work_, at_rest_;
 };
 
 // One simulated worker's comings and goings under one name.
@@ -155,21 +125,13 @@ class Member : public std::enable_shared_from_this<Member> {
   Member(uint32_t number, std::string server, Timer& timer, Observations& seen)
       : number_(number), server_(std::move(server)), timer_(timer), seen_(seen), random_(number + 1) {}
 
-  void Join() {
-    const std::lock_guard<std::mutex> lock(mutex_);
-    if (stopped_) return;
-    const std::shared_ptr<grpc::Channel> channel = ConnectFrom(number_, server_);
-    if (channel == nullptr) return JoinAfter(std::chrono::milliseconds(500));
-    WorkerOptions options;
-    options.name = absl::StrCat("churn-", number_);
-    options.instance = absl::StrCat("life-", ++lives_);
-    options.run_time = absl::ToChronoMicroseconds(absl::GetFlag(FLAGS_run_time));
-    options.keep_record = false;
-    worker_ = std::make_shared<SimulatedWorker>(channel, options, timer_, seen_,
-                                                [self = shared_from_this()](const grpc::Status&) { self->Ended(); });
-    worker_->Begin();
-    const double stay = absl::ToDoubleSeconds(absl::GetFlag(FLAGS_stay));
-    After(std::exponential_distribution<double>(1 / stay)(random_), [life = lives_](Member& self) { self.Go(life); });
+  // Joins and leaves, until it is told to stop.
+  void Begin() {
+    {
+      const std::lock_guard<std::mutex> lock(mutex_);
+      stopped_ = false;
+    }
+    Join();
   }
 
   // Joins no more; the one who is there leaves.
@@ -193,6 +155,23 @@ class Member : public std::enable_shared_from_this<Member> {
   }
 
  private:
+  void Join() {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    if (stopped_ || worker_ != nullptr) return;
+    const std::shared_ptr<grpc::Channel> channel = ConnectFrom(number_, server_);
+    if (channel == nullptr) return JoinAfter(std::chrono::milliseconds(500));
+    WorkerOptions options;
+    options.name = absl::StrCat("churn-", number_);
+    options.instance = absl::StrCat("life-", ++lives_);
+    options.run_time = absl::ToChronoMicroseconds(absl::GetFlag(FLAGS_run_time));
+    options.keep_record = false;
+    worker_ = std::make_shared<SimulatedWorker>(channel, options, timer_, seen_,
+                                                [self = shared_from_this()](const grpc::Status&) { self->Ended(); });
+    worker_->Begin();
+    const double stay = absl::ToDoubleSeconds(absl::GetFlag(FLAGS_stay));
+    After(std::exponential_distribution<double>(1 / stay)(random_), [life = lives_](Member& self) { self.Go(life); });
+  }
+
   void After(double seconds, std::function<void(Member&)> what) {
     timer_.At(Clock::now() + std::chrono::duration_cast<Clock::duration>(std::chrono::duration<double>(seconds)),
               [weak = weak_from_this(), what = std::move(what)] {
@@ -232,18 +211,37 @@ class Member : public std::enable_shared_from_this<Member> {
   std::minstd_rand random_;
   std::shared_ptr<SimulatedWorker> worker_;
   int lives_ = 0;
-  bool stopped_ = false;
+  bool stopped_ = true;
 };
 
-// Somebody who uses the service in every way, one call after another.
+// What to measure: each shape and backend so many times, on a worker with this label.
+v1::BenchmarkSpec MakeSpec(int shapes, int repetitions, const std::string& label) {
+  v1::BenchmarkSpec spec;
+  spec.set_preset("tiny");
+  spec.add_backends("eager");
+  spec.add_backends("sdpa");
+  spec.set_max_worker_losses(10);
+  spec.set_repetitions(repetitions);
+  if (!label.empty()) (*spec.mutable_requirements()->mutable_labels())[label] = "yes";
+  for (int i = 1; i <= shapes; ++i) {
+    v1::Shape& shape = *spec.add_shapes();
+    shape.set_batch(i);
+    shape.set_sequence_length(64);
+  }
+  return spec;
+}
+
+// Somebody who uses the service in every way, one call after another. With a label: who watches one benchmark after the
+// other to its end on the workers that have it.
 class User {
  public:
-  User(unsigned seed, const std::string& server, std::string label)
+  User(unsigned number, const std::string& server, std::string label)
       : channel_(MakeChannel(server)),
         stub_(v1::BenchmarkService::NewStub(channel_)),
         fleet_(v1::FleetService::NewStub(channel_)),
         label_(std::move(label)),
-        random_(seed),
+        number_(number),
+        random_(number),
         thread_([this] { Loop(); }) {}
 
   // Asks it to stop; the destructor waits.
@@ -263,6 +261,7 @@ class User {
         Pause(1000);
       } else if (!label_.empty()) {
         Watch(id, 0);
+        if (stopping_) Cancel(id);
       } else {
         UseSomehow(id);
         Pause(static_cast<int>(random_() % 300));
@@ -299,22 +298,11 @@ class User {
 
   uint64_t Submit() {
     v1::SubmitRequest request;
-    request.set_request_id(absl::StrCat("churn-", reinterpret_cast<uintptr_t>(this), "-", ++submitted_));
+    request.set_request_id(absl::StrCat("churn-", number_, "-", ++submitted_));
     v1::BenchmarkSpec& spec = *request.mutable_spec();
-    spec.set_preset("tiny");
-    spec.add_backends("eager");
-    spec.add_backends("sdpa");
+    spec = MakeSpec(1 + static_cast<int>(random_() % 30), 1 + static_cast<int>(random_() % 5), label_);
     spec.set_submitter(absl::StrCat("user", random_() % 8, "@example"));
     spec.set_priority(static_cast<int>(random_() % 3));
-    spec.set_max_worker_losses(10);
-    spec.set_repetitions(1 + static_cast<int>(random_() % 5));
-    if (!label_.empty()) (*spec.mutable_requirements()->mutable_labels())[label_] = "yes";
-    const int shapes = 1 + static_cast<int>(random_() % 30);
-    for (int i = 1; i <= shapes; ++i) {
-      v1::Shape& shape = *spec.add_shapes();
-      shape.set_batch(i);
-      shape.set_sequence_length(64);
-    }
     grpc::ClientContext context;
     context.set_deadline(std::chrono::system_clock::now() + kLongestCall);
     v1::SubmitResponse response;
@@ -397,6 +385,7 @@ class User {
   const std::unique_ptr<v1::BenchmarkService::Stub> stub_;
   const std::unique_ptr<v1::FleetService::Stub> fleet_;
   const std::string label_;  // that its benchmarks ask for
+  const unsigned number_;
 
   // Of its thread.
   std::minstd_rand random_;
@@ -415,6 +404,89 @@ std::unique_ptr<Program> StartOrDie(const std::vector<std::string>& argv, const 
   return *std::move(program);
 }
 
+// Waits until nothing is left to be done, and ends the process if that does not come.
+void AwaitIdle(v1::BenchmarkService::Stub& stub) {
+  for (const auto end = Clock::now() + kLongestDrain; Clock::now() < end;) {
+    grpc::ClientContext context;
+    context.set_deadline(std::chrono::system_clock::now() + kLongestCall);
+    v1::ListRequest request;
+    request.set_limit(1000);
+    v1::ListResponse list;
+    const grpc::Status status = stub.List(&context, request, &list);
+    if (!status.ok()) Die(absl::StrCat("list: ", status.error_message()));
+    const auto open = [](const v1::Benchmark& benchmark) {
+      return benchmark.state() == v1::BENCHMARK_STATE_QUEUED || benchmark.state() == v1::BENCHMARK_STATE_RUNNING;
+    };
+    if (std::none_of(list.benchmarks().begin(), list.benchmarks().end(), open)) return;
+    std::this_thread::sleep_for(std::chrono::milliseconds(100));
+  }
+  Die("benchmarks are still open five minutes after the last one was submitted");
+}
+
+// The fleet, and who uses it.
+class Fleet {
+ public:
+  explicit Fleet(std::string server)
+      : server_(std::move(server)), stub_(v1::BenchmarkService::NewStub(MakeChannel(server_))) {
+    for (int i = 0; i < absl::GetFlag(FLAGS_workers); ++i) {
+      members_.push_back(std::make_shared<Member>(static_cast<uint32_t>(i), server_, timer_, seen_));
+    }
+  }
+
+  void BeginRound() {
+    for (const std::shared_ptr<Member>& member : members_) member->Begin();
+    for (int i = 0; i < absl::GetFlag(FLAGS_users); ++i) AddUser("");
+    AddUser(kRealLabel);  // the real worker always has work
+  }
+
+  // Leaves the server alone with the real worker and with benchmarks that are the same after every round.
+  void EndRound() {
+    for (const std::unique_ptr<User>& user : users_) user->Stop();
+    for (const std::unique_ptr<User>& user : users_) {
+      for (const auto& [what, count] : user->done()) done_[what] += count;
+    }
+    users_.clear();
+    AwaitIdle(*stub_);
+    for (const std::shared_ptr<Member>& member : members_) member->Stop();
+    for (const std::shared_ptr<Member>& member : members_) {
+      while (!member->gone()) std::this_thread::sleep_for(std::chrono::milliseconds(10));
+    }
+    for (int i = 0; i < absl::GetFlag(FLAGS_keep); ++i) {
+      grpc::ClientContext context;
+      context.set_deadline(std::chrono::system_clock::now() + kLongestCall);
+      v1::SubmitRequest request;
+      *request.mutable_spec() = MakeSpec(1, 1, kRealLabel);
+      v1::SubmitResponse response;
+      const grpc::Status status = stub_->Submit(&context, request, &response);
+      if (!status.ok()) Die(absl::StrCat("submit: ", status.error_message()));
+    }
+    AwaitIdle(*stub_);
+  }
+
+  // What has been done, and what simulated workers have seen that must not be; false if there was such.
+  bool Report() const {
+    int lives = 0;
+    for (const std::shared_ptr<Member>& member : members_) lives += member->lives();
+    std::printf("%d lives of %zu simulated workers, %llu of their results acknowledged\n", lives, members_.size(),
+                static_cast<unsigned long long>(seen_.acknowledged));
+    for (const auto& [what, count] : done_) std::printf("  %s: %d\n", what.c_str(), count);
+    for (const std::string& fault : seen_.faults) std::printf("%s\n", fault.c_str());
+    return seen_.faults.empty();
+  }
+
+ private:
+  void AddUser(const std::string& label) { users_.push_back(std::make_unique<User>(++user_count_, server_, label)); }
+
+  const std::string server_;
+  const std::unique_ptr<v1::BenchmarkService::Stub> stub_;
+  Observations seen_;
+  Timer timer_;
+  std::vector<std::shared_ptr<Member>> members_;
+  std::vector<std::unique_ptr<User>> users_;
+  unsigned user_count_ = 0;
+  std::map<std::string, int> done_;
+};
+
 int Churn() {
   const Folder folder(absl::GetFlag(FLAGS_folder));
   const std::string binaries = BinaryFolder();
@@ -428,51 +500,29 @@ int Churn() {
                   absl::StrCat("--labels=", kRealLabel, "=yes"), absl::StrCat("--state-dir=", folder.path(), "/worker"),
                   absl::StrCat("--trainer=", binaries, "/attnfleet-trainer-double")},
                  folder.path() + "/worker.log", {"ATTNFLEET_DOUBLE=*:slow=0.2"});
-  Observations seen;
-  Timer timer;
-  std::vector<std::shared_ptr<Member>> members;
-  for (int i = 0; i < absl::GetFlag(FLAGS_workers); ++i) {
-    members.push_back(std::make_shared<Member>(static_cast<uint32_t>(i), server->address(), timer, seen));
-    members.back()->Join();
-  }
-  std::vector<std::unique_ptr<User>> users;
-  for (int i = 0; i < absl::GetFlag(FLAGS_users); ++i) {
-    users.push_back(std::make_unique<User>(static_cast<unsigned>(i + 1), server->address(), ""));
-  }
-  users.push_back(std::make_unique<User>(99, server->address(), kRealLabel));  // the real worker always has work
-
+  Fleet fleet(server->address());
   std::vector<Watched> watched = {{"server", *server}, {"worker", *worker}};
   const Clock::time_point start = Clock::now();
-  const auto interval = absl::ToChronoMilliseconds(absl::GetFlag(FLAGS_interval));
-  const auto duration = absl::ToChronoMilliseconds(absl::GetFlag(FLAGS_duration));
-  for (auto due = start + interval; due <= start + duration; due += interval) {
+  const auto minutes = [&] { return std::chrono::duration<double>(Clock::now() - start).count() / 60; };
+  const auto sleep_until = [&](Clock::time_point due) {
     std::this_thread::sleep_until(due);
     if (!server->alive() || !worker->alive()) Die("a program has ended");
-    const double minutes = std::chrono::duration<double>(Clock::now() - start).count() / 60;
-    for (Watched& one : watched) one.Look(minutes);
-    std::fflush(stdout);
+  };
+  for (int round = 0; round < absl::GetFlag(FLAGS_rounds); ++round) {
+    fleet.BeginRound();
+    const auto interval = absl::ToChronoMilliseconds(absl::GetFlag(FLAGS_interval));
+    const auto end = Clock::now() + absl::ToChronoMilliseconds(absl::GetFlag(FLAGS_churn));
+    for (auto due = Clock::now() + interval; due <= end; due += interval) {
+      sleep_until(due);
+      for (Watched& one : watched) one.LookAtWork(minutes());
+    }
+    fleet.EndRound();
+    sleep_until(Clock::now() + kRest);
+    for (Watched& one : watched) one.LookAtRest(minutes());
   }
 
-  for (const std::unique_ptr<User>& user : users) user->Stop();
-  std::map<std::string, int> done;
-  for (const std::unique_ptr<User>& user : users) {
-    for (const auto& [what, count] : user->done()) done[what] += count;
-  }
-  users.clear();
-  int lives = 0;
-  for (const std::shared_ptr<Member>& member : members) {
-    lives += member->lives();
-    member->Stop();
-  }
-  for (const std::shared_ptr<Member>& member : members) {
-    while (!member->gone()) std::this_thread::sleep_for(std::chrono::milliseconds(10));
-  }
-  std::printf("%d lives of %zu simulated workers, %llu of their results acknowledged\n", lives, members.size(),
-              static_cast<unsigned long long>(seen.acknowledged));
-  for (const auto& [what, count] : done) std::printf("  %s: %d\n", what.c_str(), count);
-  bool good = seen.faults.empty();
+  bool good = fleet.Report();
   for (const Watched& one : watched) good = one.Judge() && good;
-  for (const std::string& fault : seen.faults) std::printf("%s\n", fault.c_str());
   return good ? 0 : 1;
 }
 
@@ -484,6 +534,10 @@ int main(int argc, char** argv) {
   if (!line.ok()) attnfleet::bench::Die(std::string(line.status().message()));
   if (line->help || !line->positional.empty()) {
     attnfleet::bench::Die("there are only the flags that tests/bench/fleet_churn.cc begins with");
+  }
+  if (absl::GetFlag(FLAGS_rounds) < 1 || absl::GetFlag(FLAGS_churn) < 3 * absl::GetFlag(FLAGS_interval) ||
+      absl::GetFlag(FLAGS_interval) < absl::Milliseconds(1)) {
+    attnfleet::bench::Die("--rounds: at least 1; --churn: at least three times the --interval, which is 1ms or more");
   }
   absl::SetMutexDeadlockDetectionMode(absl::OnDeadlockCycle::kIgnore);  // as the server does
   return attnfleet::bench::Churn();

@@ -58,6 +58,7 @@ class Report {
   // p50, p99 and the largest, in milliseconds.
   void AddSpans(const std::string& name, const std::vector<Observations::Span>& spans) {
     std::vector<float> sorted;
+    sorted.reserve(spans.size());
     for (const Observations::Span& span : spans) sorted.push_back(span.seconds * 1000);
     std::sort(sorted.begin(), sorted.end());
     Add(name + "_p50_ms", Quantile(sorted, 0.50));
@@ -261,6 +262,7 @@ class Load {
   static double RateOf(const std::vector<Observations::Span>& spans) {
     if (spans.size() < 10) return 0;
     std::vector<Clock::time_point> ends;
+    ends.reserve(spans.size());
     for (const Observations::Span& span : spans) ends.push_back(span.end);
     std::sort(ends.begin(), ends.end());
     const size_t from = ends.size() / 10;
