@@ -5,17 +5,24 @@
 // if they were killed; users submit, watch to the end or give up watching, cancel, pause and resume, get, list and
 // explain. Every --interval it prints what /proc says of both programs.
 //
-// What is in use at work is whatever is on its way just then, and the heap is as large as the most that has been: both
-// hide a leak. So after each round of churn everybody leaves, the store is left with --keep benchmarks of one run, and
-// once the server has given back what it does not use, what it holds is looked at. Memory is flat if at the last rest
-// it is less than 1 % above that at the second (the first round fills pools), and if the highest at work is in the last
-// third of the time at most 5 % above that in the second third. Descriptors are flat if their highest number is in the
-// last third at most 2 % and 2 above that in the second third. The exit status is 1 if one is not flat, or if a
-// simulated worker saw what must not be.
+// What is in use at work is whatever is on its way just then, and resident memory is as large as the most that has been
+// and the holes in it: both hide a leak. So after each round of churn everybody leaves, the store is left with --keep
+// benchmarks of one run, and once the server has given back what it does not use, what it has allocated is looked at
+// (heap_count.cc). Memory is flat if
+// - what the server has allocated is at the last rest less than 1 % above that at the second (the first round fills
+//   pools);
+// - resident memory is less than 5 % above, from the second rest to the last, and from its highest at work in the
+// second
+//   third of the time to that in the last.
+// Descriptors are flat if their highest number is in the last third at most 2 % and 2 above that in the second third.
+// The exit status is 1 if one is not flat, or if a simulated worker saw what must not be.
 
 #include <algorithm>
 #include <atomic>
+#include <cmath>
+#include <cstdint>
 #include <cstdio>
+#include <fstream>
 
 #include "absl/flags/flag.h"
 #include "absl/strings/str_cat.h"
@@ -42,8 +49,8 @@ namespace attnfleet::bench {
 namespace {
 
 constexpr char kRealLabel[] = "real";
-constexpr double kMostGrowthAtRest = 1.01;
-constexpr double kMostGrowthAtWork = 1.05;
+constexpr double kMostAllocated = 1.01;
+constexpr double kMostResident = 1.05;
 constexpr double kMostDescriptors = 1.02;
 constexpr double kMoreDescriptors = 2;
 constexpr std::chrono::seconds kRest{75};  // longer than the server waits before it gives back what it does not use
@@ -51,6 +58,7 @@ constexpr std::chrono::seconds kLongestCall{60};
 constexpr std::chrono::minutes kLongestDrain{5};
 
 struct Sample {
+  double allocated_kib;  // NaN where it is not counted
   double rss_kib;
   double descriptors;
   double threads;
@@ -59,38 +67,47 @@ struct Sample {
 // A program's samples, and the verdict on them.
 class Watched {
  public:
-  Watched(std::string name, const Program& program) : name_(std::move(name)), program_(program) {}
+  // `heap_count` is the file with the program's count, "" without one.
+  Watched(std::string name, const Program& program, std::string heap_count)
+      : name_(std::move(name)), program_(program), heap_count_(std::move(heap_count)) {}
 
   void LookAtWork(double minutes) { at_work_.push_back(Look(minutes, "")); }
   void LookAtRest(double minutes) { at_rest_.push_back(Look(minutes, ", at rest")); }
 
   bool Judge() const {
+    std::printf("%s\n", name_.c_str());
+    const Sample& first_rest = at_rest_.at(std::min<size_t>(1, at_rest_.size() - 1));
+    const Sample& last_rest = at_rest_.back();
+    bool flat = true;
+    const auto say = [&flat](bool is_flat) {
+      std::printf(": %s\n", is_flat ? "flat" : "NOT FLAT");
+      flat = flat && is_flat;
+    };
+    if (!heap_count_.empty()) {
+      std::printf("  allocated at the second rest %.1f KiB, at the last %.1f", first_rest.allocated_kib,
+                  last_rest.allocated_kib);
+      say(last_rest.allocated_kib < kMostAllocated * first_rest.allocated_kib);
+    }
+    std::printf("  resident at the second rest %.0f KiB, at the last %.0f", first_rest.rss_kib, last_rest.rss_kib);
+    say(last_rest.rss_kib < kMostResident * first_rest.rss_kib);
+
     const auto second = at_work_.begin() + static_cast<ptrdiff_t>(at_work_.size() / 3);
     const auto last = at_work_.begin() + static_cast<ptrdiff_t>(at_work_.size() * 2 / 3);
     const std::vector<Sample> before(second, last), after(last, at_work_.end());
-    std::printf("%s\n", name_.c_str());
-
-    const Range rest = RangeOf(at_rest_, &Sample::rss_kib);
-    const double first_rest = at_rest_.at(std::min<size_t>(1, at_rest_.size() - 1)).rss_kib;
-    const double last_rest = at_rest_.back().rss_kib;
-    const bool flat_at_rest = last_rest < kMostGrowthAtRest * first_rest;
-    std::printf("  memory at rest %.0f to %.0f KiB; at the second %.0f, at the last %.0f: %s\n", rest.least, rest.most,
-                first_rest, last_rest, Verdict(flat_at_rest));
-
     const Range work = RangeOf(at_work_, &Sample::rss_kib);
     const double most_before = RangeOf(before, &Sample::rss_kib).most;
     const double most_after = RangeOf(after, &Sample::rss_kib).most;
-    const bool flat_at_work = most_after <= kMostGrowthAtWork * most_before;
-    std::printf("  memory at work %.0f to %.0f KiB; at most %.0f, then %.0f: %s\n", work.least, work.most, most_before,
-                most_after, Verdict(flat_at_work));
+    std::printf("  resident at work %.0f to %.0f KiB; in the second third of the time at most %.0f, in the last %.0f",
+                work.least, work.most, most_before, most_after);
+    say(most_after < kMostResident * most_before);
 
     const Range open_before = RangeOf(before, &Sample::descriptors), open_after = RangeOf(after, &Sample::descriptors);
-    const bool descriptors_flat = open_after.most <= kMostDescriptors * open_before.most + kMoreDescriptors;
-    std::printf("  descriptors %.0f to %.0f, then %.0f to %.0f: %s\n", open_before.least, open_before.most,
-                open_after.least, open_after.most, Verdict(descriptors_flat));
+    std::printf("  descriptors %.0f to %.0f, then %.0f to %.0f", open_before.least, open_before.most, open_after.least,
+                open_after.most);
+    say(open_after.most <= kMostDescriptors * open_before.most + kMoreDescriptors);
     const Range threads = RangeOf(at_work_, &Sample::threads);
     std::printf("  threads %.0f to %.0f\n", threads.least, threads.most);
-    return flat_at_rest && flat_at_work && descriptors_flat;
+    return flat;
   }
 
  private:
@@ -103,19 +120,30 @@ class Watched {
         samples.begin(), samples.end(), [field](const Sample& a, const Sample& b) { return a.*field < b.*field; });
     return {(*least).*field, (*most).*field};
   }
-  static const char* Verdict(bool flat) { return flat ? "flat" : "NOT FLAT"; }
+
+  double AllocatedKib() const {
+    if (heap_count_.empty()) return std::nan("");
+    int64_t bytes = 0;
+    std::ifstream file(heap_count_, std::ios::binary);
+    if (!file.read(reinterpret_cast<char*>(&bytes), sizeof bytes)) Die(absl::StrCat("cannot read ", heap_count_));
+    return static_cast<double>(bytes) / 1024;
+  }
 
   Sample Look(double minutes, const char* when) const {
-    const Sample sample = {static_cast<double>(program_.Status("VmRSS")), static_cast<double>(program_.Descriptors()),
+    const Sample sample = {AllocatedKib(), static_cast<double>(program_.Status("VmRSS")),
+                           static_cast<double>(program_.Descriptors()),
                            static_cast<double>(program_.Status("Threads"))};
-    std::printf("%7.2f min  %-7s %9.0f KiB %6.0f descriptors %4.0f threads%s\n", minutes, name_.c_str(), sample.rss_kib,
+    std::printf("%7.2f min  %-7s %9.0f KiB %6.0f descriptors %4.0f threads%s", minutes, name_.c_str(), sample.rss_kib,
                 sample.descriptors, sample.threads, when);
+    if (!heap_count_.empty()) std::printf(", %.1f KiB allocated", sample.allocated_kib);
+    std::printf("\n");
     std::fflush(stdout);
     return sample;
   }
 
   const std::string name_;
   const Program& program_;
+  const std::string heap_count_;
   std::vector<Sample> at_work_, at_rest_;
 };
 
@@ -490,18 +518,20 @@ class Fleet {
 int Churn() {
   const Folder folder(absl::GetFlag(FLAGS_folder));
   const std::string binaries = BinaryFolder();
+  const std::string heap_count = folder.path() + "/heap_count";
   const std::unique_ptr<Program> server =
       StartOrDie({binaries + "/attnfleet-server", "--listen=127.0.0.1:0", "--metrics-listen=off",
                   absl::StrCat("--state-dir=", folder.path(), "/server"),
                   absl::StrCat("--retain-benchmarks=", absl::GetFlag(FLAGS_keep))},
-                 folder.path() + "/server.log");
+                 folder.path() + "/server.log",
+                 {absl::StrCat("LD_PRELOAD=", binaries, "/libheap_count.so"), "ATTNFLEET_HEAP_COUNT=" + heap_count});
   const std::unique_ptr<Program> worker =
       StartOrDie({binaries + "/attnfleet-worker", "--server=" + server->address(), "--name=real", "--slots=cpu:2",
                   absl::StrCat("--labels=", kRealLabel, "=yes"), absl::StrCat("--state-dir=", folder.path(), "/worker"),
                   absl::StrCat("--trainer=", binaries, "/attnfleet-trainer-double")},
                  folder.path() + "/worker.log", {"ATTNFLEET_DOUBLE=*:slow=0.2"});
   Fleet fleet(server->address());
-  std::vector<Watched> watched = {{"server", *server}, {"worker", *worker}};
+  std::vector<Watched> watched = {{"server", *server, heap_count}, {"worker", *worker, ""}};
   const Clock::time_point start = Clock::now();
   const auto minutes = [&] { return std::chrono::duration<double>(Clock::now() - start).count() / 60; };
   const auto sleep_until = [&](Clock::time_point due) {
