@@ -266,7 +266,7 @@ absl::Status SqliteStore::Fill(const Source& next) {
 }
 
 absl::Status SqliteStore::FillRows(const Source& next) {
-  const absl::Status empty =
+  absl::Status empty =
       ForEachRow("SELECT 1 FROM (SELECT id FROM benchmarks UNION ALL SELECT 1 FROM settings) LIMIT 1",
                  [this](sqlite3_stmt*) { return absl::FailedPreconditionError(name() + " is not empty"); });
   if (!empty.ok()) return empty;
