@@ -36,7 +36,7 @@ class MemoryStore : public JobStore {
   absl::Status Fill(const Source& next) override {
     const std::lock_guard<std::mutex> lock(mutex_);
     if (!benchmarks_.empty() || !settings_.empty()) return absl::FailedPreconditionError(name() + " is not empty");
-    const absl::Status status = FillLocked(next);
+    absl::Status status = FillLocked(next);
     if (!status.ok()) {
       benchmarks_.clear();
       runs_.clear();

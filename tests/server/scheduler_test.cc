@@ -74,7 +74,7 @@ class SchedulerTest : public testing::Test {
     v1::BenchmarkSpec spec = MakeSpec({"eager"}, 1, 1);
     spec.set_max_attempts(1);
     Submit(spec);
-    const v1::StartRun start = TakeStart();
+    v1::StartRun start = TakeStart();
     scheduler_.WorkerHeard("w1", true, now_, effects_);
     return start;
   }

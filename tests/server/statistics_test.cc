@@ -123,6 +123,7 @@ TEST(Statistics, PairedIntervalIgnoresWhatBothShare) {
 
 TEST(Bootstrap, MoreValuesGiveANarrowerIntervalAlwaysTheSame) {
   std::vector<double> values;
+  values.reserve(40);
   for (int i = 0; i < 40; ++i) values.push_back(i % 8);
   const Interval interval = BootstrapInterval(values, Median);
   EXPECT_GE(interval.low, 2);

@@ -126,7 +126,7 @@ at::Tensor EmbedText(const Pass& pass) {
 
 // (B, text and visual tokens, hidden).
 at::Tensor Embed(const Pass& pass) {
-  const at::Tensor text = EmbedText(pass);
+  at::Tensor text = EmbedText(pass);
   if (!pass.config().image) return text;
   return Dropout(pass, Norm(pass, pass.model.visual.joint_norm, at::cat({text, EmbedImage(pass)}, 1)));
 }

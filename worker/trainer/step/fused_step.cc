@@ -85,7 +85,7 @@ class FusedPass {
                                    boxes.const_data_ptr<int64_t>(), rows.mutable_data_ptr<int32_t>()});
     if (packed()) rows = rows.index_select(0, pass_.batch.rows);
     const FusedWeights& weights = step_.weights();
-    const Stream text = EmbedTokens(context_, anchor, rows, tables, weights, Dropout(kEmbeddings));
+    Stream text = EmbedTokens(context_, anchor, rows, tables, weights, Dropout(kEmbeddings));
     if (!pass_.config().image) return text;
     const at::Tensor image = EmbedImage(pass_).to(at::kFloat);
     const at::Tensor all = at::cat({text.y.to(at::kFloat).view({batch_, -1, tables.columns}), image}, 1);
