@@ -76,7 +76,7 @@ class Watched {
 
   bool Judge() const {
     std::printf("%s\n", name_.c_str());
-    const Sample& first_rest = at_rest_.at(std::min<size_t>(1, at_rest_.size() - 1));
+    const Sample& first_rest = at_rest_.at(1);
     const Sample& last_rest = at_rest_.back();
     bool flat = true;
     const auto say = [&flat](bool is_flat) {
@@ -565,9 +565,9 @@ int main(int argc, char** argv) {
   if (line->help || !line->positional.empty()) {
     attnfleet::bench::Die("there are only the flags that tests/bench/fleet_churn.cc begins with");
   }
-  if (absl::GetFlag(FLAGS_rounds) < 1 || absl::GetFlag(FLAGS_churn) < 3 * absl::GetFlag(FLAGS_interval) ||
+  if (absl::GetFlag(FLAGS_rounds) < 3 || absl::GetFlag(FLAGS_churn) < 3 * absl::GetFlag(FLAGS_interval) ||
       absl::GetFlag(FLAGS_interval) < absl::Milliseconds(1)) {
-    attnfleet::bench::Die("--rounds: at least 1; --churn: at least three times the --interval, which is 1ms or more");
+    attnfleet::bench::Die("--rounds: at least 3; --churn: at least three times the --interval, which is 1ms or more");
   }
   absl::SetMutexDeadlockDetectionMode(absl::OnDeadlockCycle::kIgnore);  // as the server does
   return attnfleet::bench::Churn();
