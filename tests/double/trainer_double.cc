@@ -28,6 +28,7 @@
 
 #include <fcntl.h>
 #include <sys/prctl.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -291,13 +292,27 @@ void RunSlowly(const Arguments& arguments, double seconds) {
   Hang();
 }
 
+// Into the process group of a child, which keeps it until it is waited for. The parent's may lie outside of what this
+// process can see, in a container.
+void LeaveProcessGroup() {
+  const pid_t child = fork();
+  if (child == 0) {
+    setpgid(0, 0);
+    _exit(0);
+  }
+  siginfo_t ended;
+  waitid(P_PID, static_cast<id_t>(child), &ended, WEXITED | WNOWAIT);
+  setpgid(0, child);
+  waitpid(child, nullptr, 0);
+}
+
 int Run(const Arguments& arguments, const Behaviour& behaviour) {
   const std::string& name = behaviour.name;
   if (name == "measured") {
     Write(STDOUT_FILENO, Started(arguments) + Measured(arguments));
     return 0;
   }
-  if (name == "unkillable") setpgid(0, getpgid(getppid()));  // before anybody hears of this process
+  if (name == "unkillable") LeaveProcessGroup();  // before anybody hears of this process
   Write(STDOUT_FILENO, Started(arguments));
   if (name == "contaminated") {
     const bool all = behaviour.value.empty();
