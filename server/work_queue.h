@@ -43,7 +43,7 @@ struct ByHealth {
 struct Need {
   BackendSet wanted = 0;
   std::set<std::string> shuns = {};
-  auto operator<=>(const Need&) const = default;  // NOLINT: clang-tidy 14 takes it for a null pointer
+  auto operator<=>(const Need&) const = default;  // NOLINT(modernize-use-nullptr): for clang-tidy 14 it holds a 0
 };
 
 // Slots of the fleet that no requirement can tell apart.

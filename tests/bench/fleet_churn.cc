@@ -7,19 +7,16 @@
 //
 // What is in use at work is whatever is on its way just then, and resident memory is as large as the most that has been
 // and the holes in it: both hide a leak. So after each round of churn everybody leaves, the store is left with --keep
-// benchmarks of one run, and once the server has given back what it does not use, what it has allocated is looked at
-// (heap_count.cc). Memory is flat if
-// - what the server has allocated is at the last rest less than 1 % above that at the second (the first round fills
-//   pools);
+// benchmarks of two runs each, and once the server has given back what it does not use, what the programs have
+// allocated is looked at (heap_count.cc). Memory is flat if
+// - what is allocated is at the last rest less than 1 % above that at the second (the first round fills pools);
 // - resident memory is less than 5 % above, from the second rest to the last, and from its highest at work in the
-// second
-//   third of the time to that in the last.
+//   second third of the time to that in the last.
 // Descriptors are flat if their highest number is in the last third at most 2 % and 2 above that in the second third.
 // The exit status is 1 if one is not flat, or if a simulated worker saw what must not be.
 
 #include <algorithm>
 #include <atomic>
-#include <cmath>
 #include <cstdint>
 #include <cstdio>
 #include <fstream>
@@ -58,7 +55,7 @@ constexpr std::chrono::seconds kLongestCall{60};
 constexpr std::chrono::minutes kLongestDrain{5};
 
 struct Sample {
-  double allocated_kib;  // NaN where it is not counted
+  double allocated_kib;
   double rss_kib;
   double descriptors;
   double threads;
@@ -67,7 +64,7 @@ struct Sample {
 // A program's samples, and the verdict on them.
 class Watched {
  public:
-  // `heap_count` is the file with the program's count, "" without one.
+  // `heap_count` is the file with the program's count.
   Watched(std::string name, const Program& program, std::string heap_count)
       : name_(std::move(name)), program_(program), heap_count_(std::move(heap_count)) {}
 
@@ -76,20 +73,18 @@ class Watched {
 
   bool Judge() const {
     std::printf("%s\n", name_.c_str());
-    const Sample& first_rest = at_rest_.at(1);
+    const Sample& second_rest = at_rest_.at(1);
     const Sample& last_rest = at_rest_.back();
     bool flat = true;
     const auto say = [&flat](bool is_flat) {
       std::printf(": %s\n", is_flat ? "flat" : "NOT FLAT");
       flat = flat && is_flat;
     };
-    if (!heap_count_.empty()) {
-      std::printf("  allocated at the second rest %.1f KiB, at the last %.1f", first_rest.allocated_kib,
-                  last_rest.allocated_kib);
-      say(last_rest.allocated_kib < kMostAllocated * first_rest.allocated_kib);
-    }
-    std::printf("  resident at the second rest %.0f KiB, at the last %.0f", first_rest.rss_kib, last_rest.rss_kib);
-    say(last_rest.rss_kib < kMostResident * first_rest.rss_kib);
+    std::printf("  allocated at the second rest %.1f KiB, at the last %.1f", second_rest.allocated_kib,
+                last_rest.allocated_kib);
+    say(last_rest.allocated_kib < kMostAllocated * second_rest.allocated_kib);
+    std::printf("  resident at the second rest %.0f KiB, at the last %.0f", second_rest.rss_kib, last_rest.rss_kib);
+    say(last_rest.rss_kib < kMostResident * second_rest.rss_kib);
 
     const auto second = at_work_.begin() + static_cast<ptrdiff_t>(at_work_.size() / 3);
     const auto last = at_work_.begin() + static_cast<ptrdiff_t>(at_work_.size() * 2 / 3);
@@ -122,10 +117,13 @@ class Watched {
   }
 
   double AllocatedKib() const {
-    if (heap_count_.empty()) return std::nan("");
     int64_t bytes = 0;
     std::ifstream file(heap_count_, std::ios::binary);
-    if (!file.read(reinterpret_cast<char*>(&bytes), sizeof bytes)) Die(absl::StrCat("cannot read ", heap_count_));
+    if (!file.read(reinterpret_cast<char*>(&bytes), sizeof bytes)) {
+      Die(absl::StrCat("cannot read ", heap_count_,
+                       "; is libheap_count.so beside this program, in a folder without "
+                       "spaces and colons?"));
+    }
     return static_cast<double>(bytes) / 1024;
   }
 
@@ -133,10 +131,8 @@ class Watched {
     const Sample sample = {AllocatedKib(), static_cast<double>(program_.Status("VmRSS")),
                            static_cast<double>(program_.Descriptors()),
                            static_cast<double>(program_.Status("Threads"))};
-    std::printf("%7.2f min  %-7s %9.0f KiB %6.0f descriptors %4.0f threads%s", minutes, name_.c_str(), sample.rss_kib,
-                sample.descriptors, sample.threads, when);
-    if (!heap_count_.empty()) std::printf(", %.1f KiB allocated", sample.allocated_kib);
-    std::printf("\n");
+    std::printf("%7.2f min  %-7s %9.0f KiB, %.1f allocated, %4.0f descriptors %4.0f threads%s\n", minutes,
+                name_.c_str(), sample.rss_kib, sample.allocated_kib, sample.descriptors, sample.threads, when);
     std::fflush(stdout);
     return sample;
   }
@@ -272,9 +268,12 @@ class User {
         random_(number),
         thread_([this] { Loop(); }) {}
 
-  // Asks it to stop; the destructor waits.
   void Stop() { stopping_ = true; }
-  ~User() { thread_.join(); }
+  // Waits until it has stopped; the destructor does too.
+  void Join() {
+    if (thread_.joinable()) thread_.join();
+  }
+  ~User() { Join(); }
 
   std::map<std::string, int> done() {
     const std::lock_guard<std::mutex> lock(mutex_);
@@ -425,8 +424,11 @@ class User {
   std::thread thread_;
 };
 
+// `counted` is where what it has allocated is counted.
 std::unique_ptr<Program> StartOrDie(const std::vector<std::string>& argv, const std::string& log,
-                                    const std::vector<std::string>& environment = {}) {
+                                    const std::string& counted, std::vector<std::string> environment = {}) {
+  environment.push_back(absl::StrCat("LD_PRELOAD=", BinaryFolder(), "/libheap_count.so"));
+  environment.push_back("ATTNFLEET_HEAP_COUNT=" + counted);
   absl::StatusOr<std::unique_ptr<Program>> program = Program::Start(argv, log, environment);
   if (!program.ok()) Die(std::string(program.status().message()));
   return *std::move(program);
@@ -471,6 +473,7 @@ class Fleet {
   void EndRound() {
     for (const std::unique_ptr<User>& user : users_) user->Stop();
     for (const std::unique_ptr<User>& user : users_) {
+      user->Join();
       for (const auto& [what, count] : user->done()) done_[what] += count;
     }
     users_.clear();
@@ -518,20 +521,19 @@ class Fleet {
 int Churn() {
   const Folder folder(absl::GetFlag(FLAGS_folder));
   const std::string binaries = BinaryFolder();
-  const std::string heap_count = folder.path() + "/heap_count";
+  const std::string server_heap = folder.path() + "/server.heap", worker_heap = folder.path() + "/worker.heap";
   const std::unique_ptr<Program> server =
       StartOrDie({binaries + "/attnfleet-server", "--listen=127.0.0.1:0", "--metrics-listen=off",
                   absl::StrCat("--state-dir=", folder.path(), "/server"),
                   absl::StrCat("--retain-benchmarks=", absl::GetFlag(FLAGS_keep))},
-                 folder.path() + "/server.log",
-                 {absl::StrCat("LD_PRELOAD=", binaries, "/libheap_count.so"), "ATTNFLEET_HEAP_COUNT=" + heap_count});
+                 folder.path() + "/server.log", server_heap);
   const std::unique_ptr<Program> worker =
       StartOrDie({binaries + "/attnfleet-worker", "--server=" + server->address(), "--name=real", "--slots=cpu:2",
                   absl::StrCat("--labels=", kRealLabel, "=yes"), absl::StrCat("--state-dir=", folder.path(), "/worker"),
                   absl::StrCat("--trainer=", binaries, "/attnfleet-trainer-double")},
-                 folder.path() + "/worker.log", {"ATTNFLEET_DOUBLE=*:slow=0.2"});
+                 folder.path() + "/worker.log", worker_heap, {"ATTNFLEET_DOUBLE=*:slow=0.2"});
   Fleet fleet(server->address());
-  std::vector<Watched> watched = {{"server", *server, heap_count}, {"worker", *worker, ""}};
+  std::vector<Watched> watched = {{"server", *server, server_heap}, {"worker", *worker, worker_heap}};
   const Clock::time_point start = Clock::now();
   const auto minutes = [&] { return std::chrono::duration<double>(Clock::now() - start).count() / 60; };
   const auto sleep_until = [&](Clock::time_point due) {
@@ -541,8 +543,9 @@ int Churn() {
   for (int round = 0; round < absl::GetFlag(FLAGS_rounds); ++round) {
     fleet.BeginRound();
     const auto interval = absl::ToChronoMilliseconds(absl::GetFlag(FLAGS_interval));
-    const auto end = Clock::now() + absl::ToChronoMilliseconds(absl::GetFlag(FLAGS_churn));
-    for (auto due = Clock::now() + interval; due <= end; due += interval) {
+    const Clock::time_point begin = Clock::now();
+    const auto end = begin + absl::ToChronoMilliseconds(absl::GetFlag(FLAGS_churn));
+    for (auto due = begin + interval; due <= end; due += interval) {
       sleep_until(due);
       for (Watched& one : watched) one.LookAtWork(minutes());
     }

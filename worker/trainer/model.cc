@@ -196,8 +196,9 @@ StepTensors PrepareAttention(const Pass& pass, const AttentionProblem& problem) 
 }
 
 at::Tensor Tanh(const at::Tensor& x) {
-  // Too small to be shared between threads.
-  [[maybe_unused]] static const at::Tensor first = at::tanh(at::zeros({1}, at::kFloat));
+  // Too small to be shared between threads. Each type has a function of its own.
+  [[maybe_unused]] static const std::array<at::Tensor, 2> first = {at::tanh(at::zeros({1}, at::kFloat)),
+                                                                   at::tanh(at::zeros({1}, at::kDouble))};
   return at::tanh(x);
 }
 
