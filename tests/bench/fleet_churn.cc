@@ -29,6 +29,7 @@
 #include "attnfleet/v1/service.grpc.pb.h"
 #include "program.h"
 #include "proto/address.h"
+#include "proto/spec.h"
 #include "proto/support/flags.h"
 #include "simulated_worker.h"
 
@@ -121,8 +122,7 @@ class Watched {
     std::ifstream file(heap_count_, std::ios::binary);
     if (!file.read(reinterpret_cast<char*>(&bytes), sizeof bytes)) {
       Die(absl::StrCat("cannot read ", heap_count_,
-                       "; is libheap_count.so beside this program, in a folder without "
-                       "spaces and colons?"));
+                       "; is libheap_count.so beside this program, in a folder without spaces and colons?"));
     }
     return static_cast<double>(bytes) / 1024;
   }
@@ -444,10 +444,7 @@ void AwaitIdle(v1::BenchmarkService::Stub& stub) {
     v1::ListResponse list;
     const grpc::Status status = stub.List(&context, request, &list);
     if (!status.ok()) Die(absl::StrCat("list: ", status.error_message()));
-    const auto open = [](const v1::Benchmark& benchmark) {
-      return benchmark.state() == v1::BENCHMARK_STATE_QUEUED || benchmark.state() == v1::BENCHMARK_STATE_RUNNING;
-    };
-    if (std::none_of(list.benchmarks().begin(), list.benchmarks().end(), open)) return;
+    if (std::all_of(list.benchmarks().begin(), list.benchmarks().end(), HasEnded)) return;
     std::this_thread::sleep_for(std::chrono::milliseconds(100));
   }
   Die("benchmarks are still open five minutes after the last one was submitted");
