@@ -71,15 +71,21 @@ bool FakeCoordinator::Session::done() {
 }
 
 void FakeCoordinator::Session::OnReadDone(bool ok) {
-  const std::lock_guard lock(mutex_);
-  if (ok) {
+  bool first = false;
+  {
+    const std::lock_guard lock(mutex_);
+    if (!ok) {
+      half_closed_ = true;
+      if (!std::exchange(finished_, true)) Finish(grpc::Status::OK);
+      return;
+    }
+    first = events_.empty();
     events_.push_back(std::move(incoming_));
     incoming_.Clear();
-    StartRead(&incoming_);
-    return;
   }
-  half_closed_ = true;
-  if (!std::exchange(finished_, true)) Finish(grpc::Status::OK);
+  if (first && owner_->reading_) owner_->Greet(this);
+  const std::lock_guard lock(mutex_);
+  if (!finished_) StartRead(&incoming_);
 }
 
 void FakeCoordinator::Session::OnWriteDone(bool ok) {
@@ -105,11 +111,19 @@ grpc::ServerBidiReactor<v1::WorkerEvent, v1::WorkerCommand>* FakeCoordinator::Se
   Session* session = nullptr;
   {
     const std::lock_guard lock(owner_->mutex_);
-    session = owner_->sessions_.emplace_back(std::make_unique<Session>(owner_)).get();
+    session = owner_->streams_.emplace_back(std::make_unique<Session>(owner_)).get();
   }
   session->Start(owner_->reading_);
-  if (owner_->on_stream_) owner_->on_stream_(*session);
+  if (!owner_->reading_) owner_->Greet(session);
   return session;
+}
+
+void FakeCoordinator::Greet(Session* session) {
+  {
+    const std::lock_guard lock(mutex_);
+    sessions_.push_back(session);
+  }
+  if (on_stream_) on_stream_(*session);
 }
 
 FakeCoordinator::FakeCoordinator(const std::string& path, std::function<void(Session&)> on_stream, bool reading)
@@ -128,8 +142,8 @@ FakeCoordinator::~FakeCoordinator() {
   server_->Shutdown(std::chrono::system_clock::now());
   std::unique_lock lock(mutex_);
   session_done_.wait(lock, [this] {
-    for (const auto& session : sessions_) {
-      if (!session->done()) return false;
+    for (const auto& stream : streams_) {
+      if (!stream->done()) return false;
     }
     return true;
   });

@@ -52,14 +52,15 @@ class FakeCoordinator {
     bool done_ = false;
   };
 
-  // Listens on unix:PATH. `on_stream` comes for every new stream, on a thread of gRPC.
+  // Listens on unix:PATH. `on_stream` comes on a thread of gRPC for every stream whose hello has been read, as a
+  // coordinator knows nobody before; if it is not `reading`, for every stream.
   explicit FakeCoordinator(const std::string& path, std::function<void(Session&)> on_stream = nullptr,
                            bool reading = true);
   ~FakeCoordinator();
   FakeCoordinator(const FakeCoordinator&) = delete;
   FakeCoordinator& operator=(const FakeCoordinator&) = delete;
 
-  // How many streams there have been, and each of them. Sessions live as long as the coordinator.
+  // How many streams `on_stream` came for, and each of them. Sessions live as long as the coordinator.
   size_t sessions();
   Session& session(size_t index);
   Session& last() { return session(sessions() - 1); }
@@ -74,12 +75,15 @@ class FakeCoordinator {
     FakeCoordinator* const owner_;
   };
 
+  void Greet(Session* session);
+
   const std::function<void(Session&)> on_stream_;
   const bool reading_;
   Service service_;
   std::mutex mutex_;
   std::condition_variable session_done_;
-  std::vector<std::unique_ptr<Session>> sessions_;  // guarded by mutex_
+  std::vector<std::unique_ptr<Session>> streams_;  // guarded by mutex_
+  std::vector<Session*> sessions_;                 // guarded by mutex_
   std::unique_ptr<grpc::Server> server_;
 };
 
