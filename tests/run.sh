@@ -14,6 +14,23 @@ if [ "${1:-}" = faults ]; then
   cd "$project"
   exec python3 -B tests/e2e/fault_campaign.py "${@:2}"
 fi
+
+# tell_failures PRESET: the failed tests of the last run, and the ends of what they printed. Said again when all is over:
+# of an output as long as this script's often only the end is kept.
+tell_failures() {
+  local log=build/$1/Testing/Temporary/LastTest.log
+  [ -e "$log" ] || return 0
+  say "What failed in preset $1 (whole: $log)"
+  awk -v most=60 '
+    / Testing: / { count = 0; taken = 1 }
+    taken { lines[count++] = $0 }
+    /^Test Failed\.$/ {
+      for (i = 0; i < count; ++i) if (i < 2 || i >= count - most) print lines[i]
+      print ""
+    }
+    /^Test (Failed|Passed)\.$/ { taken = 0 }' "$log" >&2
+}
+
 [ $# -gt 0 ] || set -- format fuzz asan tsan release
 # llvm-symbolizer: ThreadSanitizer's suppressions need names. git: the upgrade tests build release 0 from the history.
 setup_packages postgresql llvm git
@@ -42,6 +59,9 @@ for part in "$@"; do
       ctest --preset fuzz || failed+=(fuzz) ;;
     *) die "unknown part \"$part\"; available: format, fuzz, asan, tsan, release" ;;
   esac
+done
+for part in "${failed[@]}"; do
+  [ "$part" = format ] || tell_failures "$part"
 done
 [ ${#failed[@]} -eq 0 ] || die "failed: ${failed[*]}"
 say "All passed: $*"
