@@ -81,18 +81,16 @@ absl::StatusOr<Response> Server::Call(
     std::promise<grpc::Status> promise;
     std::future<grpc::Status> answer = promise.get_future();
     start(&context, &response, [&promise](const grpc::Status& status) { promise.set_value(status); });
-    bool interrupted = false;
     while (answer.wait_for(kSignalPoll) != std::future_status::ready) {
-      if (signals_.Wait(std::chrono::milliseconds(0)) == 0) continue;
-      interrupted = true;
-      context.TryCancel();
+      if (signals_.Pending()) context.TryCancel();
     }
     const grpc::Status status = answer.get();
     if (status.ok()) {
       leader_->Worked();
       return response;
     }
-    if (interrupted) return absl::CancelledError("interrupted");
+    // Where the answer came all the same, the signal is left for who asks next: none may be lost.
+    if (signals_.Wait(std::chrono::milliseconds(0)) != 0) return absl::CancelledError("interrupted");
     if (status.error_code() == grpc::StatusCode::UNAVAILABLE) {
       problem = ConnectionProblem(status.error_message());
       answered = IsFromServer(context);

@@ -8,6 +8,14 @@
 #include <csignal>
 
 namespace attnfleet {
+namespace {
+
+bool Readable(int descriptor, std::chrono::milliseconds timeout) {
+  pollfd poller{descriptor, POLLIN, 0};
+  return poll(&poller, 1, static_cast<int>(timeout.count())) > 0;
+}
+
+}  // namespace
 
 StopSignals::StopSignals() {
   sigset_t signals;
@@ -23,11 +31,12 @@ StopSignals::StopSignals() {
 StopSignals::~StopSignals() { close(descriptor_); }
 
 int StopSignals::Wait(std::chrono::milliseconds timeout) {
-  pollfd poller{descriptor_, POLLIN, 0};
-  if (poll(&poller, 1, static_cast<int>(timeout.count())) <= 0) return 0;
+  if (!Readable(descriptor_, timeout)) return 0;
   signalfd_siginfo info{};
   if (read(descriptor_, &info, sizeof info) != static_cast<ssize_t>(sizeof info)) return 0;
   return static_cast<int>(info.ssi_signo);
 }
+
+bool StopSignals::Pending() const { return Readable(descriptor_, std::chrono::milliseconds(0)); }
 
 }  // namespace attnfleet

@@ -18,7 +18,10 @@ class StopSignals {
   // Waits for a signal and returns its number, or 0 when `timeout` passes first. Each arrival is returned once.
   int Wait(std::chrono::milliseconds timeout);
 
-  // For poll(): readable when Wait() would return at once.
+  // Whether Wait() would return one at once.
+  bool Pending() const;
+
+  // For poll(): readable while Pending().
   int descriptor() const { return descriptor_; }
 
  private:

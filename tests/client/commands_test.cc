@@ -173,6 +173,33 @@ class CommandsTest : public testing::Test {
   std::string err_;
 };
 
+// A signal while an answer is on its way ends the call or is left for who asks next; one that did neither would be a
+// Ctrl-C without effect. The pauses are about as long as the client takes to look for a signal, for both to happen.
+TEST_F(CommandsTest, SignalDuringACallIsNotLost) {
+  int answered = 0;
+  std::chrono::microseconds pause{0};
+  service_.before = [&pause](grpc::ServerContext*) {
+    kill(getpid(), SIGINT);
+    std::this_thread::sleep_for(pause);
+    return grpc::Status::OK;
+  };
+  Start();
+  Server server(address_, absl::Seconds(30), signals_);
+  constexpr int kCalls = 100;
+  for (int i = 0; i < kCalls; ++i) {
+    pause = std::chrono::microseconds(400 * i);
+    const absl::StatusOr<v1::Benchmark> benchmark = server.Get(12);
+    if (benchmark.ok()) {
+      ++answered;
+    } else {
+      EXPECT_TRUE(absl::IsCancelled(benchmark.status())) << benchmark.status();
+    }
+    EXPECT_EQ(signals_.Wait(std::chrono::milliseconds(0)), benchmark.ok() ? SIGINT : 0) << "call " << i;
+  }
+  EXPECT_GT(answered, 0);
+  EXPECT_LT(answered, kCalls);
+}
+
 TEST_F(CommandsTest, HelpTeachesByExampleAndListsExitCodes) {
   EXPECT_EQ(Run({"--help"}), kExitOk);
   EXPECT_THAT(out_, HasSubstr("attnfleet run --preset=tiny"));

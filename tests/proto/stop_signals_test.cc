@@ -17,8 +17,11 @@ TEST(StopSignals, ReturnsEachSignalOnce) {
   EXPECT_EQ(signals.Wait(milliseconds(0)), 0);
   raise(SIGINT);
   EXPECT_EQ(signals.Wait(milliseconds(1000)), SIGINT);
+  EXPECT_FALSE(signals.Pending());
   EXPECT_EQ(signals.Wait(milliseconds(0)), 0);
   raise(SIGTERM);
+  EXPECT_TRUE(signals.Pending());
+  EXPECT_TRUE(signals.Pending()) << "asking takes nothing";
   EXPECT_EQ(signals.Wait(milliseconds(1000)), SIGTERM);
 }
 
