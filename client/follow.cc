@@ -44,12 +44,14 @@ class ContactNotes {
   bool told_ = false;
 };
 
-// Why nothing runs: asked of the server once that has lasted a while, and now and then as long as it lasts.
+// Why nothing runs, or nothing is heard of what runs: asked of the server once that has lasted a while, and now and
+// then as long as it lasts.
 class WaitReason {
  public:
-  // CANCELLED if a stop signal came meanwhile.
-  absl::Status Update(Server& server, const v1::Benchmark& benchmark, ProgressDisplay& display) {
-    if (HasEnded(benchmark) || AnyRunActive(benchmark)) {
+  // `quiet`: nothing was heard for a while. CANCELLED if a stop signal came meanwhile.
+  absl::Status Update(Server& server, const v1::Benchmark& benchmark, bool quiet, ProgressDisplay& display) {
+    const bool active = AnyRunActive(benchmark);
+    if (HasEnded(benchmark) || (active && !quiet)) {
       ask_at_.reset();
       display.Waits("");
       return absl::OkStatus();
@@ -58,9 +60,10 @@ class WaitReason {
     if (!ask_at_.has_value()) ask_at_ = now + kSilenceToTell;
     if (now < *ask_at_) return absl::OkStatus();
     ask_at_ = now + kAskAgain;
-    const absl::StatusOr<v1::ExplainResponse> answer = server.Explain(benchmark.id());
+    const absl::StatusOr<v1::ExplainResponse> answer = server.Explain(benchmark.id(), kAskAgain);
     if (absl::IsCancelled(answer.status())) return answer.status();
-    if (answer.ok()) display.Waits(WaitText(*answer));
+    // Of what runs, only that is news: its other runs may well wait.
+    if (answer.ok()) display.Waits(active && answer->stalled().empty() ? "" : WaitText(*answer));
     return absl::OkStatus();
   }
 
@@ -86,11 +89,13 @@ absl::StatusOr<FollowResult> Follow(Server& server, uint64_t id, const FollowOpt
   request.set_include_contaminated(options.include_contaminated);
   Watcher watcher(server.leader(), request, kContactPatience);
   absl::Time cancel_deadline = absl::InfiniteFuture();
+  absl::Time last_update = absl::Now();
   for (;;) {
     WaitForNews(signals, watcher);
     const std::optional<absl::Status> end = watcher.End();  // before Take(), so that no update behind it is missed
     std::vector<Change> changes;
     for (const v1::WatchResponse& update : watcher.Take()) {
+      last_update = absl::Now();
       for (Change& change : ApplyUpdate(result.benchmark, update)) changes.push_back(std::move(change));
     }
     if (result.benchmark.id() != 0) display.Update(result.benchmark, changes);
@@ -101,7 +106,7 @@ absl::StatusOr<FollowResult> Follow(Server& server, uint64_t id, const FollowOpt
     contact.Update(watcher.Disconnected(), display);
     absl::Status asked;
     if (result.benchmark.id() != 0 && watcher.Disconnected().empty()) {
-      asked = waits.Update(server, result.benchmark, display);
+      asked = waits.Update(server, result.benchmark, absl::Now() - last_update >= options.quiet, display);
     }
     if (options.fleet != nullptr) {
       if (const absl::Status status = options.fleet->Tend(note); !status.ok()) return status;

@@ -7,6 +7,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "absl/time/time.h"
 #include "attnfleet/v1/benchmark.pb.h"
 #include "client/local_fleet.h"
 #include "client/server.h"
@@ -17,6 +18,9 @@ struct FollowOptions {
   bool cancel_on_stop = false;        // a stop signal cancels the benchmark; else it only ends the watching
   LocalFleet* fleet = nullptr;        // kept alive meanwhile
   bool include_contaminated = false;  // in the summaries
+  // How long nothing is heard of what runs, and trainers at work are heard of more often, until the server is asked
+  // why.
+  absl::Duration quiet = absl::Seconds(10);
 };
 
 struct FollowResult {

@@ -152,6 +152,7 @@ std::vector<std::string> ProgressLines(const v1::Benchmark& benchmark, double el
 }
 
 std::string WaitText(const v1::ExplainResponse& response) {
+  if (!response.stalled().empty()) return absl::StrCat("nothing goes on: ", response.stalled());
   std::vector<std::string> reasons;
   bool unfit = true;
   for (const v1::Explanation& explanation : response.explanations()) {

@@ -1,5 +1,6 @@
 #include "client/requirements.h"
 
+#include <algorithm>
 #include <string>
 #include <vector>
 
@@ -7,6 +8,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_join.h"
+#include "client/worker_state.h"
 #include "proto/spec.h"
 
 namespace attnfleet::client {
@@ -51,6 +53,19 @@ absl::Status CheckRequirements(const v1::SlotRequirements& requirements, const v
   }
   return absl::InvalidArgumentError(absl::StrCat(unmet, ": nothing here is like that; this machine offers ",
                                                  offers.empty() ? "nothing" : absl::StrJoin(offers, ", ")));
+}
+
+std::vector<std::string> LeftOut(const v1::SlotRequirements& requirements, const v1::ListWorkersResponse& fleet) {
+  std::vector<std::string> result;
+  for (const v1::WorkerStatus& worker : fleet.workers()) {
+    const auto& slots = worker.info().slots();
+    const bool fits = std::any_of(slots.begin(), slots.end(), [&](const v1::Slot& slot) {
+      return UnmetField(requirements, worker.info(), slot).empty();
+    });
+    if (!fits || (worker.connected() && !worker.drained() && !worker.draining())) continue;
+    result.push_back(absl::StrCat(worker.info().name(), " (", WorkerState(worker), ")"));
+  }
+  return result;
 }
 
 absl::Status CheckStep(const v1::BenchmarkSpec& spec, const v1::ListWorkersResponse& fleet) {

@@ -1,6 +1,9 @@
 #ifndef ATTNFLEET_CLIENT_REQUIREMENTS_H_
 #define ATTNFLEET_CLIENT_REQUIREMENTS_H_
 
+#include <string>
+#include <vector>
+
 #include "absl/status/status.h"
 #include "attnfleet/v1/service.pb.h"
 
@@ -13,6 +16,10 @@ absl::Status CheckRequirements(const v1::SlotRequirements& requirements, const v
 // INVALID_ARGUMENT if all slots that fit are CPUs and the step cannot be computed with the precision that `auto` is
 // there, which would else be found out run by run. Pure.
 absl::Status CheckStep(const v1::BenchmarkSpec& spec, const v1::ListWorkersResponse& fleet);
+
+// With placement every, where nodes are chosen once: "w3 (drained)" for each worker that has a slot that fits and is
+// not to be had now. Pure.
+std::vector<std::string> LeftOut(const v1::SlotRequirements& requirements, const v1::ListWorkersResponse& fleet);
 
 }  // namespace attnfleet::client
 

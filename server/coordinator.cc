@@ -60,6 +60,10 @@ absl::Status NotYetSaved(const char* what, uint64_t id, const absl::Status& save
                                      "lost if the server stops before")};
 }
 
+std::string Stalled(const absl::Status& store) {
+  return absl::StrCat(std::string(store.message()), "; nothing is assigned or acknowledged until this is mended");
+}
+
 Snapshots::Kind KindFor(bool include_contaminated) {
   return include_contaminated ? Snapshots::Kind::kWithContaminated : Snapshots::Kind::kBenchmark;
 }
@@ -292,9 +296,8 @@ void Coordinator::SetDrained(v1::SetDrainedRequest request, const Reply<v1::Work
         }
         after_save_.push_back([this, request, reply](const absl::Status& saved) {
           if (!saved.ok()) return reply(saved);
-          v1::WorkerStatus unknown;  // drained, and not seen since the server started
+          v1::WorkerStatus unknown;  // taken back, and not seen since the server started
           unknown.mutable_info()->set_name(request.worker());
-          unknown.set_drained(request.drained());
           reply(scheduler_.FindWorker(request.worker()).value_or(unknown));
         });
       },
@@ -506,9 +509,7 @@ void Coordinator::RunBatch(const std::deque<Event>& events) {
   const absl::Status saved = Save();
   if (something) report.save_seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   report.save_failed = !saved.ok();
-  if (!saved.ok() && store_status_.ok()) {
-    LogError(absl::StrCat(std::string(saved.message()), "; nothing is assigned or acknowledged until this is mended"));
-  }
+  if (!saved.ok() && store_status_.ok()) LogError(Stalled(saved));
   if (saved.ok() && !store_status_.ok()) LogWarning("the store works again");
   store_status_ = saved;
   if (saved.ok()) {
@@ -742,13 +743,17 @@ absl::StatusOr<Snapshots::Make> Coordinator::TakeParts(const Snapshots::Key& key
     }
   }
   WaitReasons reasons;
-  if (kind == Snapshots::Kind::kExplanations) reasons = scheduler_.WhyItWaits(id);
+  if (kind == Snapshots::Kind::kExplanations) {
+    reasons = scheduler_.WhyItWaits(id);
+    if (!store_status_.ok()) reasons.stalled = Stalled(store_status_);
+  }
   return [picture = std::move(picture), reasons = std::move(reasons), finished = std::move(finished), id = id,
           kind = kind, limit = options_.max_answer_bytes, &readers = readers_]() -> Snapshots::Answer {
     absl::StatusOr<v1::Benchmark> benchmark = picture ? WithRuns(*picture) : readers.Read(id);
     if (!benchmark.ok()) return benchmark.status();
     if (kind == Snapshots::Kind::kExplanations) {
       v1::ExplainResponse response;
+      response.set_stalled(reasons.stalled);
       for (v1::Explanation& explanation : server::Explain(*benchmark, reasons)) {
         *response.add_explanations() = std::move(explanation);
       }

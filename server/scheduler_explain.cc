@@ -36,6 +36,14 @@ std::string Unavailable(const Worker& worker) {
   return worker.draining ? "is draining" : "";
 }
 
+// Of a worker that has not come since the server started.
+v1::WorkerStatus AbsentDrained(const std::string& name) {
+  v1::WorkerStatus status;
+  status.mutable_info()->set_name(name);
+  status.set_drained(true);
+  return status;
+}
+
 }  // namespace
 
 std::optional<v1::Benchmark> Scheduler::Head(uint64_t id) const {
@@ -83,13 +91,16 @@ v1::WorkerStatus Scheduler::StatusOf(const Worker& worker) const {
 std::vector<v1::WorkerStatus> Scheduler::Workers() const {
   std::vector<v1::WorkerStatus> result;
   for (const auto& [name, worker] : fleet_.workers()) result.push_back(StatusOf(*worker));
+  for (const std::string& name : drained_) {
+    if (fleet_.Find(name) == nullptr) result.push_back(AbsentDrained(name));
+  }
   return result;
 }
 
 std::optional<v1::WorkerStatus> Scheduler::FindWorker(const std::string& name) const {
-  const Worker* worker = fleet_.Find(name);
-  if (worker == nullptr) return std::nullopt;
-  return StatusOf(*worker);
+  if (const Worker* worker = fleet_.Find(name); worker != nullptr) return StatusOf(*worker);
+  if (drained_.contains(name)) return AbsentDrained(name);
+  return std::nullopt;
 }
 
 const std::vector<v1::Backend>& Scheduler::Backends() {
@@ -305,16 +316,22 @@ std::vector<v1::Explanation> Explain(const v1::Benchmark& benchmark, const WaitR
       } else {
         absl::StrAppend(&text, " is on ", where, ", attempt ", active->attempt());
       }
+      if (!reasons.stalled.empty()) {
+        absl::StrAppend(&text, "; ", reasons.stalled);
+        explanation.set_waits(reasons.stalled);
+      }
     } else if (ended < job.runs_size()) {
       const bool offered = reasons.unoffered.empty() || reasons.unoffered[backend].empty();
       std::string why = lane.why;
-      if (!offered) {
+      if (!reasons.stalled.empty()) {
+        why = reasons.stalled;
+      } else if (!offered) {
         why = reasons.unoffered[backend];
       } else if (((lane.elsewhere >> backend) & 1) != 0) {
         why = absl::StrCat("the rest of its group is on ", lane.slot, ", which lacks it; it follows on another slot");
       }
       absl::StrAppend(&text, "; waits: ", why);
-      if (!offered || !lane.active) {
+      if (!reasons.stalled.empty() || !offered || !lane.active) {
         explanation.set_waits(why);
         explanation.set_unfit(!offered || lane.unfit);
       }

@@ -10,6 +10,7 @@
 #include "client/commands/flags.h"
 #include "client/output.h"
 #include "client/requirements.h"
+#include "client/text.h"
 #include "proto/counted.h"
 #include "proto/request_id.h"
 #include "proto/spec.h"
@@ -18,6 +19,8 @@
 
 namespace attnfleet::client {
 namespace {
+
+constexpr size_t kMostLeftOut = 6;  // workers that are named
 
 // "user@host"
 std::string Submitter() {
@@ -97,13 +100,22 @@ absl::Status BenchmarkFlags::CheckBackends(Server& server, const v1::BenchmarkSp
   return CheckBackends(*backends, checked);
 }
 
-void BenchmarkFlags::WarnOfStep(Server& server, const v1::BenchmarkSpec& checked) const {
-  if (CheckStepOnCpu(checked.training()).ok()) return;
+void BenchmarkFlags::WarnOfFleet(Server& server, const v1::BenchmarkSpec& checked) const {
+  const bool every = checked.placement() == v1::PLACEMENT_EVERY;
+  if (!every && CheckStepOnCpu(checked.training()).ok()) return;
   const absl::StatusOr<v1::ListWorkersResponse> workers = server.ListWorkers();
-  const absl::Status status = workers.ok() ? CheckStep(checked, *workers) : absl::OkStatus();
-  if (!status.ok()) {
+  if (!workers.ok()) return;
+  if (const absl::Status status = CheckStep(checked, *workers); !status.ok()) {
     PrintNote(absl::StrCat("warning: every slot that fits is a CPU: ", std::string(spec.NameFlag(status).message())));
   }
+  if (!every) return;
+  std::vector<std::string> left_out = LeftOut(checked.requirements(), *workers);
+  if (left_out.empty()) return;
+  const size_t more = left_out.size() > kMostLeftOut ? left_out.size() - kMostLeftOut : 0;
+  left_out.resize(left_out.size() - more);
+  PrintNote(absl::StrCat("warning: placement every takes the workers that are there, and leaves out ",
+                         Printable(absl::StrJoin(left_out, ", ")),
+                         more > 0 ? absl::StrCat(" and ", more, " more") : ""));
 }
 
 absl::Status BenchmarkFlags::CheckBackends(const v1::ListBackendsResponse& known,

@@ -46,13 +46,15 @@ class RunBenchmark : public Command {
     if (const absl::Status status = benchmark_.CheckBackends((*connection)->server(), *spec); !status.ok()) {
       return status;
     }
-    if (!connection_.local()) benchmark_.WarnOfStep((*connection)->server(), *spec);
+    if (!connection_.local()) benchmark_.WarnOfFleet((*connection)->server(), *spec);
     const absl::StatusOr<v1::Benchmark> submitted = (*connection)->server().Submit(*spec, benchmark_.request_id);
     if (!submitted.ok()) return benchmark_.spec.NameFlag(submitted.status());
     const uint64_t id = submitted->id();
     if (connection_.verbose) PrintNote(absl::StrCat("benchmark ", id, ", request ", benchmark_.request_id));
-    const absl::StatusOr<FollowResult> result =
-        Follow((*connection)->server(), id, {true, (*connection)->fleet(), output_.include_contaminated}, signals);
+    const absl::StatusOr<FollowResult> result = Follow(
+        (*connection)->server(), id,
+        {.cancel_on_stop = true, .fleet = (*connection)->fleet(), .include_contaminated = output_.include_contaminated},
+        signals);
     if (!result.ok()) return result.status();
     // Interrupted and not ended: a second signal came while the first was being obeyed.
     (*connection)->Close(/*at_once=*/result->interrupted && !HasEnded(result->benchmark));

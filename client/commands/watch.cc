@@ -25,7 +25,7 @@ class Watch : public Command {
     const absl::StatusOr<v1::Benchmark> now = server.Get(*id);  // tells at once if there is none, or no server
     if (!now.ok()) return now.status();
     const absl::StatusOr<FollowResult> result =
-        Follow(server, *id, {false, nullptr, output_.include_contaminated}, signals);
+        Follow(server, *id, {.include_contaminated = output_.include_contaminated}, signals);
     if (!result.ok()) return result.status();
     if (result->interrupted) {
       PrintNote(absl::StrCat("benchmark ", *id, " goes on; to stop it: attnfleet cancel ", *id, connection_.Suffix()));

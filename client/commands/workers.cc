@@ -10,6 +10,7 @@
 #include "client/output.h"
 #include "client/show.h"
 #include "client/text.h"
+#include "client/worker_state.h"
 #include "proto/counted.h"
 #include "proto/spec.h"
 #include "proto/suggest.h"
@@ -18,29 +19,21 @@
 namespace attnfleet::client {
 namespace {
 
-std::string StateOf(const v1::WorkerStatus& worker, const std::string& slot) {
-  if (!worker.connected()) return worker.draining() ? "stopped" : "lost";
-  for (const v1::ActiveRun& run : worker.active()) {
-    if (run.slot() != slot) continue;
-    return absl::StrCat("runs ", FormatRunKey(run.run()),
-                        worker.draining() ? ", then stops" : (worker.drained() ? ", then drained" : ""));
-  }
-  if (worker.drained()) return "drained";
-  return worker.draining() ? "draining" : "idle";
-}
-
-// One row for each slot.
+// One row for each slot, and one for a worker without.
 Grid MakeGrid(const v1::ListWorkersResponse& response) {
   Grid grid;
   grid.columns = {{"Worker"}, {"Host"}, {"Slot"}, {"State"}, {"Device"}, {"GB", true}, {"LibTorch"}, {"Labels"}};
   grid.empty = "no worker is connected";
   for (const v1::WorkerStatus& worker : response.workers()) {
     const v1::WorkerInfo& info = worker.info();
+    if (info.slots().empty()) {
+      grid.rows.push_back({{info.name()}, {info.host()}, {""}, {WorkerState(worker)}, {""}, {""}, {""}, {""}});
+    }
     for (const v1::Slot& slot : info.slots()) {
       grid.rows.push_back({{info.name()},
                            {info.host()},
                            {slot.id()},
-                           {StateOf(worker, slot.id())},
+                           {SlotState(worker, slot.id())},
                            {slot.device_name()},
                            {absl::StrFormat("%.1f", static_cast<double>(slot.memory_bytes()) / 1e9)},
                            {info.libtorch_version()},

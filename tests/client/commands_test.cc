@@ -8,6 +8,7 @@
 #include <gtest/gtest.h>
 #include <unistd.h>
 
+#include <atomic>
 #include <chrono>
 #include <csignal>
 #include <cstdlib>
@@ -21,6 +22,7 @@
 
 #include "absl/time/clock.h"
 #include "attnfleet/v1/service.grpc.pb.h"
+#include "client/follow.h"
 #include "client/progress.h"
 #include "client/server.h"
 #include "client/watcher.h"
@@ -560,6 +562,35 @@ TEST_F(CommandsTest, SubmitWarnsOfAStepThatNoCpuRunsWithAutoPrecision) {
   EXPECT_THAT(err_, Not(HasSubstr("warning")));
 }
 
+TEST_F(CommandsTest, PlacementEverySaysWhichWorkersItLeavesOut) {
+  for (const char* name : {"w1", "w2", "w3", "w4", "w5", "w6", "w7", "w8"}) {
+    v1::WorkerStatus& worker = *fleet_.workers.add_workers();
+    worker.mutable_info()->set_name(name);
+    worker.mutable_info()->add_slots();
+  }
+  fleet_.workers.mutable_workers(0)->set_connected(true);
+  Start();
+  EXPECT_EQ(RunOnServer({"submit", "--preset=tiny"}), kExitOk);
+  EXPECT_THAT(err_, Not(HasSubstr("leaves out")));
+  EXPECT_EQ(RunOnServer({"submit", "--preset=tiny", "--placement=every"}), kExitOk);
+  EXPECT_THAT(err_,
+              StartsWith("attnfleet: warning: placement every takes the workers that are there, and leaves out w2 "
+                         "(lost), w3 (lost), w4 (lost), w5 (lost), w6 (lost), w7 (lost) and 1 more\n"));
+}
+
+TEST_F(CommandsTest, WorkersWithoutSlotsAreListedToo) {
+  v1::WorkerStatus& away = *fleet_.workers.add_workers();
+  away.mutable_info()->set_name("away");
+  away.set_drained(true);
+  v1::WorkerStatus& broken = *fleet_.workers.add_workers();
+  broken.mutable_info()->set_name("broken");
+  broken.set_connected(true);
+  Start();
+  EXPECT_EQ(RunOnServer({"workers"}), kExitOk);
+  EXPECT_THAT(out_, testing::ContainsRegex("away +not back since the server started, drained"));
+  EXPECT_THAT(out_, testing::ContainsRegex("broken +no slot in service"));
+}
+
 TEST_F(CommandsTest, ResultsOfAServerSayHowToRunThemThereAgain) {
   Start();
   EXPECT_EQ(RunOnServer({"results", "12", "--format=markdown"}), kExitOk);
@@ -619,6 +650,31 @@ TEST_F(CommandsTest, WhatTheServerCannotDoIsExitCode1) {
     EXPECT_EQ(RunOnServer({command, "12"}), kExitFailed);
     EXPECT_EQ(err_, "attnfleet: benchmark 12 has ended\n");
   }
+}
+
+TEST_F(CommandsTest, WatchSaysWhyNothingMoreIsHeardOfWhatRuns) {
+  std::atomic<int> asked = 0;
+  service_.before_explain = [this, &asked](grpc::ServerContext*) {
+    if (++asked == 1) service_.explanations.clear_stalled();  // from the next answer on
+    return grpc::Status::OK;
+  };
+  service_.explanations.set_stalled("store /s: disk full");
+  service_.explanations.add_explanations()->set_waits("every slot that fits is busy");
+  service_.watch = [this, &asked](grpc::ServerContext* context, grpc::ServerWriter<v1::WatchResponse>* writer) {
+    v1::Benchmark running = QueuedBenchmark({"eager"}, 1);
+    running.mutable_jobs(0)->mutable_runs(0)->set_state(v1::RUN_STATE_RUNNING);
+    writer->Write(Whole(running));
+    while (asked < 2 && !context->IsCancelled()) std::this_thread::sleep_for(std::chrono::milliseconds(5));
+    writer->Write(Whole(service_.benchmark));
+    return grpc::Status::OK;
+  };
+  Start();
+  Server server(address_, absl::Seconds(30), signals_);
+  testing::internal::CaptureStderr();
+  EXPECT_TRUE(Follow(server, 12, {.quiet = absl::Milliseconds(100)}, signals_).ok());
+  const std::string said = testing::internal::GetCapturedStderr();
+  EXPECT_THAT(said, HasSubstr("nothing goes on: store /s: disk full\n"));
+  EXPECT_THAT(said, Not(HasSubstr("is busy"))) << "something of it runs";
 }
 
 TEST_F(CommandsTest, CtrlCInWatchLeavesTheBenchmarkAlone) {

@@ -153,6 +153,13 @@ TEST(WaitText, SaysEachReasonOnceAndNotTooMany) {
   EXPECT_EQ(WaitText(response), "waiting: no slot fits; every slot that fits is busy; and 2 more reasons");
 }
 
+TEST(WaitText, AStoreThatDoesNotWorkIsTheReasonBeforeAllOthers) {
+  v1::ExplainResponse response;
+  response.add_explanations()->set_waits("no slot fits");
+  response.set_stalled("store /s: disk full");
+  EXPECT_EQ(WaitText(response), "nothing goes on: store /s: disk full");
+}
+
 TEST(AnyRunActive, IsTrueOfOneThatIsAssigned) {
   v1::Benchmark benchmark = QueuedBenchmark({"eager"}, 2);
   EXPECT_FALSE(AnyRunActive(benchmark));

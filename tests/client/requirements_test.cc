@@ -52,5 +52,27 @@ TEST(Requirements, AStepThatAutoPrecisionRulesOutWhereAllIsCpu) {
   EXPECT_TRUE(CheckStep(spec, Fleet()).ok());
 }
 
+TEST(Requirements, WorkersThatFitAndAreNotToBeHadAreLeftOut) {
+  v1::ListWorkersResponse fleet;
+  const auto add = [&fleet](const char* name, bool connected) -> v1::WorkerStatus& {
+    v1::WorkerStatus& worker = *fleet.add_workers();
+    *worker.mutable_info() = Fleet().workers(0).info();
+    worker.mutable_info()->set_name(name);
+    worker.set_connected(connected);
+    return worker;
+  };
+  add("there", true);
+  add("w1", true).set_drained(true);
+  add("w2", true).set_draining(true);
+  add("w3", false);
+  add("w4", false).set_drained(true);
+  v1::WorkerStatus& small = add("small", false);
+  small.mutable_info()->mutable_slots(0)->set_memory_bytes(1);
+  v1::SlotRequirements memory;
+  memory.set_min_memory_bytes(2);
+  EXPECT_THAT(LeftOut(memory, fleet),
+              testing::ElementsAre("w1 (drained)", "w2 (draining)", "w3 (lost)", "w4 (lost, drained)"));
+}
+
 }  // namespace
 }  // namespace attnfleet::client

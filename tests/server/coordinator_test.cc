@@ -83,11 +83,12 @@ class FakeWorker : public WorkerLink, public std::enable_shared_from_this<FakeWo
   std::vector<v1::WorkerCommand> commands;
 };
 
-absl::StatusOr<v1::Benchmark> Parse(const absl::StatusOr<Wire>& wire) {
+template <typename Message = v1::Benchmark>
+absl::StatusOr<Message> Parse(const absl::StatusOr<Wire>& wire) {
   if (!wire.ok()) return wire.status();
-  v1::Benchmark benchmark;
-  EXPECT_TRUE(benchmark.ParseFromString(**wire));
-  return benchmark;
+  Message message;
+  EXPECT_TRUE(message.ParseFromString(**wire));
+  return message;
 }
 
 class FakeWatcher : public Watcher {
@@ -125,10 +126,10 @@ class CoordinatorTest : public testing::Test {
   }
 
   // Calls, and waits for the reply with an end.
-  template <typename Call>
-  absl::StatusOr<v1::Benchmark> Ask(Call call) {
-    auto promise = std::make_shared<std::promise<absl::StatusOr<v1::Benchmark>>>();
-    call([promise](const absl::StatusOr<Wire>& wire) { promise->set_value(Parse(wire)); });
+  template <typename Message = v1::Benchmark, typename Call>
+  absl::StatusOr<Message> Ask(Call call) {
+    auto promise = std::make_shared<std::promise<absl::StatusOr<Message>>>();
+    call([promise](const absl::StatusOr<Wire>& wire) { promise->set_value(Parse<Message>(wire)); });
     auto future = promise->get_future();
     if (future.wait_for(std::chrono::seconds(30)) != std::future_status::ready) {
       return absl::DeadlineExceededError("no reply");
@@ -241,6 +242,30 @@ TEST_F(CoordinatorTest, NothingIsSentOrAcknowledgedWhileTheStoreFailsAndAllOfItA
   faulty_.fault = FaultyStore::Fault::kNone;
   EXPECT_TRUE(Eventually([&] { return worker->acknowledged == 1 && worker->starts == 2; }));
   EXPECT_EQ(worker->unsaved, 0);
+}
+
+TEST_F(CoordinatorTest, ExplainSaysThatTheStoreIsWhyNothingGoesOn) {
+  const auto explain = [this](uint64_t id) {
+    const auto response = Ask<v1::ExplainResponse>([&](auto reply) { coordinator_->Explain(id, reply); });
+    EXPECT_EQ(response.status(), absl::OkStatus());
+    return response.value_or(v1::ExplainResponse());
+  };
+  const auto worker = std::make_shared<FakeWorker>(store_, false);
+  worker->Join(*coordinator_, MakeHello("w", 1));
+  const uint64_t id = Submit(MakeSpec({"eager", "sdpa"}, 1, 1))->id();
+  ASSERT_TRUE(Eventually([&] { return worker->starts == 1; }));
+  EXPECT_EQ(explain(id).stalled(), "");
+  faulty_.fault = FaultyStore::Fault::kFull;
+  ASSERT_FALSE(Submit(MakeSpec({"eager"}, 1, 1)).ok());
+  const v1::ExplainResponse stalled = explain(id);
+  EXPECT_THAT(stalled.stalled(), testing::HasSubstr("No space left on device; nothing is assigned or acknowledged"));
+  for (const v1::Explanation& one : stalled.explanations()) {
+    EXPECT_EQ(one.waits(), stalled.stalled());
+    EXPECT_THAT(one.text(), testing::HasSubstr(stalled.stalled()));
+    EXPECT_FALSE(one.unfit());
+  }
+  faulty_.fault = FaultyStore::Fault::kNone;
+  EXPECT_TRUE(Eventually([&] { return explain(id).stalled().empty(); }));
 }
 
 // Clients repeat what is UNAVAILABLE, and tell their user what they heard last.

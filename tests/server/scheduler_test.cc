@@ -540,8 +540,15 @@ TEST_F(SchedulerTest, DrainedWorkerIsKnownAsDrainedBeforeItIsBack) {
   TakeStart();
   Scheduler restarted(kLease);
   restarted.RestoreDrained("w");
+  restarted.RestoreDrained("v");  // with nothing to do
   ASSERT_EQ(restarted.Restore(*scheduler_.Head(1), RowsOf(1), now_), absl::OkStatus());
-  EXPECT_TRUE(restarted.FindWorker("w")->drained());
+  for (const char* name : {"w", "v"}) EXPECT_TRUE(restarted.FindWorker(name)->drained());
+  std::map<std::string, bool> listed;
+  for (const v1::WorkerStatus& worker : restarted.Workers()) listed[worker.info().name()] = worker.drained();
+  EXPECT_THAT(listed, testing::ElementsAre(testing::Pair("v", true), testing::Pair("w", true)));
+  Effects effects;
+  EXPECT_TRUE(restarted.SetDrained("v", false, now_, effects));
+  EXPECT_FALSE(restarted.FindWorker("v").has_value());
 }
 
 // The run brought the whole host down, and the coordinator with it.
