@@ -21,6 +21,7 @@ constexpr absl::Duration kContactPatience = absl::Seconds(60);
 constexpr absl::Duration kCancelPatience = absl::Seconds(10);  // for a cancelled benchmark to end
 constexpr absl::Duration kSilenceToTell = absl::Seconds(2);
 constexpr absl::Duration kAskAgain = absl::Seconds(5);
+constexpr absl::Duration kExplainPatience = absl::Seconds(10);  // a server whose store fails takes some
 constexpr int kTickMs = 100;
 
 // Tells once when contact is lost for a while, and once when it is back.
@@ -57,10 +58,10 @@ class WaitReason {
       return absl::OkStatus();
     }
     const absl::Time now = absl::Now();
-    if (!ask_at_.has_value()) ask_at_ = now + kSilenceToTell;
+    if (!ask_at_.has_value()) ask_at_ = active ? now : now + kSilenceToTell;
     if (now < *ask_at_) return absl::OkStatus();
-    ask_at_ = now + kAskAgain;
-    const absl::StatusOr<v1::ExplainResponse> answer = server.Explain(benchmark.id(), kAskAgain);
+    const absl::StatusOr<v1::ExplainResponse> answer = server.Explain(benchmark.id(), kExplainPatience);
+    ask_at_ = absl::Now() + kAskAgain;
     if (absl::IsCancelled(answer.status())) return answer.status();
     // Of what runs, only that is news: its other runs may well wait.
     if (answer.ok()) display.Waits(active && answer->stalled().empty() ? "" : WaitText(*answer));

@@ -18,7 +18,7 @@ struct FollowOptions {
   bool cancel_on_stop = false;        // a stop signal cancels the benchmark; else it only ends the watching
   LocalFleet* fleet = nullptr;        // kept alive meanwhile
   bool include_contaminated = false;  // in the summaries
-  // How long nothing is heard of what runs, and trainers at work are heard of more often, until the server is asked
+  // Without an update for so long, though something runs (trainers at work make several a second), the server is asked
   // why.
   absl::Duration quiet = absl::Seconds(10);
 };

@@ -144,15 +144,17 @@ std::vector<std::string> ProgressLines(const v1::Benchmark& benchmark, double el
     }
   }
   if (active > kMostActiveLines) lines.push_back(absl::StrCat("  and ", active - kMostActiveLines, " more"));
-  if (active == 0 && benchmark.runs_ended() < benchmark.runs_total()) {
-    lines.push_back(waits.empty() ? "  waiting for a slot" : "  " + waits);
+  if (!waits.empty()) {
+    lines.push_back("  " + waits);
+  } else if (active == 0 && benchmark.runs_ended() < benchmark.runs_total()) {
+    lines.emplace_back("  waiting for a slot");
   }
   for (std::string& line : lines) line = Truncate(Printable(line), width);
   return lines;
 }
 
 std::string WaitText(const v1::ExplainResponse& response) {
-  if (!response.stalled().empty()) return absl::StrCat("nothing goes on: ", response.stalled());
+  if (!response.stalled().empty()) return absl::StrCat("nothing new starts: ", response.stalled());
   std::vector<std::string> reasons;
   bool unfit = true;
   for (const v1::Explanation& explanation : response.explanations()) {

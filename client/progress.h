@@ -25,7 +25,7 @@ std::vector<Change> ApplyUpdate(v1::Benchmark& benchmark, const v1::WatchRespons
 // "[3/12] sdpa 4x128, repetition 1 of 3: 35.10 it/s"
 std::string ChangeLine(const v1::Benchmark& benchmark, const Change& change, std::optional<double> seconds_left);
 
-// A few lines of at most `width` columns: runs done, time elapsed and left, and what runs now, or `waits`: a WaitText.
+// A few lines of at most `width` columns: runs done, time elapsed and left, and what runs now, and `waits`: a WaitText.
 std::vector<std::string> ProgressLines(const v1::Benchmark& benchmark, double elapsed_seconds,
                                        std::optional<double> seconds_left, const std::string& waits, int width);
 

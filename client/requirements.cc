@@ -57,15 +57,20 @@ absl::Status CheckRequirements(const v1::SlotRequirements& requirements, const v
 
 std::vector<std::string> LeftOut(const v1::SlotRequirements& requirements, const v1::ListWorkersResponse& fleet) {
   std::vector<std::string> result;
+  bool starts = false;
   for (const v1::WorkerStatus& worker : fleet.workers()) {
     const auto& slots = worker.info().slots();
-    const bool fits = std::any_of(slots.begin(), slots.end(), [&](const v1::Slot& slot) {
-      return UnmetField(requirements, worker.info(), slot).empty();
-    });
-    if (!fits || (worker.connected() && !worker.drained() && !worker.draining())) continue;
-    result.push_back(absl::StrCat(worker.info().name(), " (", WorkerState(worker), ")"));
+    const bool fits = slots.empty() || std::any_of(slots.begin(), slots.end(), [&](const v1::Slot& slot) {
+                        return UnmetField(requirements, worker.info(), slot).empty();
+                      });
+    if (!fits) continue;
+    if (worker.connected() && !worker.drained() && !worker.draining()) {
+      starts = true;
+    } else {
+      result.push_back(absl::StrCat(worker.info().name(), " (", WorkerState(worker), ")"));
+    }
   }
-  return result;
+  return starts ? result : std::vector<std::string>();
 }
 
 absl::Status CheckStep(const v1::BenchmarkSpec& spec, const v1::ListWorkersResponse& fleet) {

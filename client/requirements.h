@@ -17,8 +17,9 @@ absl::Status CheckRequirements(const v1::SlotRequirements& requirements, const v
 // there, which would else be found out run by run. Pure.
 absl::Status CheckStep(const v1::BenchmarkSpec& spec, const v1::ListWorkersResponse& fleet);
 
-// With placement every, where nodes are chosen once: "w3 (drained)" for each worker that has a slot that fits and is
-// not to be had now. Pure.
+// With placement every, which takes the slots that are to be had when it starts: "w3 (drained)" for each worker that is
+// not, and has a slot that fits or has not told what it has since the server started. Nobody while no slot is to be
+// had, for then it waits for one. Pure.
 std::vector<std::string> LeftOut(const v1::SlotRequirements& requirements, const v1::ListWorkersResponse& fleet);
 
 }  // namespace attnfleet::client

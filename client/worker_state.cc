@@ -6,15 +6,15 @@
 namespace attnfleet::client {
 
 std::string WorkerState(const v1::WorkerStatus& worker) {
-  const bool no_slots = worker.info().slots().empty();
   if (!worker.connected()) {
-    // What the store tells of a worker are its name and whether it is drained.
-    const std::string away = no_slots ? "not back since the server started" : worker.draining() ? "stopped" : "lost";
+    // What a store tells of a worker are its name and whether it is drained.
+    const std::string away = worker.info().slots().empty() ? "not back since the server started"
+                             : worker.draining()           ? "stopped"
+                                                           : "lost";
     return absl::StrCat(away, worker.drained() ? ", drained" : "");
   }
   if (worker.drained()) return "drained";
-  if (worker.draining()) return "draining";
-  return no_slots ? "no slot in service" : "idle";
+  return worker.draining() ? "draining" : "idle";
 }
 
 std::string SlotState(const v1::WorkerStatus& worker, const std::string& slot) {

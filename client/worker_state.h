@@ -7,7 +7,8 @@
 
 namespace attnfleet::client {
 
-// "idle", "drained", "draining", "stopped", "lost", "lost, drained": a worker apart from what it runs. Pure.
+// A worker apart from what it runs: "idle", "drained", "draining"; "stopped", "lost" or "not back since the server
+// started" of one that is not connected, with ", drained" if it is that too. Pure.
 std::string WorkerState(const v1::WorkerStatus& worker);
 
 // The same of one of its slots, or "runs 12/3/0".

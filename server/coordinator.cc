@@ -28,7 +28,7 @@ constexpr int kMaxListLimit = 1000;
 constexpr absl::string_view kDrained = "drained/";
 // How soon a store that failed is tried again: at first, and in the long run.
 constexpr std::chrono::milliseconds kFirstStoreRetry{200};
-constexpr std::chrono::milliseconds kLongestStoreRetry{2'000};
+constexpr std::chrono::milliseconds kLongestStoreRetry{1'000};
 
 // How often it is looked for benchmarks that are not kept any longer, and how many runs are removed at once.
 constexpr int64_t kRetirementIntervalMs = 10'000;
@@ -58,10 +58,6 @@ absl::Status NotYetSaved(const char* what, uint64_t id, const absl::Status& save
   return {saved.code(), absl::StrCat(std::string(saved.message()), "; ", what, " ", id,
                                      " is accepted but not saved: it takes effect when the store works again, and is "
                                      "lost if the server stops before")};
-}
-
-std::string Stalled(const absl::Status& store) {
-  return absl::StrCat(std::string(store.message()), "; nothing is assigned or acknowledged until this is mended");
 }
 
 Snapshots::Kind KindFor(bool include_contaminated) {
@@ -509,7 +505,9 @@ void Coordinator::RunBatch(const std::deque<Event>& events) {
   const absl::Status saved = Save();
   if (something) report.save_seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   report.save_failed = !saved.ok();
-  if (!saved.ok() && store_status_.ok()) LogError(Stalled(saved));
+  if (!saved.ok() && store_status_.ok()) {
+    LogError(absl::StrCat(std::string(saved.message()), "; nothing is assigned or acknowledged until this is mended"));
+  }
   if (saved.ok() && !store_status_.ok()) LogWarning("the store works again");
   store_status_ = saved;
   if (saved.ok()) {
@@ -743,17 +741,15 @@ absl::StatusOr<Snapshots::Make> Coordinator::TakeParts(const Snapshots::Key& key
     }
   }
   WaitReasons reasons;
-  if (kind == Snapshots::Kind::kExplanations) {
-    reasons = scheduler_.WhyItWaits(id);
-    if (!store_status_.ok()) reasons.stalled = Stalled(store_status_);
-  }
-  return [picture = std::move(picture), reasons = std::move(reasons), finished = std::move(finished), id = id,
-          kind = kind, limit = options_.max_answer_bytes, &readers = readers_]() -> Snapshots::Answer {
+  if (kind == Snapshots::Kind::kExplanations) reasons = scheduler_.WhyItWaits(id);
+  return [picture = std::move(picture), reasons = std::move(reasons), finished = std::move(finished),
+          stalled = std::string(store_status_.message()), id = id, kind = kind, limit = options_.max_answer_bytes,
+          &readers = readers_]() -> Snapshots::Answer {
     absl::StatusOr<v1::Benchmark> benchmark = picture ? WithRuns(*picture) : readers.Read(id);
     if (!benchmark.ok()) return benchmark.status();
     if (kind == Snapshots::Kind::kExplanations) {
       v1::ExplainResponse response;
-      response.set_stalled(reasons.stalled);
+      response.set_stalled(stalled);
       for (v1::Explanation& explanation : server::Explain(*benchmark, reasons)) {
         *response.add_explanations() = std::move(explanation);
       }

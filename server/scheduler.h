@@ -62,7 +62,6 @@ struct WaitReasons {
   };
   std::vector<Lane> lanes;             // of a benchmark that is over: none
   std::vector<std::string> unoffered;  // by backend: why no slot has it; empty: one does, or nothing can be told
-  std::string stalled;                 // why nothing of any benchmark goes on, whatever the scheduler has decided
 };
 
 // Of each job of a benchmark, with the reasons of the same moment. Pure.

@@ -316,22 +316,16 @@ std::vector<v1::Explanation> Explain(const v1::Benchmark& benchmark, const WaitR
       } else {
         absl::StrAppend(&text, " is on ", where, ", attempt ", active->attempt());
       }
-      if (!reasons.stalled.empty()) {
-        absl::StrAppend(&text, "; ", reasons.stalled);
-        explanation.set_waits(reasons.stalled);
-      }
     } else if (ended < job.runs_size()) {
       const bool offered = reasons.unoffered.empty() || reasons.unoffered[backend].empty();
       std::string why = lane.why;
-      if (!reasons.stalled.empty()) {
-        why = reasons.stalled;
-      } else if (!offered) {
+      if (!offered) {
         why = reasons.unoffered[backend];
       } else if (((lane.elsewhere >> backend) & 1) != 0) {
         why = absl::StrCat("the rest of its group is on ", lane.slot, ", which lacks it; it follows on another slot");
       }
       absl::StrAppend(&text, "; waits: ", why);
-      if (!reasons.stalled.empty() || !offered || !lane.active) {
+      if (!offered || !lane.active) {
         explanation.set_waits(why);
         explanation.set_unfit(!offered || lane.unfit);
       }

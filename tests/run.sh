@@ -15,21 +15,26 @@ if [ "${1:-}" = faults ]; then
   exec python3 -B tests/e2e/fault_campaign.py "${@:2}"
 fi
 
-# tell_failures PRESET: the failed tests of the last run, and the ends of what they printed. Said again when all is over:
-# of an output as long as this script's often only the end is kept.
+# The tests that failed, and the ends of what they printed, once more when all is over: of an output as long as this
+# script's often only the end is kept.
+failed=()
 tell_failures() {
-  local log=build/$1/Testing/Temporary/LastTest.log
-  [ -e "$log" ] || return 0
-  say "What failed in preset $1 (whole: $log)"
-  awk -v most=60 '
-    / Testing: / { count = 0; taken = 1 }
-    taken { lines[count++] = $0 }
-    /^Test Failed\.$/ {
-      for (i = 0; i < count; ++i) if (i < 2 || i >= count - most) print lines[i]
-      print ""
-    }
-    /^Test (Failed|Passed)\.$/ { taken = 0 }' "$log" >&2
+  local part logs
+  for part in "${failed[@]}"; do
+    logs=build/$part/Testing/Temporary
+    [ -s "$logs/LastTestsFailed.log" ] || continue
+    say "What failed in preset $part (whole: $logs/LastTest.log): $(cut -d: -f2- "$logs/LastTestsFailed.log" | tr '\n' ' ')"
+    awk -v most=60 '
+      /^[0-9]+\/[0-9]+ Testing: / { count = 0; taken = 1 }
+      taken { lines[count++] = $0 }
+      /^Test Failed\.$|^Test Fail Reason:/ {
+        for (i = 0; i < count; ++i) if (i < 2 || i >= count - most) print lines[i]
+        print ""
+      }
+      /^Test (Failed|Passed)\.$|^Test Fail Reason:/ { taken = 0 }' "$logs/LastTest.log" >&2
+  done
 }
+trap tell_failures EXIT
 
 [ $# -gt 0 ] || set -- format fuzz asan tsan release
 # llvm-symbolizer: ThreadSanitizer's suppressions need names. git: the upgrade tests build release 0 from the history.
@@ -38,7 +43,6 @@ setup_prometheus
 setup_libtorch
 setup_cuda
 cd "$project"
-failed=()
 for part in "$@"; do
   case $part in
     format)
@@ -59,9 +63,6 @@ for part in "$@"; do
       ctest --preset fuzz || failed+=(fuzz) ;;
     *) die "unknown part \"$part\"; available: format, fuzz, asan, tsan, release" ;;
   esac
-done
-for part in "${failed[@]}"; do
-  [ "$part" = format ] || tell_failures "$part"
 done
 [ ${#failed[@]} -eq 0 ] || die "failed: ${failed[*]}"
 say "All passed: $*"

@@ -100,22 +100,24 @@ absl::Status BenchmarkFlags::CheckBackends(Server& server, const v1::BenchmarkSp
   return CheckBackends(*backends, checked);
 }
 
-void BenchmarkFlags::WarnOfFleet(Server& server, const v1::BenchmarkSpec& checked) const {
+absl::Status BenchmarkFlags::WarnOfFleet(Server& server, const v1::BenchmarkSpec& checked) const {
   const bool every = checked.placement() == v1::PLACEMENT_EVERY;
-  if (!every && CheckStepOnCpu(checked.training()).ok()) return;
+  if (!every && CheckStepOnCpu(checked.training()).ok()) return absl::OkStatus();
   const absl::StatusOr<v1::ListWorkersResponse> workers = server.ListWorkers();
-  if (!workers.ok()) return;
+  if (!workers.ok()) return absl::IsCancelled(workers.status()) ? workers.status() : absl::OkStatus();
   if (const absl::Status status = CheckStep(checked, *workers); !status.ok()) {
     PrintNote(absl::StrCat("warning: every slot that fits is a CPU: ", std::string(spec.NameFlag(status).message())));
   }
-  if (!every) return;
+  if (!every) return absl::OkStatus();
   std::vector<std::string> left_out = LeftOut(checked.requirements(), *workers);
-  if (left_out.empty()) return;
+  if (left_out.empty()) return absl::OkStatus();
   const size_t more = left_out.size() > kMostLeftOut ? left_out.size() - kMostLeftOut : 0;
   left_out.resize(left_out.size() - more);
-  PrintNote(absl::StrCat("warning: placement every takes the workers that are there, and leaves out ",
-                         Printable(absl::StrJoin(left_out, ", ")),
-                         more > 0 ? absl::StrCat(" and ", more, " more") : ""));
+  PrintNote(
+      absl::StrCat("warning: placement every takes the slots that are to be had when it starts: as things are, "
+                   "none of ",
+                   Printable(absl::StrJoin(left_out, ", ")), more > 0 ? absl::StrCat(" and ", more, " more") : ""));
+  return absl::OkStatus();
 }
 
 absl::Status BenchmarkFlags::CheckBackends(const v1::ListBackendsResponse& known,

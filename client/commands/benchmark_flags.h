@@ -31,9 +31,9 @@ struct BenchmarkFlags {
   // An error if one of them is none of those; without any, everything may be one.
   absl::Status CheckBackends(const v1::ListBackendsResponse& known, const v1::BenchmarkSpec& checked) const;
 
-  // Says on standard error what CheckStep finds, and whom placement every leaves out. No errors: a fleet may yet
-  // become another.
-  void WarnOfFleet(Server& server, const v1::BenchmarkSpec& checked) const;
+  // Says on standard error what CheckStep finds, and whom placement every leaves out. Neither is an error, for a fleet
+  // may yet become another: that is CANCELLED alone, if a stop signal came.
+  absl::Status WarnOfFleet(Server& server, const v1::BenchmarkSpec& checked) const;
 
   // Prints the jobs and the spec as it would run, and returns the exit code.
   absl::StatusOr<int> DryRun(const v1::BenchmarkSpec& checked, const ConnectionFlags& connection,

@@ -2,12 +2,14 @@
 #include <utility>
 #include <vector>
 
+#include "absl/strings/str_cat.h"
 #include "client/cell_name.h"
 #include "client/commands/commands.h"
 #include "client/commands/flags.h"
 #include "client/connection.h"
 #include "client/output.h"
 #include "client/show.h"
+#include "client/text.h"
 #include "proto/spec.h"
 #include "proto/support/exit_code.h"
 
@@ -45,6 +47,9 @@ class Explain : public Command {
     if (!response.ok()) return response.status();
     (*connection)->Close();
     if (const absl::Status status = ShowList(MakeGrid(*response), *response, output_); !status.ok()) return status;
+    if (!response->stalled().empty()) {
+      PrintNote(absl::StrCat("warning: nothing new starts, and no result is taken: ", Printable(response->stalled())));
+    }
     return kExitOk;
   }
 

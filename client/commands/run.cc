@@ -46,7 +46,10 @@ class RunBenchmark : public Command {
     if (const absl::Status status = benchmark_.CheckBackends((*connection)->server(), *spec); !status.ok()) {
       return status;
     }
-    if (!connection_.local()) benchmark_.WarnOfFleet((*connection)->server(), *spec);
+    if (!connection_.local()) {
+      const absl::Status status = benchmark_.WarnOfFleet((*connection)->server(), *spec);
+      if (!status.ok()) return status;
+    }
     const absl::StatusOr<v1::Benchmark> submitted = (*connection)->server().Submit(*spec, benchmark_.request_id);
     if (!submitted.ok()) return benchmark_.spec.NameFlag(submitted.status());
     const uint64_t id = submitted->id();
@@ -85,7 +88,8 @@ class RunBenchmark : public Command {
     const std::optional<std::string> address = RunningLocalServer(connection_.state_dir);
     if (!address.has_value()) return absl::OkStatus();
     const absl::StatusOr<v1::ListBackendsResponse> known = Server(*address, kHolderPatience, signals).ListBackends();
-    return known.ok() ? benchmark_.CheckBackends(*known, spec) : absl::OkStatus();
+    if (known.ok()) return benchmark_.CheckBackends(*known, spec);
+    return absl::IsCancelled(known.status()) ? known.status() : absl::OkStatus();
   }
 
   absl::StatusOr<int> Show(uint64_t id, const FollowResult& result) {

@@ -37,7 +37,7 @@ class Submit : public Command {
     if (!connection.ok()) return connection.status();
     Server& server = (*connection)->server();
     if (const absl::Status status = benchmark_.CheckBackends(server, *spec); !status.ok()) return status;
-    benchmark_.WarnOfFleet(server, *spec);
+    if (const absl::Status status = benchmark_.WarnOfFleet(server, *spec); !status.ok()) return status;
     const absl::StatusOr<v1::Benchmark> benchmark = server.Submit(*spec, benchmark_.request_id);
     if (!benchmark.ok()) return benchmark_.spec.NameFlag(benchmark.status());
     if (const absl::Status status = WriteOutput("", absl::StrCat(benchmark->id(), "\n")); !status.ok()) return status;

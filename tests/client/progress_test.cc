@@ -133,6 +133,8 @@ TEST(ProgressLines, SayThatNothingRunsAndDoNotFloodTheScreen) {
   for (v1::Run& run : *benchmark.mutable_jobs(0)->mutable_runs()) run.set_state(v1::RUN_STATE_ASSIGNED);
   EXPECT_THAT(ProgressLines(benchmark, 1, std::nullopt, "", 0), SizeIs(6));
   EXPECT_EQ(ProgressLines(benchmark, 1, std::nullopt, "", 0).back(), "  and 6 more");
+  EXPECT_EQ(ProgressLines(benchmark, 1, std::nullopt, "nothing new starts: disk full", 0).back(),
+            "  nothing new starts: disk full");
 }
 
 TEST(WaitText, SaysEachReasonOnceAndNotTooMany) {
@@ -157,7 +159,7 @@ TEST(WaitText, AStoreThatDoesNotWorkIsTheReasonBeforeAllOthers) {
   v1::ExplainResponse response;
   response.add_explanations()->set_waits("no slot fits");
   response.set_stalled("store /s: disk full");
-  EXPECT_EQ(WaitText(response), "nothing goes on: store /s: disk full");
+  EXPECT_EQ(WaitText(response), "nothing new starts: store /s: disk full");
 }
 
 TEST(AnyRunActive, IsTrueOfOneThatIsAssigned) {

@@ -61,17 +61,22 @@ TEST(Requirements, WorkersThatFitAndAreNotToBeHadAreLeftOut) {
     worker.set_connected(connected);
     return worker;
   };
-  add("there", true);
   add("w1", true).set_drained(true);
   add("w2", true).set_draining(true);
   add("w3", false);
   add("w4", false).set_drained(true);
   v1::WorkerStatus& small = add("small", false);
   small.mutable_info()->mutable_slots(0)->set_memory_bytes(1);
+  v1::WorkerStatus& untold = add("w5", false);
+  untold.mutable_info()->clear_slots();
+  untold.set_drained(true);
   v1::SlotRequirements memory;
   memory.set_min_memory_bytes(2);
+  EXPECT_THAT(LeftOut(memory, fleet), testing::IsEmpty()) << "it waits for whoever comes first";
+  add("there", true);
   EXPECT_THAT(LeftOut(memory, fleet),
-              testing::ElementsAre("w1 (drained)", "w2 (draining)", "w3 (lost)", "w4 (lost, drained)"));
+              testing::ElementsAre("w1 (drained)", "w2 (draining)", "w3 (lost)", "w4 (lost, drained)",
+                                   "w5 (not back since the server started, drained)"));
 }
 
 }  // namespace

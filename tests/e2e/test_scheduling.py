@@ -95,11 +95,14 @@ class Scheduling(E2ETest):
         number = self.submit("--max-slots=1")
         self.assertIn("attnfleet workers undrain w1", self.explain(number))
         self.assertEqual(self.trainer_starts(), [])
-        every = self.attnfleet("submit", self.to_server, "--preset=tiny", "--placement=every")
-        self.assertIn("leaves out w1 (drained)", every.stderr)
-        self.attnfleet("cancel", self.to_server, every.stdout.strip())
         self.attnfleet("workers", "undrain", "w1", self.to_server)
         self.assertEqual(self.outcomes(self.finish(number)), {"MEASURED": 12})
+        self.start_worker(self.server, "w2")
+        self.attnfleet("workers", "drain", "w1", self.to_server)
+        every = self.attnfleet("submit", self.to_server, "--preset=tiny", "--placement=every")
+        self.assertIn("as things are, none of w1 (drained)", every.stderr)
+        nodes = {job["node"]["worker"] for job in self.finish(every.stdout.strip())["jobs"]}
+        self.assertEqual(nodes, {"w2"})
         self.assertIn("nobody", self.attnfleet("workers", "drain", "nobody", self.to_server, expect=USAGE).stderr)
         self.assertIn("available: drain, undrain", self.attnfleet("workers", "drian", "w1", self.to_server, expect=USAGE).stderr)
 
