@@ -10,6 +10,7 @@
 #include "client/cell_name.h"
 #include "client/numerical_check.h"
 #include "client/text.h"
+#include "proto/name_list.h"
 #include "proto/reason.h"
 #include "proto/spec.h"
 
@@ -148,12 +149,8 @@ std::string Notes::Add(const std::string& text, const std::string& cell) {
 std::vector<std::string> Notes::Lines() const {
   std::vector<std::string> lines;
   for (size_t i = 0; i < notes_.size(); ++i) {
-    std::vector<std::string> cells = notes_[i].cells;
-    const size_t more = cells.size() > kMostCellsInNote ? cells.size() - kMostCellsInNote : 0;
-    if (more > 0) cells.resize(kMostCellsInNote);
     lines.push_back(
-        Printable(absl::StrCat("[", i + 1, "] ", absl::StrJoin(cells, ", "),
-                               more > 0 ? absl::StrCat(" and ", more, " more") : "", ": ", notes_[i].text)));
+        Printable(absl::StrCat("[", i + 1, "] ", NameList(notes_[i].cells, kMostCellsInNote), ": ", notes_[i].text)));
   }
   return lines;
 }

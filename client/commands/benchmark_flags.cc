@@ -12,6 +12,7 @@
 #include "client/requirements.h"
 #include "client/text.h"
 #include "proto/counted.h"
+#include "proto/name_list.h"
 #include "proto/request_id.h"
 #include "proto/spec.h"
 #include "proto/spec_text.h"
@@ -109,14 +110,13 @@ absl::Status BenchmarkFlags::WarnOfFleet(Server& server, const v1::BenchmarkSpec
     PrintNote(absl::StrCat("warning: every slot that fits is a CPU: ", std::string(spec.NameFlag(status).message())));
   }
   if (!every) return absl::OkStatus();
-  std::vector<std::string> left_out = LeftOut(checked.requirements(), *workers);
-  if (left_out.empty()) return absl::OkStatus();
-  const size_t more = left_out.size() > kMostLeftOut ? left_out.size() - kMostLeftOut : 0;
-  left_out.resize(left_out.size() - more);
-  PrintNote(
-      absl::StrCat("warning: placement every takes the slots that are to be had when it starts: as things are, "
-                   "none of ",
-                   Printable(absl::StrJoin(left_out, ", ")), more > 0 ? absl::StrCat(" and ", more, " more") : ""));
+  const std::vector<std::string> left_out = LeftOut(checked.requirements(), *workers);
+  if (!left_out.empty()) {
+    PrintNote(
+        absl::StrCat("warning: placement every takes the slots that are to be had when it starts: as things are, "
+                     "none of ",
+                     Printable(NameList(left_out, kMostLeftOut))));
+  }
   return absl::OkStatus();
 }
 

@@ -13,7 +13,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
-#include "worker/trainer/name_list.h"
+#include "proto/name_list.h"
 #include "worker/trainer/safetensors_writer.h"
 
 namespace attnfleet::trainer {

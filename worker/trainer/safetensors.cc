@@ -12,7 +12,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "worker/trainer/name_list.h"
+#include "proto/name_list.h"
 
 namespace attnfleet::trainer {
 namespace {

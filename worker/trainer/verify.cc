@@ -14,7 +14,7 @@
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
-#include "worker/trainer/name_list.h"
+#include "proto/name_list.h"
 #include "worker/trainer/step/fused_step.h"
 
 namespace attnfleet::trainer {
